@@ -1,0 +1,184 @@
+//! What can end a request other than success: plain values, `Copy + Eq`, so that they compare across
+//! runtimes. No `io::Error` lives here: an adapter's error arrives as an [`IoFailure`].
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::http::HttpError;
+use crate::time::Instant;
+use crate::timeout::DeadlineKind;
+
+/// Which of the two peers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The client (downstream).
+    Client,
+    /// The upstream.
+    Upstream,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Client => "client",
+            Side::Upstream => "upstream",
+        })
+    }
+}
+
+/// The class of a failed socket operation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IoKind {
+    /// Nobody listens there.
+    Refused,
+    /// The peer sent RST, or the connection was aborted.
+    Reset,
+    /// Written to a connection that the peer has closed.
+    BrokenPipe,
+    /// No route to the network or host.
+    Unreachable,
+    /// The kernel's own timeout.
+    TimedOut,
+    /// Anything else; `os_code` says what.
+    Other,
+}
+
+/// A failed socket operation, reduced to what compares.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IoFailure {
+    /// Its class.
+    pub kind: IoKind,
+    /// The system's error number, where there was one.
+    pub os_code: Option<i32>,
+}
+
+impl fmt::Display for IoFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            IoKind::Refused => "connection refused",
+            IoKind::Reset => "connection reset",
+            IoKind::BrokenPipe => "broken pipe",
+            IoKind::Unreachable => "unreachable",
+            IoKind::TimedOut => "timed out in the kernel",
+            IoKind::Other => "i/o error",
+        };
+        match self.os_code {
+            Some(code) => write!(f, "{what} (os error {code})"),
+            None => f.write_str(what),
+        }
+    }
+}
+
+/// What an exchange was waiting for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// For the rest of the request head.
+    RequestHead,
+    /// For a free upstream connection.
+    Queue,
+    /// For the connection to the upstream.
+    Connect,
+    /// For the request to be written, or for the client to send it.
+    Request,
+    /// For the response head.
+    ResponseHead,
+    /// For the response body, or for the client to take it.
+    ResponseBody,
+    /// For nothing: the connection is idle.
+    Idle,
+    /// For the client to close after our last byte.
+    Linger,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::RequestHead => "request head",
+            Phase::Queue => "queue",
+            Phase::Connect => "connect",
+            Phase::Request => "request",
+            Phase::ResponseHead => "response head",
+            Phase::ResponseBody => "response body",
+            Phase::Idle => "idle",
+            Phase::Linger => "linger",
+        })
+    }
+}
+
+/// A deadline ran out (`timeouts.md` 2.2).
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} timeout after {elapsed:?} (limit {limit:?}) during {during}, blocked on the {blocked_on}")]
+pub struct TimeoutError {
+    /// Which deadline.
+    pub kind: DeadlineKind,
+    /// Its limit.
+    pub limit: Duration,
+    /// When it started to run (for a deadline that progress resets: when it last did).
+    pub started: Instant,
+    /// How long it had run when it was reported; never less than `limit`.
+    pub elapsed: Duration,
+    /// What the exchange was waiting for.
+    pub during: Phase,
+    /// Whom it was waiting for (`timeouts.md` T9).
+    pub blocked_on: Side,
+    /// Whether a final response head had been forwarded to the client.
+    pub response_started: bool,
+}
+
+/// Why a request did not end well.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A deadline ran out.
+    #[error(transparent)]
+    Timeout(#[from] TimeoutError),
+    /// No connection to the upstream could be made.
+    #[error("connect to the upstream: {0}")]
+    Connect(IoFailure),
+    /// The upstream sent FIN before its response was complete.
+    #[error("the upstream closed before its response was complete")]
+    UpstreamClosed,
+    /// The upstream connection failed before the response was complete.
+    #[error("the upstream connection failed: {0}")]
+    UpstreamReset(IoFailure),
+    /// The upstream's answer is not HTTP, or is framed ambiguously.
+    #[error("the upstream's response: {0}")]
+    UpstreamProtocol(HttpError),
+    /// The client left: RST, a failed write to it, or FIN inside its request.
+    #[error("the client left")]
+    ClientAbort(Option<IoFailure>),
+    /// The client's request is malformed or too large.
+    #[error("the client's request: {0}")]
+    BadRequest(HttpError),
+    /// The proxy was stopped.
+    #[error("the proxy was stopped")]
+    Stopped,
+}
+
+#[cfg(feature = "driver")]
+impl From<&std::io::Error> for IoFailure {
+    fn from(e: &std::io::Error) -> IoFailure {
+        use std::io::ErrorKind;
+        let kind = match e.kind() {
+            ErrorKind::ConnectionRefused => IoKind::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => IoKind::Reset,
+            ErrorKind::BrokenPipe | ErrorKind::NotConnected | ErrorKind::WriteZero => IoKind::BrokenPipe,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => {
+                IoKind::Unreachable
+            }
+            ErrorKind::TimedOut => IoKind::TimedOut,
+            _ => IoKind::Other,
+        };
+        IoFailure { kind, os_code: e.raw_os_error() }
+    }
+}
+
+#[cfg(feature = "driver")]
+impl From<TimeoutError> for std::io::Error {
+    /// Keeps the value as the source, with [`std::io::ErrorKind::TimedOut`].
+    fn from(e: TimeoutError) -> std::io::Error {
+        std::io::Error::new(std::io::ErrorKind::TimedOut, e)
+    }
+}

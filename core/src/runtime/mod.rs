@@ -1,0 +1,104 @@
+//! What an adapter lends to the driver: sockets, timers, and a place to run tasks.
+//!
+//! An adapter for a runtime implements [`Runtime`], [`Stream`], [`Timer`] and usually [`Listener`] and
+//! [`Spawn`]. It decides nothing: no HTTP, no expiry, no retry. What the traits promise is what the
+//! conformance suite checks.
+//!
+//! There is no `Send`, `Sync` or `dyn` here: auto-traits decide, so one driver is `Send` on a
+//! work-stealing executor and `!Send` on a local one.
+
+mod clock;
+mod futures_io;
+mod socket;
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::io;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+
+pub use self::clock::std_now;
+pub use self::futures_io::FuturesIo;
+pub use self::socket::{
+    abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
+};
+
+use crate::time::Instant;
+
+/// A runtime instance: a clock, timers on that clock, and outgoing connections.
+pub trait Runtime {
+    /// A connected byte stream.
+    type Stream: Stream;
+    /// A connection attempt. Dropping it cancels the attempt and closes its descriptor at once, inline.
+    type Connect: Future<Output = io::Result<Self::Stream>>;
+    /// A timer on this runtime's clock.
+    type Timer: Timer;
+
+    /// The clock's reading. Never goes backwards; one epoch per process and clock.
+    fn now(&self) -> Instant;
+
+    /// A new timer, unarmed.
+    fn timer(&self) -> Self::Timer;
+
+    /// Starts to connect to `to`. Nothing may happen before the first poll of the returned future.
+    /// Each poll looks at the socket itself, not only at cached readiness.
+    fn connect(&self, to: SocketAddr) -> Self::Connect;
+}
+
+/// A re-armable timer: a hint to look at the clock, never a verdict.
+pub trait Timer {
+    /// Sets the instant at which the timer fires; replaces an earlier one. Arming a timer that has
+    /// fired is allowed. `at` may lie in the past: then the timer fires at once.
+    fn arm(self: Pin<&mut Self>, at: Instant);
+
+    /// Ready once the armed instant has come; the driver then treats the timer as spent until it is
+    /// armed again. Unarmed timers are pending. Registers the waker of the last poll only.
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// A byte stream whose two directions close separately.
+///
+/// `poll_*` register the context's waker when they return pending. `try_*` are one direct system call
+/// each, which ignores any readiness the runtime has cached, never waits and registers nothing;
+/// [`io::ErrorKind::WouldBlock`] says that there was nothing to do. Dropping a stream closes the
+/// descriptor inline.
+pub trait Stream: Unpin {
+    /// Reads at least one byte into `buf`; zero means that the peer sent FIN. `buf` is never empty.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes from the slices in order and says how many bytes were accepted.
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Pushes what a wrapping stream (TLS) holds back down to the socket. A socket holds nothing back.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends FIN: the peer reads the end of the stream, the other direction stays open.
+    fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Sends RST and closes: what the peer has not been sent yet is discarded.
+    fn abort(self);
+
+    /// [`Stream::poll_read`] as one direct call.
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// [`Stream::poll_write_vectored`] as one direct call.
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// A source of client streams.
+pub trait Listener {
+    /// What a client's connection is. It may be another type than the runtime's own stream.
+    type Stream: Stream;
+
+    /// The next client, and its address where there is one (a Unix socket has none).
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Option<SocketAddr>)>>;
+}
+
+/// Runs a task to its end. Used by `Proxy::serve` alone, which ends every task that it spawned.
+pub trait Spawn<F> {
+    /// Hands `task` to the executor.
+    fn spawn(&self, task: F);
+}
