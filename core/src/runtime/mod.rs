@@ -38,6 +38,12 @@ pub trait Runtime {
     /// The clock's reading. Never goes backwards; one epoch per process and clock.
     fn now(&self) -> Instant;
 
+    /// Seconds since the Unix epoch, for `date` fields alone.
+    fn unix_time(&self) -> u64 {
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
     /// A new timer, unarmed.
     fn timer(&self) -> Self::Timer;
 
