@@ -3,6 +3,11 @@
 
 extern crate alloc;
 
+#[cfg(feature = "driver")]
+pub mod driver {
+    //! The generic driver.
+    pub mod scope;
+}
 mod error;
 pub mod http;
 #[cfg(feature = "driver")]

@@ -1,7 +1,8 @@
 //! TCP on async-io: streams, connection attempts and listeners.
 //!
 //! Every operation tries the system call first and waits for readiness only on `WouldBlock`. FIN, RST
-//! and the direct calls are those of `tidegate_core::runtime`: `close()` of async-io sends no FIN (D22).
+//! and the direct calls are those of `tidegate_core::runtime`: `close()` of async-io sends no FIN
+//! (`timeouts.md` D22).
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};

@@ -43,11 +43,8 @@ impl Tokio {
     pub fn new() -> io::Result<Tokio> {
         let handle = current()?;
         let probe = || {
-            // Opened by hand: an unconnected socket is enough to register, and nothing listens on it.
-            let socket = std::net::UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-            socket.set_nonblocking(true)?;
             drop(tokio::time::sleep(Duration::ZERO));
-            tokio::net::UdpSocket::from_std(socket).map(drop)
+            tokio::net::UnixDatagram::unbound().map(drop)
         };
         panic::catch_unwind(probe).map_err(|_| {
             io::Error::other("tidegate-tokio: this tokio runtime was built without enable_all()")
@@ -82,7 +79,7 @@ impl Runtime for Tokio {
 
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for Tokio {
     fn spawn(&self, task: F) {
-        // Dropping the handle detaches the task; whoever spawned it ends it (D16).
+        // Dropping the handle detaches the task; whoever spawned it ends it (`timeouts.md` D16).
         drop(self.handle.spawn(task));
     }
 }
