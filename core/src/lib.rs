@@ -29,7 +29,9 @@ mod upstream;
 
 pub use crate::buf::{BLOCK, BufPool};
 #[cfg(feature = "driver")]
-pub use crate::driver::{Connection, Decision, Gauges, Keeper, Proxy, Response, Serve};
+pub use crate::driver::{
+    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Response, Scope, Serve, WaitFor,
+};
 pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
 pub use crate::http::RequestHead;
 pub use crate::relay::{Config, Outcome};

@@ -5,7 +5,6 @@
 //! nothing here decides about HTTP or about expiry.
 
 use core::future::Future;
-use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
@@ -347,7 +346,9 @@ where
 
     fn step(&mut self, op: Op, look: Look, cx: &mut Context<'_>, env: &mut Env<'_>) -> Step {
         let result = match op {
-            Op::Read(Side::Client) => read(self.client.as_mut(), self.relay.recv_buf(Side::Client, env), look, cx),
+            Op::Read(Side::Client) => {
+                read(self.client.as_mut(), self.relay.recv_buf(Side::Client, env), look, cx)
+            }
             Op::Read(Side::Upstream) => {
                 read(self.upstream.as_mut(), self.relay.recv_buf(Side::Upstream, env), look, cx)
             }
@@ -438,7 +439,7 @@ fn write<'a, S: Stream>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let Some(stream) = stream else { return Poll::Pending };
-    let mut slices = [const { IoSlice::new(&[]) }; MAX_SLICES];
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
     let mut count = 0;
     for (slot, buf) in slices.iter_mut().zip(bufs) {
         *slot = IoSlice::new(buf);

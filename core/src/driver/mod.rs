@@ -10,9 +10,11 @@ mod connection;
 mod keeper;
 mod lifecycle;
 mod proxy;
+mod scope;
 mod serve;
 
 pub use self::connection::Connection;
 pub use self::keeper::Keeper;
 pub use self::proxy::{Decision, Gauges, Proxy, Response};
+pub use self::scope::{Elapsed, Scope, WaitFor};
 pub use self::serve::Serve;

@@ -220,6 +220,12 @@ pub struct ChunkLine {
     start: u8,
 }
 
+impl Default for ChunkLine {
+    fn default() -> Self {
+        ChunkLine::new(0)
+    }
+}
+
 impl ChunkLine {
     /// The line in front of `len` bytes of data.
     pub fn new(len: usize) -> Self {

@@ -85,7 +85,11 @@ impl ClientConn {
             self.blank_lines += blank / 2;
             match self.inbound.unparsed() {
                 [] | [b'\r'] => {
-                    return if self.blank_lines > MAX_BLANK_LINES { Err(HttpError::Malformed) } else { Ok(false) };
+                    return if self.blank_lines > MAX_BLANK_LINES {
+                        Err(HttpError::Malformed)
+                    } else {
+                        Ok(false)
+                    };
                 }
                 _ => self.state = ClientState::Head,
             }
@@ -135,4 +139,5 @@ const NO_REQUEST: RequestInfo = RequestInfo {
     expect_continue: false,
     is_head: false,
     idempotent: false,
+    last_hop: false,
 };

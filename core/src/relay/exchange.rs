@@ -19,7 +19,7 @@
 use core::time::Duration;
 
 use crate::error::{Error, Phase, Side, TimeoutError};
-use crate::http::{self, Framing, OwnResponse, ResponseContext};
+use crate::http::{self, Framing, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
 use crate::relay::outcome::{End, Env, Outcome, Step};
@@ -94,10 +94,8 @@ impl Relay {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
         let relaying = stage == Stage::Relaying;
-        let writing = relaying
-            && !upstream.request_written()
-            && upstream.response.is_none()
-            && !upstream.write_failed;
+        let writing =
+            relaying && !upstream.request_written() && upstream.response.is_none() && !upstream.write_failed;
         match kind {
             // It covers everything but the error response that something has already led to.
             Total => stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some()),
@@ -108,7 +106,10 @@ impl Relay {
                 let early = !upstream.inbound.unparsed().is_empty() || upstream.response.is_some();
                 relaying
                     && upstream.wants_read()
-                    && (upstream.request_written() || early || upstream.write_failed || self.exchange.withheld)
+                    && (upstream.request_written()
+                        || early
+                        || upstream.write_failed
+                        || self.exchange.withheld)
             }
             ClientHead => matches!(client.state, ClientState::First | ClientState::Head),
             ClientBody => {
@@ -135,7 +136,9 @@ impl Relay {
 
     fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
         match kind {
-            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => &self.config.timeouts,
+            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => {
+                &self.config.timeouts
+            }
             _ => &self.exchange.policy,
         }
     }
@@ -200,7 +203,9 @@ impl Relay {
         self.exchange.held = false;
         match kind {
             DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
-            DeadlineKind::ClientHead if self.client.state == ClientState::First => self.close_client(End::Close),
+            DeadlineKind::ClientHead if self.client.state == ClientState::First => {
+                self.close_client(End::Close)
+            }
             DeadlineKind::Connect => self.connect_failed(error, env),
             _ => self.fail(error, env),
         }
@@ -305,7 +310,12 @@ impl Relay {
             Ok(true) => {
                 self.exchange = Exchange::new(self.config.timeouts, env.now);
                 self.exchange.stage = Stage::Routing;
-                self.exchange.withheld = self.client.request.expect_continue && !self.client.decoder.is_complete();
+                self.exchange.withheld =
+                    self.client.request.expect_continue && !self.client.decoder.is_complete();
+                if self.client.request.last_hop {
+                    self.answer_last_hop(env);
+                    return true;
+                }
                 self.actions.step = Some(Step::Route);
                 false
             }
@@ -320,6 +330,13 @@ impl Relay {
                 true
             }
         }
+    }
+
+    /// `Max-Forwards: 0`: we are the one that was asked (RFC 9110 section 7.6.2). We are there, which is
+    /// what OPTIONS wants to know; TRACE would show a stranger what others must not see.
+    fn answer_last_hop(&mut self, env: &mut Env<'_>) {
+        let options = RequestHead::new(self.client.head()).method() == "OPTIONS";
+        self.begin_answer(if options { 200 } else { 501 }, &[], b"", env);
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
@@ -479,8 +496,33 @@ impl Relay {
         }
     }
 
+    /// Answers the request here instead of forwarding it.
+    pub(crate) fn begin_answer(
+        &mut self,
+        status: u16,
+        fields: &[(&str, &str)],
+        body: &[u8],
+        env: &mut Env<'_>,
+    ) {
+        // A body that came along with the head is read, so that the connection can be kept.
+        if let Err(e) = self.client.inbound.decode(&mut self.client.decoder) {
+            return self.fail(Error::BadRequest(e), env);
+        }
+        let response = OwnResponse {
+            status,
+            fields,
+            body,
+            proxy_status: None,
+            keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
+            client: self.client.request.version,
+            to_head: self.client.request.is_head,
+            date: env.date,
+        };
+        self.answer(&response, env);
+    }
+
     /// Sends a response of our own, whole.
-    pub(crate) fn answer(&mut self, response: &OwnResponse<'_>, env: &mut Env<'_>) {
+    fn answer(&mut self, response: &OwnResponse<'_>, env: &mut Env<'_>) {
         self.upstream.reset(env);
         self.client.inbound.discard_runs();
         let outbound = &mut self.client.outbound;

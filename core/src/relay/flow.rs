@@ -38,9 +38,7 @@ impl Inbound {
     pub(crate) fn has_room(&self, for_head: bool) -> bool {
         match &self.block {
             None => true,
-            Some(block) => {
-                !block.is_full() || for_head || (self.count == 0 && self.parsed == block.len())
-            }
+            Some(block) => !block.is_full() || for_head || (self.count == 0 && self.parsed == block.len()),
         }
     }
 

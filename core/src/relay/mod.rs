@@ -37,7 +37,7 @@ use self::exchange::{Exchange, Stage};
 use self::outcome::{Actions, End};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, Side};
-use crate::http::{OwnResponse, RequestHead};
+use crate::http::RequestHead;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::Candidates;
@@ -276,27 +276,10 @@ impl Relay {
 
     /// The request is answered here: `body` whole, with our own framing fields besides `fields`.
     pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], env: &mut Env<'_>) {
-        if self.exchange.stage != Stage::Routing {
-            return;
+        if self.exchange.stage == Stage::Routing {
+            self.begin_answer(status, fields, body, env);
+            self.settle(env);
         }
-        // A body that came along with the head is read, so that the connection can be kept.
-        let decoded = self.client.inbound.decode(&mut self.client.decoder);
-        if let Err(e) = decoded {
-            self.fail(Error::BadRequest(e), env);
-        } else {
-            let response = OwnResponse {
-                status,
-                fields,
-                body,
-                proxy_status: None,
-                keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
-                client: self.client.request.version,
-                to_head: self.client.request.is_head,
-                date: env.date,
-            };
-            self.answer(&response, env);
-        }
-        self.settle(env);
     }
 
     /// How the last exchange ended. Stands from [`Action::Report`] to the end of the next one.

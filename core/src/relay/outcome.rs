@@ -58,8 +58,12 @@ pub enum Op {
 
 impl Op {
     /// The order in which one pass of a turn serves the sockets (`timeouts.md` 2.1).
-    pub const PASS: [Op; 4] =
-        [Op::Read(Side::Client), Op::Read(Side::Upstream), Op::Write(Side::Upstream), Op::Write(Side::Client)];
+    pub const PASS: [Op; 4] = [
+        Op::Read(Side::Client),
+        Op::Read(Side::Upstream),
+        Op::Write(Side::Upstream),
+        Op::Write(Side::Client),
+    ];
 }
 
 /// What the driver must do, in this order, before any further socket operation.

@@ -18,7 +18,7 @@ use std::io;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
-pub use self::clock::std_now;
+pub use self::clock::{std_instant, std_now};
 pub use self::futures_io::FuturesIo;
 pub use self::socket::{
     abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
