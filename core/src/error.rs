@@ -152,6 +152,9 @@ pub enum Error {
     /// The client's request is malformed or too large.
     #[error("the client's request: {0}")]
     BadRequest(HttpError),
+    /// There is no upstream to forward to.
+    #[error("no upstream is configured")]
+    NoUpstream,
     /// The proxy was stopped.
     #[error("the proxy was stopped")]
     Stopped,

@@ -4,6 +4,24 @@
 //! Tokenizing is httparse's work; what it lets through and an intermediary must not is refused here
 //! (`docs/HTTP.md`). Nothing is ever copied through unparsed: a message that leaves is one that we wrote.
 
+mod body;
+mod chunk;
+mod fields;
+mod own;
+mod request;
+mod response;
+mod scan;
+mod target;
+#[cfg(test)]
+mod tests;
+
+pub use body::{BodyDecoder, Decoded, Framing};
+pub use chunk::{ChunkLine, LAST_CHUNK};
+pub use own::{HttpDate, OwnResponse, reason, write_own};
+pub use request::{RequestHead, RequestInfo, Version, rewrite_request};
+pub use response::{ResponseContext, ResponseInfo, rewrite_response};
+pub use scan::{HeadScan, leading_crlf};
+
 /// What is wrong with a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]

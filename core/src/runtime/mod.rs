@@ -18,7 +18,7 @@ use std::io;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
-pub use self::clock::std_now;
+pub use self::clock::{std_instant, std_now};
 pub use self::futures_io::FuturesIo;
 pub use self::socket::{
     abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
@@ -37,6 +37,12 @@ pub trait Runtime {
 
     /// The clock's reading. Never goes backwards; one epoch per process and clock.
     fn now(&self) -> Instant;
+
+    /// Seconds since the Unix epoch, for `date` fields alone.
+    fn unix_time(&self) -> u64 {
+        let now = std::time::SystemTime::now();
+        now.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
 
     /// A new timer, unarmed.
     fn timer(&self) -> Self::Timer;

@@ -1,0 +1,460 @@
+//! One client's connection: the machine, its sockets and its timer, as a named future.
+//!
+//! A poll is one *turn* (`timeouts.md` 2.1): one reading of the clock, a bounded number of socket
+//! operations, at most one deadline, what follows from it, and one timer. The machine says what to do;
+//! nothing here decides about HTTP or about expiry.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::cell::Cell;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::buf::BufPool;
+use crate::driver::lifecycle::Membership;
+use crate::driver::proxy::{Decision, Shared};
+use crate::error::{IoFailure, IoKind, Side};
+use crate::http::{HttpDate, RequestHead};
+use crate::relay::{Action, Env, MAX_SLICES, Op, Outcome, Relay};
+use crate::runtime::{Runtime, Stream, Timer};
+use crate::time::Instant;
+
+/// Socket operations in one turn, before other tasks get theirs.
+const TURN_OPS: usize = 16;
+
+/// Bytes moved in one turn, before other tasks get theirs.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// Blocks that a thread keeps for later.
+const KEPT_BLOCKS: usize = 64;
+
+/// How long a formatted date serves.
+const DATE_AGE: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// The memory of this thread's turns. Taken out for the turn, so that a hook may run another one.
+    static BUFS: Cell<BufPool> = const { Cell::new(BufPool::new(KEPT_BLOCKS)) };
+}
+
+pin_project_lite::pin_project! {
+    /// One client's connection with all its requests. It ends when the connection does.
+    ///
+    /// Dropping it cancels: the upstream is reset at once, inline, and the client is closed (reset
+    /// where only that shows that its response is not whole).
+    #[project = Parts]
+    #[must_use = "a connection does nothing unless it is polled"]
+    pub struct Connection<R: Runtime, C: Stream, F, G> {
+        shared: Arc<Shared<R>>,
+        membership: Membership,
+        hooks: Arc<(F, G)>,
+        relay: Relay,
+        client: Option<C>,
+        upstream: Option<R::Stream>,
+        #[pin]
+        connect: Option<R::Connect>,
+        // FIN was asked for and has not been taken by the stream yet.
+        shutting: bool,
+        // The client's stream may hold written bytes back.
+        unflushed: bool,
+        #[pin]
+        timer: R::Timer,
+        // What the timer is armed for; `NEVER` if it is unarmed or spent.
+        armed: Instant,
+        // The waker that the armed timer knows.
+        waker: Option<Waker>,
+        date: HttpDate,
+        dated: Option<Instant>,
+    }
+
+    impl<R: Runtime, C: Stream, F, G> PinnedDrop for Connection<R, C, F, G> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut parts = this.project();
+            if parts.client.is_none() {
+                return;
+            }
+            let now = parts.shared.runtime.now();
+            lend(|bufs| {
+                let date = *parts.date;
+                parts.relay.stop(&mut Env { now, date: &date, bufs });
+                while let Some(action) = parts.relay.poll_action() {
+                    parts.close(action);
+                }
+            });
+        }
+    }
+}
+
+/// Lends this thread's memory to a turn.
+fn lend<T>(turn: impl FnOnce(&mut BufPool) -> T) -> T {
+    let mut bufs = BUFS.with(|cell| cell.replace(BufPool::new(KEPT_BLOCKS)));
+    let result = turn(&mut bufs);
+    BUFS.with(|cell| cell.set(bufs));
+    result
+}
+
+impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
+    /// A client that was accepted just now: its clock starts here.
+    pub(crate) fn new(
+        shared: Arc<Shared<R>>,
+        membership: Membership,
+        hooks: Arc<(F, G)>,
+        client: C,
+        peer: Option<SocketAddr>,
+    ) -> Connection<R, C, F, G> {
+        let relay = Relay::new(Arc::clone(&shared.config), peer.map(|p| p.ip()), shared.runtime.now());
+        Connection {
+            timer: shared.runtime.timer(),
+            shared,
+            membership,
+            hooks,
+            relay,
+            client: Some(client),
+            upstream: None,
+            connect: None,
+            shutting: false,
+            unflushed: false,
+            armed: Instant::NEVER,
+            waker: None,
+            date: HttpDate::default(),
+            dated: None,
+        }
+    }
+}
+
+impl<R, C, F, G> Future for Connection<R, C, F, G>
+where
+    R: Runtime,
+    C: Stream,
+    F: Fn(&RequestHead<'_>) -> Decision,
+    G: Fn(&Outcome),
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut parts = self.project();
+        if parts.client.is_none() {
+            return Poll::Ready(());
+        }
+        let now = parts.shared.runtime.now();
+        let date = parts.date(now);
+        lend(|bufs| parts.turn(cx, &mut Env { now, date: &date, bufs }))
+    }
+}
+
+/// What came of one socket operation.
+enum Step {
+    Moved(usize),
+    Waits,
+}
+
+/// How a pass asks the sockets.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Look {
+    /// Through the runtime, which wakes the task when there is something.
+    Poll,
+    /// Directly, once, whatever the runtime believes.
+    Direct,
+}
+
+impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
+    /// Ends a side's connection. Nothing else is done with actions when the future is dropped.
+    fn close(&mut self, action: Action) {
+        match action {
+            Action::Abort(Side::Upstream) => {
+                self.connect.set(None);
+                self.upstream.take().into_iter().for_each(Stream::abort);
+            }
+            Action::Close(Side::Upstream) => *self.upstream = None,
+            Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
+            Action::Close(Side::Client) => *self.client = None,
+            _ => {}
+        }
+    }
+
+    fn date(&mut self, now: Instant) -> HttpDate {
+        if self.dated.is_none_or(|at| now.saturating_since(at) >= DATE_AGE) {
+            *self.date = HttpDate::from_unix(self.shared.runtime.unix_time());
+            *self.dated = Some(now);
+        }
+        *self.date
+    }
+}
+
+impl<R, C, F, G> Parts<'_, R, C, F, G>
+where
+    R: Runtime,
+    C: Stream,
+    F: Fn(&RequestHead<'_>) -> Decision,
+    G: Fn(&Outcome),
+{
+    fn turn(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> Poll<()> {
+        if self.membership.poll_stopped(cx) {
+            self.relay.stop(env);
+        }
+        let mut capped = self.work(cx, env);
+        if self.is_due(env.now) {
+            // A readiness that the runtime has not seen yet must not become a timeout.
+            self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]);
+            capped |= self.work(cx, env);
+        }
+        if self.is_due(env.now) {
+            self.relay.handle_timeout(env);
+            capped |= self.work(cx, env);
+        }
+        if self.client.is_none() {
+            return Poll::Ready(());
+        }
+        if capped || self.is_due(env.now) {
+            cx.waker().wake_by_ref();
+        } else {
+            self.arm_timer(cx);
+        }
+        Poll::Pending
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.relay.poll_timeout().is_some_and(|d| d.at <= now)
+    }
+
+    /// Passes over the sockets until nothing moves. True if the turn's bound ended it first.
+    fn work(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+        let (mut ops, mut bytes, mut waits) = (0, 0, [false; Op::PASS.len()]);
+        loop {
+            let moved = self.pass(cx, env, Look::Poll, &mut waits);
+            let Some((count, amount)) = moved else { return false };
+            ops += count;
+            bytes += amount;
+            if ops >= TURN_OPS || bytes >= TURN_BYTES {
+                return true;
+            }
+        }
+    }
+
+    /// Serves every socket operation that is wanted, once, in order: operations done and bytes moved,
+    /// or nothing if all of them wait. What waits is not asked again in this turn (`waits`), unless an
+    /// action has changed what there is to ask.
+    fn pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        env: &mut Env<'_>,
+        look: Look,
+        waits: &mut [bool; Op::PASS.len()],
+    ) -> Option<(usize, usize)> {
+        let mut bytes = 0;
+        let mut ops = self.act(cx, env);
+        for (i, op) in Op::PASS.into_iter().enumerate() {
+            if waits[i] || !self.relay.interest().wants(op) {
+                continue;
+            }
+            match self.step(op, look, cx, env) {
+                Step::Moved(n) => {
+                    ops += 1;
+                    bytes += n;
+                }
+                Step::Waits => waits[i] = true,
+            }
+            let acted = self.act(cx, env);
+            if acted > 0 {
+                ops += acted;
+                *waits = [false; Op::PASS.len()];
+            }
+        }
+        (ops > 0).then_some((ops, bytes))
+    }
+
+    /// Takes every action, and looks at the connection that is being made. Says how much was done.
+    fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
+        let mut done = 0;
+        loop {
+            while let Some(action) = self.relay.poll_action() {
+                done += 1;
+                self.take(action, cx, env);
+            }
+            let Some(connect) = self.connect.as_mut().as_pin_mut() else { break };
+            let Poll::Ready(result) = connect.poll(cx) else { break };
+            done += 1;
+            self.connect.set(None);
+            match result {
+                Ok(stream) => {
+                    *self.upstream = Some(stream);
+                    self.relay.connected(false, env);
+                }
+                Err(e) => self.relay.failed(Op::Connect, IoFailure::from(&e), env),
+            }
+        }
+        self.finish_writes(cx);
+        done
+    }
+
+    fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
+        match action {
+            Action::Release { upstream, idle } => {
+                if let Some(stream) = self.upstream.take() {
+                    let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
+                    self.shared.idle.put(upstream, stream, until);
+                }
+            }
+            Action::Report => self.relay.outcome().into_iter().for_each(&self.hooks.1),
+            Action::Route => {
+                let Some(decision) = self.relay.request().as_ref().map(&self.hooks.0) else { return };
+                match decision {
+                    Decision::Forward(policy) => {
+                        let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
+                        self.relay.forward(self.shared.upstreams.pick(), policy, env);
+                    }
+                    Decision::Respond(r) => {
+                        let fields: Vec<_> = r.fields.iter().map(|(n, v)| (&**n, &**v)).collect();
+                        self.relay.respond(r.status, &fields, &r.body, env);
+                    }
+                }
+            }
+            Action::Checkout(id) => {
+                *self.upstream = self.shared.idle.take(id, env.now, cx);
+                if self.upstream.is_some() {
+                    self.relay.connected(true, env);
+                } else {
+                    self.relay.pool_miss(env);
+                }
+            }
+            Action::Connect(id) => match self.shared.upstreams.addr(id) {
+                Some(addr) => self.connect.set(Some(self.shared.runtime.connect(addr))),
+                None => {
+                    let failure = IoFailure { kind: IoKind::Unreachable, os_code: None };
+                    self.relay.failed(Op::Connect, failure, env);
+                }
+            },
+            Action::ShutdownWrite => *self.shutting = true,
+            Action::Abort(_) | Action::Close(_) => self.close(action),
+        }
+    }
+
+    /// Lets a wrapping stream push out what it holds, and sends FIN once that was asked for.
+    fn finish_writes(&mut self, cx: &mut Context<'_>) {
+        let Some(client) = self.client.as_mut() else { return };
+        if *self.unflushed {
+            *self.unflushed = client.poll_flush(cx).is_pending();
+        }
+        if *self.shutting {
+            // A failure here shows at the next read.
+            *self.shutting = client.poll_shutdown_write(cx).is_pending();
+        }
+    }
+
+    fn step(&mut self, op: Op, look: Look, cx: &mut Context<'_>, env: &mut Env<'_>) -> Step {
+        let result = match op {
+            Op::Read(Side::Client) => {
+                read(self.client.as_mut(), self.relay.recv_buf(Side::Client, env), look, cx)
+            }
+            Op::Read(Side::Upstream) => {
+                read(self.upstream.as_mut(), self.relay.recv_buf(Side::Upstream, env), look, cx)
+            }
+            Op::Write(Side::Client) => {
+                *self.unflushed = true;
+                write(self.client.as_mut(), self.relay.send_bufs(Side::Client), look, cx)
+            }
+            Op::Write(Side::Upstream) => {
+                write(self.upstream.as_mut(), self.relay.send_bufs(Side::Upstream), look, cx)
+            }
+            Op::Connect => Poll::Pending,
+        };
+        match (op, result) {
+            (Op::Read(side), Poll::Ready(Ok(n))) => {
+                self.relay.received(side, n, env);
+                Step::Moved(n)
+            }
+            (Op::Write(side), Poll::Ready(Ok(n))) if n > 0 => {
+                self.relay.sent(side, n, env);
+                Step::Moved(n)
+            }
+            (op, Poll::Ready(Ok(_))) => {
+                // A stream that takes nothing and does not wait is broken: progress would never come.
+                self.relay.failed(op, IoFailure { kind: IoKind::BrokenPipe, os_code: None }, env);
+                Step::Moved(0)
+            }
+            (op, Poll::Ready(Err(e))) => {
+                self.relay.failed(op, IoFailure::from(&e), env);
+                Step::Moved(0)
+            }
+            (Op::Read(side), Poll::Pending) => {
+                self.relay.not_ready(side, env);
+                Step::Waits
+            }
+            (_, Poll::Pending) => Step::Waits,
+        }
+    }
+
+    /// Arms the timer only if the earliest deadline moved before what it is armed for; a firing that
+    /// comes before its time just arms it for the rest.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) {
+        let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
+        for _ in 0..2 {
+            if next < *self.armed {
+                *self.armed = next;
+                *self.waker = None;
+                self.timer.as_mut().arm(next);
+            }
+            if *self.armed == Instant::NEVER {
+                return;
+            }
+            // A timer that has not fired and knows this waker needs no poll.
+            let known = self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+            if known && self.shared.runtime.now() < *self.armed {
+                return;
+            }
+            if self.timer.as_mut().poll_fired(cx).is_pending() {
+                *self.waker = Some(cx.waker().clone());
+                return;
+            }
+            *self.armed = Instant::NEVER;
+        }
+        // It fires although its time has not come: look at the clock again in a turn of its own.
+        cx.waker().wake_by_ref();
+    }
+}
+
+fn read<S: Stream>(
+    stream: Option<&mut S>,
+    buf: &mut [u8],
+    look: Look,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let Some(stream) = stream else { return Poll::Pending };
+    if buf.is_empty() {
+        return Poll::Pending;
+    }
+    match look {
+        Look::Poll => stream.poll_read(cx, buf),
+        Look::Direct => direct(stream.try_read(buf)),
+    }
+}
+
+fn write<'a, S: Stream>(
+    stream: Option<&mut S>,
+    bufs: impl Iterator<Item = &'a [u8]>,
+    look: Look,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let Some(stream) = stream else { return Poll::Pending };
+    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+    let mut count = 0;
+    for (slot, buf) in slices.iter_mut().zip(bufs) {
+        *slot = IoSlice::new(buf);
+        count += 1;
+    }
+    match look {
+        Look::Poll => stream.poll_write_vectored(cx, &slices[..count]),
+        Look::Direct => direct(stream.try_write_vectored(&slices[..count])),
+    }
+}
+
+/// A direct call that would block has found nothing to do.
+fn direct(result: io::Result<usize>) -> Poll<io::Result<usize>> {
+    match result {
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Poll::Pending,
+        other => Poll::Ready(other),
+    }
+}

@@ -1,0 +1,20 @@
+//! The one generic driver: it lends the machine the sockets and timers of any [`Runtime`] and decides
+//! nothing.
+//!
+//! [`Proxy::serve`] accepts and spawns; [`Proxy::serve_connection`] is one client, a named future, for
+//! whoever accepts on their own. Dropping a future is cancellation: what it held is closed inline.
+//!
+//! [`Runtime`]: crate::runtime::Runtime
+
+mod connection;
+mod keeper;
+mod lifecycle;
+mod proxy;
+mod scope;
+mod serve;
+
+pub use self::connection::Connection;
+pub use self::keeper::Keeper;
+pub use self::proxy::{Decision, Gauges, Proxy, Response};
+pub use self::scope::{Elapsed, Scope, WaitFor};
+pub use self::serve::Serve;

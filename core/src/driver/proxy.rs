@@ -1,0 +1,160 @@
+//! The proxy as an embedder holds it: upstreams, limits, the idle pool, and the way to stop it all.
+
+use core::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::driver::connection::Connection;
+use crate::driver::keeper::{Idle, Keeper};
+use crate::driver::lifecycle::Lifecycle;
+use crate::driver::serve::Serve;
+use crate::http::RequestHead;
+use crate::relay::{Config, Outcome};
+use crate::runtime::{Listener, Runtime, Spawn, Stream};
+use crate::timeout::TimeoutPolicy;
+use crate::upstream::Upstreams;
+
+/// What all connections of a proxy share.
+pub(crate) struct Shared<R: Runtime> {
+    pub(crate) runtime: R,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) config: Arc<Config>,
+    pub(crate) idle: Idle<R::Stream>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+}
+
+/// A reverse proxy on the runtime `R`. Clones are the same proxy.
+///
+/// Dropping the last handle stops nothing by itself: what ends a connection is its own end,
+/// [`Proxy::stop`], or the drop of the [`Serve`] that accepted it.
+pub struct Proxy<R: Runtime> {
+    shared: Arc<Shared<R>>,
+}
+
+impl<R: Runtime> Clone for Proxy<R> {
+    fn clone(&self) -> Proxy<R> {
+        Proxy { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Proxy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("upstreams", &self.shared.upstreams).finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime> Proxy<R> {
+    /// A proxy in front of `upstreams`.
+    pub fn new(runtime: R, upstreams: Upstreams, config: Config) -> Proxy<R> {
+        let shared = Shared {
+            runtime,
+            upstreams,
+            config: Arc::new(config),
+            idle: Idle::default(),
+            lifecycle: Arc::default(),
+        };
+        Proxy { shared: Arc::new(shared) }
+    }
+
+    /// Accepts clients from `listener` until [`Proxy::stop`], each in a task of its own.
+    ///
+    /// `route` is asked once a request, with its head, and says where it goes and how long it may take;
+    /// `observe` is shown how each request ended. Both are called inline and must not block.
+    ///
+    /// Cancel safety: dropping the future closes the listener and stops every connection that it accepted.
+    pub fn serve<L, F, G>(&self, listener: L, route: F, observe: G) -> Serve<R, L, F, G>
+    where
+        L: Listener,
+        F: Fn(&RequestHead<'_>) -> Decision,
+        G: Fn(&Outcome),
+        R: Spawn<Connection<R, L::Stream, F, G>>,
+    {
+        Serve::new(Arc::clone(&self.shared), listener, route, observe)
+    }
+
+    /// Serves one client's connection: its requests one after the other, to the end of the connection.
+    ///
+    /// Cancel safety: dropping the future closes the client's connection and resets the upstream's.
+    pub fn serve_connection<C, F, G>(
+        &self,
+        client: C,
+        peer: Option<SocketAddr>,
+        route: F,
+        observe: G,
+    ) -> Connection<R, C, F, G>
+    where
+        C: Stream,
+        F: Fn(&RequestHead<'_>) -> Decision,
+        G: Fn(&Outcome),
+    {
+        let membership = self.shared.lifecycle.join();
+        Connection::new(Arc::clone(&self.shared), membership, Arc::new((route, observe)), client, peer)
+    }
+
+    /// The future that watches the idle upstream connections, for users of [`Proxy::serve_connection`].
+    pub fn keeper(&self) -> Keeper<R> {
+        Keeper::new(Arc::clone(&self.shared), Some(self.shared.lifecycle.join()))
+    }
+
+    /// Stops everything at once: listeners and idle connections are closed, running requests are cut off.
+    /// Returns before it is done; a [`Serve`] ends when its connections have ended. May be called from
+    /// anywhere, more than once.
+    pub fn stop(&self) {
+        self.shared.lifecycle.stop();
+    }
+
+    /// How much is there now.
+    pub fn gauges(&self) -> Gauges {
+        Gauges { tasks: self.shared.lifecycle.members(), idle_upstreams: self.shared.idle.len() }
+    }
+}
+
+/// What a proxy holds at one moment.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gauges {
+    /// Futures that have not ended: connections, servers and keepers.
+    pub tasks: usize,
+    /// Idle upstream connections.
+    pub idle_upstreams: usize,
+}
+
+/// What is to become of a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Decision {
+    /// It goes to the upstream whose turn it is, under a policy of its own or the proxy's.
+    Forward(Option<Arc<TimeoutPolicy>>),
+    /// It is answered here.
+    Respond(Response),
+}
+
+impl Decision {
+    /// It goes to the upstream whose turn it is, under the proxy's own policy.
+    pub fn forward() -> Decision {
+        Decision::Forward(None)
+    }
+
+    /// It goes to the upstream whose turn it is, under `policy`. An `Arc` that is kept costs nothing a
+    /// request.
+    pub fn forward_with(policy: impl Into<Arc<TimeoutPolicy>>) -> Decision {
+        Decision::Forward(Some(policy.into()))
+    }
+
+    /// It is answered here with a plain-text body; [`Response`] for anything else.
+    pub fn respond(status: u16, body: impl Into<Vec<u8>>) -> Decision {
+        Decision::Respond(Response { status, fields: Vec::new(), body: body.into() })
+    }
+}
+
+/// A response that a route makes itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status code, 200 to 599.
+    pub status: u16,
+    /// Fields besides the framing, `date` and `connection`, which the proxy writes. Without a
+    /// `content-type` the body is plain text.
+    pub fields: Vec<(String, String)>,
+    /// The body, whole.
+    pub body: Vec<u8>,
+}

@@ -1,0 +1,113 @@
+//! Accepting: the one place that spawns, and the handle whose drop ends what it spawned.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use core::time::Duration;
+use std::sync::Arc;
+
+use crate::driver::connection::Connection;
+use crate::driver::keeper::Keeper;
+use crate::driver::lifecycle::{Lifecycle, Membership};
+use crate::driver::proxy::{Decision, Shared};
+use crate::http::RequestHead;
+use crate::relay::Outcome;
+use crate::runtime::{Listener, Runtime, Spawn, Timer};
+
+/// Clients accepted in one turn before others get theirs.
+const ACCEPTS: usize = 64;
+
+/// How long to wait when there is no descriptor or memory for another client.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+pin_project_lite::pin_project! {
+    /// The server that [`Proxy::serve`](crate::Proxy::serve) returns. It ends when the proxy has been
+    /// stopped and its connections have ended; dropping it stops them.
+    #[must_use = "a server does nothing unless it is polled"]
+    pub struct Serve<R: Runtime, L, F, G> {
+        shared: Arc<Shared<R>>,
+        group: Arc<Lifecycle>,
+        membership: Membership,
+        listener: Option<L>,
+        hooks: Arc<(F, G)>,
+        #[pin]
+        keeper: Keeper<R>,
+        #[pin]
+        pause: R::Timer,
+        paused: bool,
+    }
+
+    impl<R: Runtime, L, F, G> PinnedDrop for Serve<R, L, F, G> {
+        fn drop(this: Pin<&mut Self>) {
+            this.group.stop();
+        }
+    }
+}
+
+impl<R: Runtime, L, F, G> Serve<R, L, F, G> {
+    pub(crate) fn new(shared: Arc<Shared<R>>, listener: L, route: F, observe: G) -> Serve<R, L, F, G> {
+        let group = shared.lifecycle.group();
+        Serve {
+            membership: group.join(),
+            listener: Some(listener),
+            hooks: Arc::new((route, observe)),
+            keeper: Keeper::new(Arc::clone(&shared), None),
+            pause: shared.runtime.timer(),
+            paused: false,
+            group,
+            shared,
+        }
+    }
+}
+
+impl<R, L, F, G> Future for Serve<R, L, F, G>
+where
+    R: Runtime + Spawn<Connection<R, L::Stream, F, G>>,
+    L: Listener,
+    F: Fn(&RequestHead<'_>) -> Decision,
+    G: Fn(&Outcome),
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if this.membership.poll_stopped(cx) {
+            *this.listener = None;
+            this.shared.idle.clear();
+            let alone = this.group.members() == 1;
+            return if alone { Poll::Ready(()) } else { Poll::Pending };
+        }
+        let _ = this.keeper.poll(cx);
+        if *this.paused {
+            if this.pause.as_mut().poll_fired(cx).is_pending() {
+                return Poll::Pending;
+            }
+            *this.paused = false;
+        }
+        let Some(listener) = this.listener else { return Poll::Pending };
+        for _ in 0..ACCEPTS {
+            match listener.poll_accept(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok((client, peer))) => {
+                    let (shared, hooks) = (Arc::clone(this.shared), Arc::clone(this.hooks));
+                    let connection = Connection::new(shared, this.group.join(), hooks, client, peer);
+                    this.shared.runtime.spawn(connection);
+                }
+                Poll::Ready(Err(e)) if concerns_one_client(&e) => {}
+                Poll::Ready(Err(_)) => {
+                    *this.paused = true;
+                    this.pause.as_mut().arm(this.shared.runtime.now() + EXHAUSTED);
+                    break;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The client was gone before it was accepted; the listener is fine.
+fn concerns_one_client(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(e.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,353 @@
+//! What requests and responses share: field names, the framing fields, Connection, and writing lines.
+//!
+//! One pass ([`Survey::of`]) judges all field lines and notes in a bit set which ones do not travel; a second
+//! ([`Survey::write`]) writes those that do. Names are told apart by their length first. Nothing here
+//! allocates; no line goes out that has not been parsed.
+
+use alloc::vec::Vec;
+
+use httparse::Header;
+
+use super::{Framing, HttpError};
+
+/// Field lines in a head; one bit each in a [`Survey`]. More are [`HttpError::HeadTooLarge`].
+pub(super) const MAX_FIELDS: usize = 128;
+/// Connection options other than the well-known ones: each is compared with every field name.
+const MAX_OPTIONS: usize = 64;
+
+/// The field names that mean something to us.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Name {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Expect,
+    MaxForwards,
+    Date,
+    /// Concerns one hop only, whatever Connection says (`http.md` H2).
+    HopByHop,
+    /// What a request says about hops before us: nobody vouches for it.
+    Forwarding,
+    Other,
+}
+
+fn name(text: &str) -> Name {
+    let is = |known: &str| text.eq_ignore_ascii_case(known);
+    match text.len() {
+        2 if is("te") => Name::HopByHop,
+        4 if is("host") => Name::Host,
+        4 if is("date") => Name::Date,
+        6 if is("expect") => Name::Expect,
+        7 if is("trailer") || is("upgrade") => Name::HopByHop,
+        9 if is("forwarded") => Name::Forwarding,
+        10 if is("connection") => Name::Connection,
+        10 if is("keep-alive") => Name::HopByHop,
+        12 if is("max-forwards") => Name::MaxForwards,
+        14 if is("content-length") => Name::ContentLength,
+        14 if is("http2-settings") => Name::HopByHop,
+        15 if is("x-forwarded-for") => Name::Forwarding,
+        16 if is("proxy-connection") => Name::HopByHop,
+        16 if is("x-forwarded-host") => Name::Forwarding,
+        17 if is("transfer-encoding") => Name::TransferEncoding,
+        17 if is("x-forwarded-proto") => Name::Forwarding,
+        _ => Name::Other,
+    }
+}
+
+/// Whether the fields are a request's or a response's.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Request,
+    Response,
+}
+
+/// What the field lines of a head say.
+#[derive(Debug, Default)]
+pub(super) struct Survey<'a> {
+    /// A bit for each line that does not travel as it is.
+    removed: u128,
+    /// A bit for each Date line.
+    dates: u128,
+    /// Which line is Max-Forwards (the last one), and how many there are.
+    pub(super) max_forwards: Option<(usize, &'a [u8])>,
+    pub(super) max_forwards_lines: usize,
+    /// The value of Host (the last one), and how many there are.
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) host_lines: usize,
+    pub(super) length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) expect_continue: bool,
+}
+
+impl<'a> Survey<'a> {
+    /// Judges the framing fields and Connection, and notes the rest.
+    pub(super) fn of(
+        fields: &[Header<'a>],
+        direction: Direction,
+        http10: bool,
+    ) -> Result<Survey<'a>, HttpError> {
+        let mut s = Survey::default();
+        let mut length: Option<&[u8]> = None;
+        let mut coding: Option<&[u8]> = None;
+        let (mut coding_lines, mut connection_lines) = (0, 0u128);
+        if fields.len() > MAX_FIELDS {
+            return Err(HttpError::HeadTooLarge);
+        }
+        for (i, field) in fields.iter().enumerate() {
+            let remove = match name(field.name) {
+                Name::Other => false,
+                Name::Host => {
+                    s.host = Some(field.value);
+                    s.host_lines += 1;
+                    direction == Direction::Request
+                }
+                Name::ContentLength => {
+                    one_length(field.value, &mut length)?;
+                    true
+                }
+                Name::TransferEncoding => {
+                    // Of several lines the one kept matters for the choice of the error only.
+                    if coding.is_none_or(|c| transfer_coding(c) == Ok(())) {
+                        coding = Some(field.value);
+                    }
+                    coding_lines += 1;
+                    true
+                }
+                Name::Connection => {
+                    connection_lines |= 1 << i;
+                    true
+                }
+                Name::Expect => {
+                    s.expect_continue |= !http10 && field.value.eq_ignore_ascii_case(b"100-continue");
+                    http10
+                }
+                Name::MaxForwards => {
+                    s.max_forwards = Some((i, field.value));
+                    s.max_forwards_lines += 1;
+                    false
+                }
+                Name::Date => {
+                    s.dates |= 1 << i;
+                    false
+                }
+                Name::HopByHop => true,
+                Name::Forwarding => direction == Direction::Request,
+            };
+            s.removed |= u128::from(remove) << i;
+        }
+        s.length = length.map(parse_decimal).transpose()?;
+        if let Some(value) = coding {
+            if s.length.is_some() || http10 {
+                return Err(HttpError::Framing);
+            }
+            transfer_coding(value)?;
+            if coding_lines > 1 {
+                return Err(HttpError::Framing);
+            }
+            s.chunked = true;
+        }
+        s.connection(fields, connection_lines)?;
+        Ok(s)
+    }
+
+    /// Reads the Connection lines and removes what they name. Host and the framing fields cannot be lost
+    /// that way: they do not travel by their lines (`http.md` H3).
+    fn connection(&mut self, fields: &[Header<'a>], mut lines: u128) -> Result<(), HttpError> {
+        let mut named = 0;
+        while lines != 0 {
+            let line = lines.trailing_zeros() as usize;
+            lines &= lines - 1;
+            for option in list(fields[line].value) {
+                if option.is_empty() {
+                    continue;
+                }
+                if option.eq_ignore_ascii_case(b"close") {
+                    self.close = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    self.keep_alive = true;
+                } else if !is_token(option) {
+                    return Err(HttpError::Malformed);
+                } else {
+                    named += 1;
+                    if named > MAX_OPTIONS {
+                        return Err(HttpError::HeadTooLarge);
+                    }
+                    for (i, field) in fields.iter().enumerate() {
+                        let hit = field.name.as_bytes().eq_ignore_ascii_case(option);
+                        self.removed |= u128::from(hit) << i;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a Date line travels.
+    pub(super) fn has_date(&self) -> bool {
+        self.dates & !self.removed != 0
+    }
+
+    /// Writes the lines that travel, in order, names as received; line `replaced` with another value.
+    pub(super) fn write(&self, fields: &[Header<'a>], replaced: Option<(usize, u64)>, out: &mut Vec<u8>) {
+        for (i, field) in fields.iter().enumerate() {
+            if self.removed & (1 << i) != 0 {
+                continue;
+            }
+            out.extend_from_slice(field.name.as_bytes());
+            out.extend_from_slice(b": ");
+            match replaced {
+                Some((at, value)) if at == i => put_decimal(value, out),
+                _ => out.extend_from_slice(field.value),
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Takes in one Content-Length line: every member of every line must be the same run of digits
+/// (`http.md` F2, F3).
+fn one_length<'a>(value: &'a [u8], length: &mut Option<&'a [u8]>) -> Result<(), HttpError> {
+    for member in list(value) {
+        let known = *length.get_or_insert(member);
+        if member.is_empty() || known != member || !member.iter().all(u8::is_ascii_digit) {
+            return Err(HttpError::Framing);
+        }
+    }
+    Ok(())
+}
+
+/// Accepts `chunked` and nothing else (`http.md` F7). A list of well-formed codings with `chunked` in its
+/// place is refused as unknown, anything else as broken.
+fn transfer_coding(value: &[u8]) -> Result<(), HttpError> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut chunked = false;
+    for member in list(value) {
+        let end = member.iter().position(|b| matches!(b, b';' | b' ' | b'\t')).unwrap_or(member.len());
+        if chunked || !is_token(&member[..end]) {
+            return Err(HttpError::Framing);
+        }
+        chunked = member[..end].eq_ignore_ascii_case(b"chunked");
+        if chunked && end < member.len() {
+            return Err(HttpError::Framing);
+        }
+    }
+    Err(HttpError::TransferCoding)
+}
+
+/// The members of a comma-separated list, blanks around them removed, empty ones included.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(trim)
+}
+
+/// Without SP and HTAB at both ends.
+pub(super) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// `1*DIGIT` that fits.
+pub(super) fn parse_decimal(digits: &[u8]) -> Result<u64, HttpError> {
+    if digits.is_empty() {
+        return Err(HttpError::Framing);
+    }
+    digits
+        .iter()
+        .try_fold(0u64, |n, &b| {
+            let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+            n.checked_mul(10)?.checked_add(digit)
+        })
+        .ok_or(HttpError::Framing)
+}
+
+/// Appends `n` in decimal.
+pub(super) fn put_decimal(mut n: u64, out: &mut Vec<u8>) {
+    let mut buf = [0; 20];
+    let mut at = buf.len();
+    loop {
+        at -= 1;
+        buf[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&buf[at..]);
+}
+
+/// Appends `name: value` and CRLF.
+pub(super) fn put_field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the field that declares `framing`, if it needs one.
+pub(super) fn put_framing(framing: Framing, out: &mut Vec<u8>) {
+    match framing {
+        Framing::Length(n) => {
+            out.extend_from_slice(b"content-length: ");
+            put_decimal(n, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => put_field("transfer-encoding", b"chunked", out),
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+/// Maps what httparse says. Its version errors are the caller's to refine.
+pub(super) fn parse_error(e: httparse::Error) -> HttpError {
+    match e {
+        httparse::Error::TooManyHeaders => HttpError::HeadTooLarge,
+        _ => HttpError::Malformed,
+    }
+}
+
+/// A byte of a token (RFC 9110 section 5.6.2).
+pub(super) fn is_tchar(b: u8) -> bool {
+    TCHAR[usize::from(b)]
+}
+
+/// `1*tchar`
+pub(super) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&b| is_tchar(b))
+}
+
+/// A byte of a field value or a quoted string: HTAB, SP, visible, obs-text.
+pub(super) fn is_value_byte(b: u8) -> bool {
+    b == b'\t' || (b >= b' ' && b != 0x7f)
+}
+
+static TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 128u8 {
+        table[b as usize] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        b += 1;
+    }
+    table
+};

@@ -1,0 +1,268 @@
+//! Request heads: judging one, and writing the one that goes upstream in its place.
+//!
+//! Everything that could be understood in two ways is refused (`http.md` sections 1 to 3); there are no
+//! options for leniency. What goes upstream is written by us from the parsed parts, with one Host and one
+//! framing. Nothing here looks at body bytes or knows where a request will go.
+
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+use core::net::IpAddr;
+use core::str;
+
+use memchr::memchr;
+
+use super::fields::{self, Direction, MAX_FIELDS, Survey, put_field, put_framing};
+use super::target::{Target, is_authority, parse_target, split_absolute};
+use super::{Framing, HttpError};
+
+/// The longest method (`http.md` B1); registered ones have 17 letters at most.
+const MAX_METHOD: usize = 64;
+
+/// The version in a start-line.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// What the relay must know of a request.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// The client's version.
+    pub version: Version,
+    /// How the body is framed, on both sides: no framing is changed on the way.
+    pub framing: Framing,
+    /// Whether the client wants to keep its connection (RFC 9112 section 9.3, `http.md` C1).
+    pub keep_alive: bool,
+    /// Whether the client may hold back the body until a 100 comes; never from an HTTP/1.0 client.
+    pub expect_continue: bool,
+    /// Whether the method is HEAD, the response to which has no body.
+    pub is_head: bool,
+    /// Whether sending it twice does what sending it once does (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
+    /// OPTIONS or TRACE with `Max-Forwards: 0`: must not be forwarded but answered here (`http.md` L12).
+    pub last_hop: bool,
+}
+
+/// Judges a complete head, as [`HeadScan`](super::HeadScan) found it, and appends to `out` the head that goes
+/// upstream. `peer` is the client's address for X-Forwarded-For. On an error `out` is as it was.
+///
+/// # Errors
+///
+/// [`HttpError::Malformed`], `HeadTooLarge` (more than 128 fields), `Version`, `Connect`, `Target`, `Host`,
+/// `Framing`, `TransferCoding`.
+pub fn rewrite_request(
+    head: &[u8],
+    peer: Option<IpAddr>,
+    out: &mut Vec<u8>,
+) -> Result<RequestInfo, HttpError> {
+    let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    // httparse skips any number of empty lines; skipping them, in bounds, is the relay's.
+    if matches!(head.first(), None | Some(b'\r' | b'\n')) {
+        return Err(HttpError::Malformed);
+    }
+    match parsed.parse_with_uninit_headers(head, &mut storage) {
+        Ok(httparse::Status::Complete(n)) if n == head.len() => {}
+        Ok(_) => return Err(HttpError::Malformed),
+        Err(httparse::Error::Version) => return Err(version_error(head)),
+        Err(e) => return Err(fields::parse_error(e)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(HttpError::Malformed);
+    };
+    if method.len() > MAX_METHOD {
+        return Err(HttpError::Malformed);
+    }
+    if method == "CONNECT" {
+        return Err(HttpError::Connect);
+    }
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    let http10 = version == Version::Http10;
+    let target = parse_target(method, target)?;
+    let survey = Survey::of(parsed.headers, Direction::Request, http10)?;
+    let host = host(&survey, http10)?;
+    // For other methods the field means nothing (RFC 9110 section 7.6.2).
+    let max_forwards = match method {
+        "OPTIONS" | "TRACE" => max_forwards(&survey)?,
+        _ => None,
+    };
+    let framing = match survey.length {
+        _ if survey.chunked => Framing::Chunked,
+        Some(n) => Framing::Length(n),
+        None => Framing::None,
+    };
+
+    out.reserve(head.len() + 256);
+    put_request_line(method, &target, out);
+    let authority = target.authority.map(str::as_bytes).or(host);
+    put_field("host", authority.unwrap_or_default(), out);
+    let replaced = max_forwards.map(|(line, n)| (line, n.saturating_sub(1)));
+    survey.write(parsed.headers, replaced, out);
+    put_framing(framing, out);
+    put_field("via", if http10 { b"1.0 tidegate" } else { b"1.1 tidegate" }, out);
+    if let Some(peer) = peer {
+        out.extend_from_slice(b"x-forwarded-for: ");
+        // Writing to a Vec does not fail.
+        let _ = write!(Text(out), "{}", peer.to_canonical());
+        out.extend_from_slice(b"\r\n");
+    }
+    put_field("x-forwarded-proto", b"http", out);
+    if let Some(authority) = authority {
+        put_field("x-forwarded-host", authority, out);
+    }
+    out.extend_from_slice(b"\r\n");
+
+    Ok(RequestInfo {
+        version,
+        framing,
+        keep_alive: !survey.close && (!http10 || survey.keep_alive),
+        expect_continue: survey.expect_continue,
+        is_head: method == "HEAD",
+        idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
+        last_hop: max_forwards.is_some_and(|(_, n)| n == 0),
+    })
+}
+
+/// A version that we do not speak, or none at all?
+fn version_error(head: &[u8]) -> HttpError {
+    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
+    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    match version.strip_prefix(b"HTTP/") {
+        Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => HttpError::Version,
+        _ => HttpError::Malformed,
+    }
+}
+
+/// The value of Host, if there is one that says something (`http.md` L6). An empty one is grammatical, but
+/// no `http` URI has an empty host (RFC 9110 section 4.2.1).
+fn host<'a>(survey: &Survey<'a>, http10: bool) -> Result<Option<&'a [u8]>, HttpError> {
+    match (survey.host_lines, survey.host) {
+        (0, _) | (1, Some(b"")) if http10 => Ok(None),
+        (1, Some(value)) if is_authority(value) => Ok(Some(value)),
+        _ => Err(HttpError::Host),
+    }
+}
+
+/// Which line is Max-Forwards, and its value (`http.md` L12); too large a value counts as the largest.
+fn max_forwards(survey: &Survey<'_>) -> Result<Option<(usize, u64)>, HttpError> {
+    match (survey.max_forwards_lines, survey.max_forwards) {
+        (1, Some((line, value))) if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+            Ok(Some((line, fields::parse_decimal(value).unwrap_or(u64::MAX))))
+        }
+        (0, _) => Ok(None),
+        _ => Err(HttpError::Malformed),
+    }
+}
+
+fn put_request_line(method: &str, target: &Target<'_>, out: &mut Vec<u8>) {
+    for part in [method, " ", target.prefix, target.rest, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        self.0.extend_from_slice(s.as_bytes());
+        Ok(())
+    }
+}
+
+/// A view of a head that [`rewrite_request`] has accepted, for routing. It splits lines when asked and
+/// keeps nothing; of a head that was not accepted it shows something, without panicking.
+#[derive(Copy, Clone)]
+pub struct RequestHead<'a> {
+    head: &'a [u8],
+}
+
+impl<'a> RequestHead<'a> {
+    /// A view of `head`, blank line included.
+    pub fn new(head: &'a [u8]) -> Self {
+        RequestHead { head }
+    }
+
+    /// The method; case-sensitive.
+    pub fn method(&self) -> &'a str {
+        self.start_line().0
+    }
+
+    /// The request target as received.
+    pub fn target(&self) -> &'a str {
+        self.start_line().1
+    }
+
+    /// The path, without the query and as received; of an absolute-form target the path in it. `*` for
+    /// the server as a whole.
+    pub fn path(&self) -> &'a str {
+        let target = self.target();
+        let rest = split_absolute(target).map_or(target, |(_, rest)| rest);
+        match rest.split('?').next() {
+            None | Some("") => "/",
+            Some(path) => path,
+        }
+    }
+
+    /// The client's version.
+    pub fn version(&self) -> Version {
+        if self.start_line().2.ends_with("1.0") { Version::Http10 } else { Version::Http11 }
+    }
+
+    /// The host, with its port if it has one: of an absolute-form target, else of Host. `None` only from
+    /// HTTP/1.0 clients.
+    pub fn host(&self) -> Option<&'a str> {
+        if let Some((authority, _)) = split_absolute(self.target()) {
+            return Some(authority);
+        }
+        let value = str::from_utf8(self.field("host")?).ok()?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The field lines in order, as received: hop-by-hop fields are still there.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let mut rest = split_line(self.head).1;
+        core::iter::from_fn(move || {
+            let (line, after) = split_line(rest);
+            rest = after;
+            let colon = memchr(b':', line)?;
+            let name = str::from_utf8(&line[..colon]).unwrap_or_default();
+            Some((name, fields::trim(&line[colon + 1..])))
+        })
+    }
+
+    /// The value of the first field called `name`, in any case.
+    pub fn field(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Method, target, version.
+    fn start_line(&self) -> (&'a str, &'a str, &'a str) {
+        let line = str::from_utf8(split_line(self.head).0).unwrap_or_default();
+        let mut parts = line.splitn(3, ' ').map(Some).chain(core::iter::repeat(None));
+        let mut part = || parts.next().flatten().unwrap_or_default();
+        (part(), part(), part())
+    }
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Fields may hold credentials.
+        let (method, target, _) = self.start_line();
+        f.debug_struct("RequestHead")
+            .field("method", &method)
+            .field("target", &target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first line without its CRLF, and what follows it.
+fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b'\n', text) {
+        Some(lf) => (text[..lf].strip_suffix(b"\r").unwrap_or(&text[..lf]), &text[lf + 1..]),
+        None => (text, &[]),
+    }
+}

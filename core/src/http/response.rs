@@ -1,0 +1,137 @@
+//! Response heads: judging the upstream's, and writing the one that goes to the client in its place.
+//!
+//! The upstream is not trusted more than the client: what is ambiguous becomes a 502 (`http.md` section 5).
+//! What delimits a body may change on the way, since HTTP/1.0 clients know no chunks and we keep
+//! connections that the upstream closes. No body byte is looked at here.
+
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+
+use super::fields::{self, Direction, MAX_FIELDS, Survey, put_decimal, put_field, put_framing};
+use super::{Framing, HttpDate, HttpError, Version};
+
+/// What the client's side of the exchange brings with it.
+#[derive(Copy, Clone, Debug)]
+pub struct ResponseContext<'a> {
+    /// Whether the request was HEAD.
+    pub to_head: bool,
+    /// The client's version.
+    pub client: Version,
+    /// Whether the client's connection may stay open, as far as the relay knows.
+    pub keep_alive: bool,
+    /// For responses without a Date.
+    pub date: &'a HttpDate,
+}
+
+/// What the relay must know of a response.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ResponseInfo {
+    /// 100 to 599.
+    pub status: u16,
+    /// A 1xx: the final response is still to come.
+    pub interim: bool,
+    /// How the body comes from the upstream; none for HEAD, 1xx, 204 and 304.
+    pub framing: Framing,
+    /// Whether the upstream keeps its connection after a complete response: HTTP/1.1, no `close`, a body that
+    /// ends by itself.
+    pub reusable: bool,
+    /// How the body goes to the client.
+    pub relayed: Framing,
+    /// Whether the client was told that its connection stays open.
+    pub keep_alive: bool,
+}
+
+/// Judges a complete head from the upstream, as [`HeadScan`](super::HeadScan) found it, and appends to `out`
+/// the head that goes to the client: nothing for an interim response to an HTTP/1.0 client (`http.md` E2). On
+/// an error `out` is as it was.
+///
+/// # Errors
+///
+/// [`HttpError::Malformed`], `HeadTooLarge` (more than 128 fields), `Version`, `Framing`, `TransferCoding`;
+/// [`HttpError::UnexpectedUpgrade`] for every 101, since no Upgrade was forwarded.
+pub fn rewrite_response(
+    head: &[u8],
+    cx: &ResponseContext<'_>,
+    out: &mut Vec<u8>,
+) -> Result<ResponseInfo, HttpError> {
+    let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    if matches!(head.first(), None | Some(b'\r' | b'\n')) {
+        return Err(HttpError::Malformed);
+    }
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, head, &mut storage) {
+        Ok(httparse::Status::Complete(n)) if n == head.len() => {}
+        Ok(_) => return Err(HttpError::Malformed),
+        Err(httparse::Error::Version) => return Err(HttpError::Version),
+        Err(e) => return Err(fields::parse_error(e)),
+    }
+    let (Some(status @ 100..=599), Some(minor)) = (parsed.code, parsed.version) else {
+        return Err(HttpError::Malformed);
+    };
+    let http10 = minor == 0;
+    let survey = Survey::of(parsed.headers, Direction::Response, http10)?;
+    if status == 101 {
+        return Err(HttpError::UnexpectedUpgrade);
+    }
+    let interim = status < 200;
+    let framing = match survey.length {
+        _ if interim || cx.to_head || matches!(status, 204 | 304) => Framing::None,
+        _ if survey.chunked => Framing::Chunked,
+        Some(n) => Framing::Length(n),
+        None => Framing::UntilClose,
+    };
+    let relayed = match (framing, cx.client) {
+        (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+        (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+        (as_received, _) => as_received,
+    };
+    // A 1xx or 204 that announces a body may well send one: what follows it is anybody's guess.
+    let contradictory =
+        (interim || status == 204) && (survey.chunked || survey.length.is_some_and(|n| n > 0));
+    let info = ResponseInfo {
+        status,
+        interim,
+        framing,
+        reusable: !http10 && !survey.close && framing != Framing::UntilClose && !contradictory,
+        relayed,
+        keep_alive: cx.keep_alive && relayed != Framing::UntilClose,
+    };
+    if interim && cx.client == Version::Http10 {
+        return Ok(info);
+    }
+
+    out.reserve(head.len() + 128);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    put_decimal(u64::from(status), out);
+    out.push(b' ');
+    // Empty if it holds obs-text.
+    out.extend_from_slice(parsed.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    survey.write(parsed.headers, None, out);
+    if !interim {
+        put_framing(
+            match survey.length {
+                // What the body would be; to HEAD and with 304 it says so without a body (RFC 9110 8.6).
+                Some(n) if framing == Framing::None && status != 204 => Framing::Length(n),
+                _ => relayed,
+            },
+            out,
+        );
+        if !survey.has_date() {
+            put_field("date", cx.date.as_bytes(), out);
+        }
+        put_persistence(info.keep_alive, cx.client, out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(info)
+}
+
+/// Says whether the connection stays open, unless the client expects that anyway.
+pub(super) fn put_persistence(keep_alive: bool, client: Version, out: &mut Vec<u8>) {
+    match (keep_alive, client) {
+        (false, _) => put_field("connection", b"close", out),
+        (true, Version::Http10) => put_field("connection", b"keep-alive", out),
+        (true, Version::Http11) => {}
+    }
+}

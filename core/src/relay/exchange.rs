@@ -1,0 +1,605 @@
+//! One request and its response: every transition, and every deadline.
+//!
+//! This file is the law of the project in code: [`Relay::wanted`] is the table of `timeouts.md` 2.2
+//! (when a deadline starts, is suspended and stops; what resets it is at the event), [`Relay::fail`] is
+//! what the client and the upstream see when something goes wrong (2.2, 2.3), and [`Relay::settle`]
+//! moves what can be moved after every event. It knows no socket and no clock; byte formats are in
+//! `http/`, buffers in `flow.rs`.
+//!
+//! ```text
+//!           forward          pool miss          connected
+//! Routing ──────────▶ Checkout ──────▶ Connecting ──────▶ Relaying
+//!    │                    └──── connected (pooled) ──────────▲ │
+//!    │ respond               next candidate: Connecting ▶ Checkout
+//!    ▼                                                         │ response received, or cut off
+//! Answering ◀───── fail, no response head forwarded ─────      ▼
+//!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
+//! ```
+
+use core::time::Duration;
+
+use crate::error::{Error, Phase, Side, TimeoutError};
+use crate::http::{self, Framing, OwnResponse, RequestHead, ResponseContext};
+use crate::relay::Relay;
+use crate::relay::client::ClientState;
+use crate::relay::outcome::{End, Env, Outcome, Step};
+use crate::relay::upstream::Ended;
+use crate::relay::verdict::Verdict;
+use crate::time::Instant;
+use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
+use crate::upstream::{Candidates, UpstreamId};
+
+/// Where the exchange stands; see the picture above.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Idle,
+    Routing,
+    Checkout,
+    Connecting,
+    Relaying,
+    /// The upstream is done with; what is left of the response goes to the client.
+    Draining,
+    /// A response of our own goes to the client.
+    Answering,
+}
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) stage: Stage,
+    policy: TimeoutPolicy,
+    candidates: Candidates,
+    started: Instant,
+    /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
+    withheld: bool,
+    /// A deadline was due before the next operation began: it is not begun (`timeouts.md` T5).
+    pub(crate) held: bool,
+    retried: bool,
+    /// What the client was told about its connection.
+    keep_alive: bool,
+    status: Option<u16>,
+    error: Option<Error>,
+    upstream: Option<UpstreamId>,
+    attempts: u16,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+}
+
+impl Exchange {
+    pub(crate) fn new(policy: TimeoutPolicy, started: Instant) -> Exchange {
+        Exchange {
+            stage: Stage::Idle,
+            policy,
+            candidates: Candidates::NONE,
+            started,
+            withheld: false,
+            held: false,
+            retried: false,
+            keep_alive: false,
+            status: None,
+            error: None,
+            upstream: None,
+            attempts: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+        }
+    }
+}
+
+impl Relay {
+    // ---- deadlines -------------------------------------------------------------------------------
+
+    /// Whether a deadline runs now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2.
+    /// A deadline that begins to be wanted gets its full limit; one that is no longer wanted is off.
+    fn wanted(&self, kind: DeadlineKind) -> bool {
+        use DeadlineKind::*;
+        let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
+        let relaying = stage == Stage::Relaying;
+        let writing =
+            relaying && !upstream.request_written() && upstream.response.is_none() && !upstream.write_failed;
+        match kind {
+            // It covers everything but the error response that something has already led to.
+            Total => stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some()),
+            Connect => stage == Stage::Connecting,
+            Write => writing,
+            WriteIdle => writing && upstream.outbound.is_pending(),
+            Read => {
+                let early = !upstream.inbound.unparsed().is_empty() || upstream.response.is_some();
+                relaying
+                    && upstream.wants_read()
+                    && (upstream.request_written()
+                        || early
+                        || upstream.write_failed
+                        || self.exchange.withheld)
+            }
+            ClientHead => matches!(client.state, ClientState::First | ClientState::Head),
+            ClientBody => {
+                self.wants_body()
+                    && !upstream.outbound.is_pending()
+                    && !upstream.write_failed
+                    && !self.exchange.withheld
+                    && !client.inbound.eof
+                    && client.inbound.has_room(false)
+            }
+            ClientWrite => client.outbound.is_pending(),
+            KeepAlive => client.state == ClientState::Idle,
+            Linger => client.state == ClientState::Linger,
+            // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
+            PoolIdle | Queue | Tunnel | TunnelFin | Drain => false,
+        }
+    }
+
+    /// The request body is incomplete and still goes to the upstream.
+    fn wants_body(&self) -> bool {
+        matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying)
+            && !self.client.decoder.is_complete()
+    }
+
+    fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
+        match kind {
+            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => {
+                &self.config.timeouts
+            }
+            _ => &self.exchange.policy,
+        }
+    }
+
+    /// Arms what has begun to be wanted and disarms what is no longer.
+    pub(crate) fn sync_deadlines(&mut self, now: Instant) {
+        for kind in DeadlineKind::ALL {
+            if !self.wanted(kind) {
+                self.deadlines.disarm(kind);
+            } else if self.deadlines.get(kind) == Instant::NEVER {
+                let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
+                self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
+            }
+        }
+    }
+
+    /// Progress resets `kind`: [`Relay::sync_deadlines`] gives it its full limit again if it is wanted.
+    pub(crate) fn progress(&mut self, kind: DeadlineKind) {
+        self.deadlines.disarm(kind);
+    }
+
+    /// Whom the exchange waits for (`timeouts.md` T9; once the response lies with us, for the client).
+    fn blocked_on(&self, kind: DeadlineKind) -> Side {
+        use DeadlineKind::{ClientBody, ClientHead, ClientWrite};
+        if matches!(kind, ClientBody | ClientHead | ClientWrite) || self.exchange.stage == Stage::Draining {
+            Side::Client
+        } else if self.upstream.outbound.is_pending() || self.client.decoder.is_complete() {
+            Side::Upstream
+        } else {
+            Side::Client
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match (self.client.state, self.exchange.stage) {
+            (ClientState::First | ClientState::Head, _) => Phase::RequestHead,
+            (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
+            (_, Stage::Idle) => Phase::Idle,
+            (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
+            (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
+            (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,
+            (_, Stage::Relaying) if self.upstream.request_written() => Phase::ResponseHead,
+            (_, Stage::Relaying) => Phase::Request,
+        }
+    }
+
+    /// One deadline is due: the only place where a timeout is decided.
+    pub(crate) fn expire(&mut self, due: Deadline, env: &mut Env<'_>) {
+        let Deadline { at, kind } = due;
+        let limit = self.policy(kind).limit(kind).unwrap_or(Duration::ZERO);
+        let started = at - limit;
+        let error = Error::Timeout(TimeoutError {
+            kind,
+            limit,
+            started,
+            elapsed: env.now.saturating_since(started),
+            during: self.phase(),
+            blocked_on: self.blocked_on(kind),
+            response_started: self.upstream.response.is_some(),
+        });
+        self.deadlines.disarm(kind);
+        self.exchange.held = false;
+        match kind {
+            DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
+            DeadlineKind::ClientHead if self.client.state == ClientState::First => {
+                self.close_client(End::Close)
+            }
+            DeadlineKind::Connect => self.connect_failed(error, env),
+            _ => self.fail(error, env),
+        }
+    }
+
+    // ---- towards the upstream --------------------------------------------------------------------
+
+    /// The request goes to the first of `to`.
+    pub(crate) fn begin_forward(&mut self, to: Candidates, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+        self.exchange.policy = *policy;
+        self.exchange.candidates = to;
+        self.progress(DeadlineKind::Total);
+        self.upstream.outbound.begin_body(self.client.request.framing == Framing::Chunked);
+        match self.exchange.candidates.next() {
+            Some(id) => self.checkout(id, env),
+            None => self.fail(Error::NoUpstream, env),
+        }
+    }
+
+    fn checkout(&mut self, id: UpstreamId, env: &mut Env<'_>) {
+        self.exchange.upstream = Some(id);
+        self.begin(Stage::Checkout, Step::Checkout(id), env);
+    }
+
+    /// No idle connection: one is to be made.
+    pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
+        let Some(id) = self.exchange.upstream else { return };
+        self.exchange.attempts = self.exchange.attempts.saturating_add(1);
+        self.begin(Stage::Connecting, Step::Connect(id), env);
+    }
+
+    /// Enters a stage whose operation is begun only if no deadline is due already (`timeouts.md` T5).
+    fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
+        self.exchange.stage = stage;
+        self.sync_deadlines(env.now);
+        self.exchange.held = self.deadlines.due(env.now).is_some();
+        if !self.exchange.held {
+            self.actions.step = Some(step);
+        }
+    }
+
+    /// The connection is there.
+    pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
+        self.exchange.stage = Stage::Relaying;
+        self.upstream.connected(reused);
+        self.settle(env);
+        self.exchange.held = self.deadlines.due(env.now).is_some();
+    }
+
+    /// This upstream cannot be reached in time: the next one, or the error (`timeouts.md` T10).
+    pub(crate) fn connect_failed(&mut self, error: Error, env: &mut Env<'_>) {
+        match self.exchange.candidates.next() {
+            Some(id) => {
+                self.actions.upstream = Some(End::Abort);
+                self.checkout(id, env);
+            }
+            None => self.fail(error, env),
+        }
+    }
+
+    /// Whether a pooled connection turned out to be stale and the request may be sent once more
+    /// (`timeouts.md` T10, RFC 9110 section 9.2.2).
+    fn may_retry(&self) -> bool {
+        let (upstream, request) = (&self.upstream, &self.client.request);
+        upstream.reused
+            && !upstream.answered
+            && !self.exchange.retried
+            && request.idempotent
+            && request.framing == Framing::None
+    }
+
+    // ---- moving bytes ----------------------------------------------------------------------------
+
+    /// Moves everything that can be moved without another event, then brings the deadlines up to date.
+    pub(crate) fn settle(&mut self, env: &mut Env<'_>) {
+        loop {
+            let again = match self.client.state {
+                ClientState::First | ClientState::Idle | ClientState::Head => self.settle_head(env),
+                ClientState::Exchange => {
+                    self.settle_exchange(env);
+                    self.client.state != ClientState::Exchange
+                }
+                ClientState::Linger => {
+                    if self.client.linger(env) {
+                        self.close_client(End::Close);
+                    }
+                    false
+                }
+                ClientState::Closed => false,
+            };
+            if !again {
+                break;
+            }
+        }
+        self.sync_deadlines(env.now);
+    }
+
+    /// Looks for the next request head. True if there is a new state to settle.
+    fn settle_head(&mut self, env: &mut Env<'_>) -> bool {
+        let (max, peer) = (self.config.max_head, self.peer);
+        match self.client.receive_head(max, peer, &mut self.upstream.outbound, env) {
+            Ok(true) => {
+                self.exchange = Exchange::new(self.config.timeouts, env.now);
+                self.exchange.stage = Stage::Routing;
+                self.exchange.withheld =
+                    self.client.request.expect_continue && !self.client.decoder.is_complete();
+                if self.client.request.last_hop {
+                    self.answer_last_hop(env);
+                    return true;
+                }
+                self.actions.step = Some(Step::Route);
+                false
+            }
+            Ok(false) => {
+                if self.client.inbound.eof {
+                    self.close_client(End::Close);
+                }
+                false
+            }
+            Err(e) => {
+                self.fail(Error::BadRequest(e), env);
+                true
+            }
+        }
+    }
+
+    /// `Max-Forwards: 0`: we are the one that was asked (RFC 9110 section 7.6.2). We are there, which is
+    /// what OPTIONS wants to know; TRACE would show a stranger what others must not see.
+    fn answer_last_hop(&mut self, env: &mut Env<'_>) {
+        let options = RequestHead::new(self.client.head()).method() == "OPTIONS";
+        self.begin_answer(if options { 200 } else { 501 }, &[], b"", env);
+    }
+
+    fn settle_exchange(&mut self, env: &mut Env<'_>) {
+        if matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying) {
+            self.settle_request(env);
+        }
+        if self.exchange.stage == Stage::Relaying {
+            self.settle_response(env);
+        }
+        match self.exchange.stage {
+            Stage::Draining => {
+                let complete = self.exchange.error.is_none();
+                self.client.outbound.queue(&self.upstream.inbound, complete);
+                if self.client.outbound.is_done() {
+                    self.finish(env);
+                } else if !complete && !self.client.outbound.is_pending() {
+                    self.cut(env);
+                }
+            }
+            Stage::Answering if !self.client.outbound.is_pending() => self.finish(env),
+            _ => {}
+        }
+    }
+
+    /// Request body: client to upstream.
+    fn settle_request(&mut self, env: &mut Env<'_>) {
+        let decoded = self.client.inbound.decode(&mut self.client.decoder);
+        let complete = self.client.decoder.is_complete();
+        match decoded {
+            Err(e) => return self.fail(Error::BadRequest(e), env),
+            Ok(body) if body > 0 => self.exchange.withheld = false,
+            Ok(_) => {}
+        }
+        if self.upstream.write_failed {
+            self.client.inbound.discard_runs();
+        } else {
+            self.upstream.outbound.queue(&self.client.inbound, complete);
+        }
+        if self.client.inbound.eof && !complete {
+            self.fail(Error::ClientAbort(None), env);
+        }
+    }
+
+    /// Response heads and body: upstream to client.
+    fn settle_response(&mut self, env: &mut Env<'_>) {
+        while self.upstream.response.is_none() {
+            let cx = ResponseContext {
+                to_head: self.client.request.is_head,
+                client: self.client.request.version,
+                keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
+                date: env.date,
+            };
+            let max = self.config.max_head;
+            match self.upstream.receive_head(max, &cx, &mut self.client.outbound, env) {
+                Ok(None) => break,
+                Ok(Some(info)) if info.interim => {
+                    self.exchange.withheld &= info.status != 100;
+                }
+                Ok(Some(info)) => {
+                    self.exchange.status = Some(info.status);
+                    self.exchange.keep_alive = info.keep_alive;
+                    self.client.outbound.begin_body(info.relayed == Framing::Chunked);
+                }
+                Err(e) => return self.fail(Error::UpstreamProtocol(e), env),
+            }
+        }
+        if self.upstream.response.is_some() {
+            if let Err(e) = self.upstream.inbound.decode(&mut self.upstream.decoder) {
+                return self.cut_off(Error::UpstreamProtocol(e));
+            }
+            if self.upstream.ended == Some(Ended::Fin) && !self.upstream.decoder.is_complete() {
+                self.upstream.decoder.eof();
+            }
+            if self.upstream.decoder.is_complete() {
+                return self.release_upstream();
+            }
+            self.client.outbound.queue(&self.upstream.inbound, false);
+        } else if !self.client.outbound.head_sent() && !self.upstream.inbound.unparsed().is_empty() {
+            // An interim head is on its way to the client; what follows it waits.
+            return;
+        }
+        let error = match self.upstream.ended {
+            None => return,
+            Some(Ended::Fin) => Error::UpstreamClosed,
+            Some(Ended::Failed(failure)) => Error::UpstreamReset(failure),
+        };
+        if self.upstream.response.is_some() {
+            self.cut_off(error);
+        } else if self.may_retry() {
+            self.exchange.retried = true;
+            self.actions.upstream = Some(End::Abort);
+            self.dial(env);
+        } else {
+            self.fail(error, env);
+        }
+    }
+
+    /// The response is complete on our side: the connection is pooled, or closed.
+    fn release_upstream(&mut self) {
+        let end = match self.exchange.upstream {
+            Some(upstream) if self.upstream.is_reusable() => {
+                End::Release { upstream, idle: self.exchange.policy.pool_idle }
+            }
+            _ if self.upstream.request_written() => End::Close,
+            // What is left of the request must not trickle in.
+            _ => End::Abort,
+        };
+        self.actions.upstream = Some(end);
+        self.exchange.stage = Stage::Draining;
+    }
+
+    /// The upstream broke off: what came before is still sent to the client, and nothing after it.
+    fn cut_off(&mut self, error: Error) {
+        self.actions.upstream = Some(End::Abort);
+        self.exchange.error = Some(error);
+        self.exchange.stage = Stage::Draining;
+    }
+
+    // ---- endings ---------------------------------------------------------------------------------
+
+    /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
+    /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
+    pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
+        if matches!(self.exchange.stage, Stage::Connecting | Stage::Relaying) {
+            self.actions.upstream = Some(End::Abort);
+        }
+        self.actions.step = None;
+        if self.exchange.stage == Stage::Idle {
+            // There is no request, only a broken beginning of one.
+            self.exchange = Exchange::new(self.config.timeouts, env.now);
+            self.client.state = ClientState::Exchange;
+        }
+        let error = *self.exchange.error.get_or_insert(error);
+        let answered = self.exchange.status.is_some();
+        let verdict = Verdict::of(error);
+        match verdict {
+            Some(verdict) if !answered => {
+                // A request that was read to its end leaves the connection usable, unless it was faulty.
+                let keep = self.client.request.keep_alive
+                    && self.client.decoder.is_complete()
+                    && verdict.spares_client();
+                let body = verdict.body();
+                let response = OwnResponse {
+                    status: verdict.status,
+                    fields: &[],
+                    body: body.as_bytes(),
+                    proxy_status: Some((verdict.error, verdict.details)),
+                    keep_alive: keep,
+                    client: self.client.request.version,
+                    to_head: self.client.request.is_head,
+                    date: env.date,
+                };
+                self.answer(&response, env);
+            }
+            Some(_) => self.cut(env),
+            None => self.abandon_client(error, env),
+        }
+    }
+
+    /// Answers the request here instead of forwarding it.
+    pub(crate) fn begin_answer(
+        &mut self,
+        status: u16,
+        fields: &[(&str, &str)],
+        body: &[u8],
+        env: &mut Env<'_>,
+    ) {
+        // A body that came along with the head is read, so that the connection can be kept.
+        if let Err(e) = self.client.inbound.decode(&mut self.client.decoder) {
+            return self.fail(Error::BadRequest(e), env);
+        }
+        let response = OwnResponse {
+            status,
+            fields,
+            body,
+            proxy_status: None,
+            keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
+            client: self.client.request.version,
+            to_head: self.client.request.is_head,
+            date: env.date,
+        };
+        self.answer(&response, env);
+    }
+
+    /// Sends a response of our own, whole.
+    fn answer(&mut self, response: &OwnResponse<'_>, env: &mut Env<'_>) {
+        self.upstream.reset(env);
+        self.client.inbound.discard_runs();
+        let outbound = &mut self.client.outbound;
+        outbound.release_head(env.bufs);
+        if outbound.head.capacity() == 0 {
+            outbound.head = env.bufs.take_head();
+        }
+        http::write_own(response, &mut outbound.head);
+        outbound.begin_body(false);
+        self.exchange.status = Some(response.status);
+        self.exchange.keep_alive = response.keep_alive;
+        self.exchange.stage = Stage::Answering;
+    }
+
+    /// The forwarded response stays incomplete, and the client can see it (`timeouts.md` 2.3): fewer
+    /// bytes than announced or no last chunk, then a staged FIN; RST where only that shows it (T11).
+    fn cut(&mut self, env: &mut Env<'_>) {
+        let unframed = self.is_unframed();
+        let slow = matches!(
+            self.exchange.error,
+            Some(Error::Timeout(TimeoutError { kind: DeadlineKind::ClientWrite, .. }))
+        );
+        self.report(env);
+        if unframed || slow {
+            self.close_client(End::Abort);
+        } else {
+            self.linger();
+        }
+    }
+
+    /// Only RST shows the client that the response is not whole. (A response of our own has a length.)
+    fn is_unframed(&self) -> bool {
+        self.upstream.response.is_some_and(|r| r.relayed == Framing::UntilClose)
+    }
+
+    /// There is nobody left to answer.
+    fn abandon_client(&mut self, error: Error, env: &mut Env<'_>) {
+        let end = if error == Error::Stopped && self.is_unframed() { End::Abort } else { End::Close };
+        self.report(env);
+        self.close_client(end);
+    }
+
+    /// The last byte of the response was sent.
+    fn finish(&mut self, env: &mut Env<'_>) {
+        let complete = self.client.decoder.is_complete();
+        let keep = complete && self.exchange.keep_alive;
+        let wished = self.client.request.keep_alive;
+        self.report(env);
+        if keep {
+            self.client.next_request();
+        } else if complete && !wished && self.client.inbound.unparsed().is_empty() {
+            // The client asked for the close and sends no more: nothing can hit our last bytes.
+            self.close_client(End::Close);
+        } else {
+            self.linger();
+        }
+    }
+
+    /// The exchange is over: its outcome stands, and nothing of it is left.
+    fn report(&mut self, env: &mut Env<'_>) {
+        let exchange = &self.exchange;
+        self.outcome = Some(Outcome {
+            status: exchange.status,
+            error: exchange.error,
+            secondary: None,
+            upstream: exchange.upstream,
+            attempts: exchange.attempts,
+            reused: self.upstream.reused,
+            request_bytes: exchange.request_bytes,
+            response_bytes: exchange.response_bytes,
+            started: exchange.started,
+            finished: env.now,
+        });
+        self.actions.report = true;
+        self.exchange.stage = Stage::Idle;
+        self.client.inbound.discard_runs();
+        self.client.outbound.reset(env.bufs);
+        self.upstream.reset(env);
+    }
+}

@@ -1,0 +1,307 @@
+//! The machine: one client connection, the requests on it, and at most one upstream connection.
+//!
+//! [`Relay`] is a state machine without I/O. It holds no socket, reads no clock and calls nobody; a
+//! driver asks what is wanted, does it, and says what happened and when:
+//!
+//! ```text
+//! turn(now):
+//!   1. take every poll_action(), then do what interest() wants, in the order of Op::PASS:
+//!        read   recv_buf() -> the kernel fills it -> received(n) | not_ready() | failed()
+//!        write  send_bufs() -> one writev         -> sent(n)                | failed()
+//!      again while something moves, up to a bound;
+//!   2. if poll_timeout() is due: one direct look at each socket that is waited for, then
+//!      handle_timeout(): exactly one deadline fires;
+//!   3. the actions and writes that follow from it;
+//!   4. arm one timer at poll_timeout().at.
+//! ```
+//!
+//! Inputs return nothing: what went wrong shows in [`Relay::outcome`] alone. The result is a pure
+//! function of the inputs and their `env`. Early, late and repeated calls of
+//! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
+
+mod client;
+mod exchange;
+mod flow;
+mod outcome;
+mod upstream;
+mod verdict;
+
+use alloc::sync::Arc;
+use core::net::IpAddr;
+
+pub use self::flow::MAX_SLICES;
+pub use self::outcome::{Action, Env, Interest, Op, Outcome};
+
+use self::client::{ClientConn, ClientState};
+use self::exchange::{Exchange, Stage};
+use self::outcome::{Actions, End};
+use self::upstream::{Ended, UpstreamConn};
+use crate::error::{Error, IoFailure, Side};
+use crate::http::RequestHead;
+use crate::time::Instant;
+use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
+use crate::upstream::Candidates;
+
+/// What is the same for every connection of a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The limits of the connection itself, and of every request whose route names none of its own.
+    pub timeouts: TimeoutPolicy,
+    /// The largest request or response head, in bytes. Default 64 KiB.
+    pub max_head: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { timeouts: TimeoutPolicy::default(), max_head: 64 * 1024 }
+    }
+}
+
+/// The state machine of one client connection. See the module's text for how to drive it.
+#[derive(Debug)]
+pub struct Relay {
+    config: Arc<Config>,
+    peer: Option<IpAddr>,
+    client: ClientConn,
+    upstream: UpstreamConn,
+    exchange: Exchange,
+    deadlines: Deadlines,
+    actions: Actions,
+    outcome: Option<Outcome>,
+}
+
+impl Relay {
+    /// The machine for a client that was accepted at `now` from `peer`.
+    pub fn new(config: Arc<Config>, peer: Option<IpAddr>, now: Instant) -> Relay {
+        let mut relay = Relay {
+            peer,
+            client: ClientConn::new(),
+            upstream: UpstreamConn::new(),
+            exchange: Exchange::new(config.timeouts, now),
+            deadlines: Deadlines::default(),
+            actions: Actions::default(),
+            outcome: None,
+            config,
+        };
+        relay.sync_deadlines(now);
+        relay
+    }
+
+    // ---- what it wants ---------------------------------------------------------------------------
+
+    /// Which socket operations are wanted now. Take every [`Relay::poll_action`] first.
+    pub fn interest(&self) -> Interest {
+        let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
+        if self.exchange.held {
+            return Interest::default();
+        }
+        let read_client = !client.inbound.eof
+            && match client.state {
+                ClientState::First | ClientState::Idle | ClientState::Head => client.inbound.has_room(true),
+                // Also without a body to come: a client that leaves must be noticed.
+                ClientState::Exchange => {
+                    !matches!(stage, Stage::Routing | Stage::Answering) && client.inbound.has_room(false)
+                }
+                ClientState::Linger => true,
+                ClientState::Closed => false,
+            };
+        let relaying = stage == Stage::Relaying;
+        Interest {
+            read_client,
+            read_upstream: relaying && upstream.wants_read(),
+            write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
+            write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
+        }
+    }
+
+    /// Where the next bytes from `side` go. Empty means back-pressure; never so while
+    /// [`Relay::interest`] wants the read. Takes a block from the pool if there is none.
+    pub fn recv_buf(&mut self, side: Side, env: &mut Env<'_>) -> &mut [u8] {
+        match side {
+            Side::Client => {
+                let head = self.client.expects_head();
+                self.client.inbound.recv_buf(head, env.bufs)
+            }
+            Side::Upstream => {
+                let head = self.upstream.response.is_none();
+                self.upstream.inbound.recv_buf(head, env.bufs)
+            }
+        }
+    }
+
+    /// What goes to `side`, in order: at most [`MAX_SLICES`] slices, for one vectored write.
+    pub fn send_bufs(&self, side: Side) -> impl Iterator<Item = &[u8]> {
+        match side {
+            Side::Client => self.client.outbound.bufs(&self.upstream.inbound),
+            Side::Upstream => self.upstream.outbound.bufs(&self.client.inbound),
+        }
+    }
+
+    /// The next thing that must be done before any socket operation, if there is one.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop()
+    }
+
+    /// The earliest deadline. Its instant is exact; nothing before it needs a timer.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.deadlines.earliest()
+    }
+
+    /// The client's connection is over; once the actions are taken, so is the machine.
+    pub fn is_closed(&self) -> bool {
+        self.client.state == ClientState::Closed
+    }
+
+    /// A request is being served.
+    pub fn is_active(&self) -> bool {
+        self.exchange.stage != Stage::Idle
+    }
+
+    // ---- what happened ---------------------------------------------------------------------------
+
+    /// `n` bytes were read from `side` into [`Relay::recv_buf`]; zero says that the side sent FIN.
+    pub fn received(&mut self, side: Side, n: usize, env: &mut Env<'_>) {
+        match (side, n) {
+            (Side::Client, 0) => self.client.inbound.eof = true,
+            (Side::Client, _) => {
+                self.client.inbound.received(n);
+                self.progress(DeadlineKind::ClientBody);
+            }
+            (Side::Upstream, 0) => self.upstream.ended = Some(Ended::Fin),
+            (Side::Upstream, _) => {
+                self.upstream.inbound.received(n);
+                self.upstream.answered = true;
+                self.progress(DeadlineKind::Read);
+            }
+        }
+        self.settle(env);
+    }
+
+    /// A read from `side` found nothing: an empty block goes back to the pool.
+    pub fn not_ready(&mut self, side: Side, env: &mut Env<'_>) {
+        match side {
+            Side::Client => self.client.inbound.release(env.bufs),
+            Side::Upstream => self.upstream.inbound.release(env.bufs),
+        }
+    }
+
+    /// `side` took the first `n` bytes of [`Relay::send_bufs`]. `n` is not zero.
+    pub fn sent(&mut self, side: Side, n: usize, env: &mut Env<'_>) {
+        match side {
+            Side::Client => {
+                let body = self.client.outbound.sent(n, &mut self.upstream.inbound);
+                self.exchange.response_bytes += body as u64;
+                self.progress(DeadlineKind::ClientWrite);
+            }
+            Side::Upstream => {
+                let body = self.upstream.outbound.sent(n, &mut self.client.inbound);
+                self.exchange.request_bytes += body as u64;
+                self.progress(DeadlineKind::WriteIdle);
+            }
+        }
+        self.settle(env);
+    }
+
+    /// A pooled (`reused`) or new connection to the upstream is there.
+    pub fn connected(&mut self, reused: bool, env: &mut Env<'_>) {
+        if matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting) {
+            self.begin_relaying(reused, env);
+        }
+    }
+
+    /// There is no idle connection to the upstream.
+    pub fn pool_miss(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Checkout {
+            self.dial(env);
+        }
+    }
+
+    /// A socket operation failed.
+    pub fn failed(&mut self, op: Op, failure: IoFailure, env: &mut Env<'_>) {
+        match op {
+            Op::Connect if self.exchange.stage == Stage::Connecting => {
+                self.connect_failed(Error::Connect(failure), env);
+            }
+            Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
+            // The answer to a request that was not read to its end may still be on its way.
+            Op::Write(Side::Upstream) => {
+                self.upstream.write_failed = true;
+                self.upstream.outbound.cut();
+            }
+            Op::Read(Side::Client) | Op::Write(Side::Client) => {
+                if self.is_active() {
+                    self.fail(Error::ClientAbort(Some(failure)), env);
+                } else {
+                    self.close_client(End::Close);
+                }
+            }
+            Op::Connect => {}
+        }
+        self.settle(env);
+    }
+
+    /// Looks at the deadlines: the earliest that is due fires, exactly one. Early calls do nothing.
+    pub fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        if let Some(due) = self.deadlines.due(env.now) {
+            self.expire(due, env);
+            self.settle(env);
+        }
+    }
+
+    /// Ends everything at once: the upstream is reset, the client closed (reset where only that shows
+    /// that its response is not whole).
+    pub fn stop(&mut self, env: &mut Env<'_>) {
+        if self.is_active() {
+            self.fail(Error::Stopped, env);
+        } else {
+            self.close_client(End::Close);
+        }
+        self.settle(env);
+    }
+
+    // ---- routing ---------------------------------------------------------------------------------
+
+    /// The head of the request that waits for [`Relay::forward`] or [`Relay::respond`].
+    pub fn request(&self) -> Option<RequestHead<'_>> {
+        (self.exchange.stage == Stage::Routing).then(|| RequestHead::new(self.client.head()))
+    }
+
+    /// The request goes to the first of `to` that can be reached, under `policy`.
+    pub fn forward(&mut self, to: Candidates, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Routing {
+            self.begin_forward(to, policy, env);
+            self.settle(env);
+        }
+    }
+
+    /// The request is answered here: `body` whole, with our own framing fields besides `fields`.
+    pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Routing {
+            self.begin_answer(status, fields, body, env);
+            self.settle(env);
+        }
+    }
+
+    /// How the last exchange ended. Stands from [`Action::Report`] to the end of the next one.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    // ---- the client's end ------------------------------------------------------------------------
+
+    fn close_client(&mut self, end: End) {
+        self.client.state = ClientState::Closed;
+        self.actions.shutdown = false;
+        self.actions.client = Some(end);
+    }
+
+    /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed.
+    fn linger(&mut self) {
+        if self.client.inbound.eof {
+            self.close_client(End::Close);
+        } else {
+            self.client.state = ClientState::Linger;
+            self.actions.shutdown = true;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the machine wants and what it reports: plain values.
+
+use core::time::Duration;
+
+use crate::error::{Error, IoFailure, Side};
+use crate::http::HttpDate;
+use crate::time::Instant;
+use crate::upstream::UpstreamId;
+
+/// What a turn lends to the machine: the time, the date to write into heads, and memory.
+#[derive(Debug)]
+pub struct Env<'a> {
+    /// The one reading of the clock of this turn.
+    pub now: Instant,
+    /// The wall clock's date, for `date` fields.
+    pub date: &'a HttpDate,
+    /// Where blocks come from and go to.
+    pub bufs: &'a mut crate::buf::BufPool,
+}
+
+/// Which socket operations the machine wants now. Everything not wanted must not be done: an absent
+/// read is the only back-pressure.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// Read from the client.
+    pub read_client: bool,
+    /// Read from the upstream.
+    pub read_upstream: bool,
+    /// Write to the upstream.
+    pub write_upstream: bool,
+    /// Write to the client.
+    pub write_client: bool,
+}
+
+impl Interest {
+    /// Whether `op` is wanted.
+    pub const fn wants(self, op: Op) -> bool {
+        match op {
+            Op::Read(Side::Client) => self.read_client,
+            Op::Read(Side::Upstream) => self.read_upstream,
+            Op::Write(Side::Client) => self.write_client,
+            Op::Write(Side::Upstream) => self.write_upstream,
+            Op::Connect => false,
+        }
+    }
+}
+
+/// A socket operation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Connecting to the upstream.
+    Connect,
+    /// Reading from a side.
+    Read(Side),
+    /// Writing to a side.
+    Write(Side),
+}
+
+impl Op {
+    /// The order in which one pass of a turn serves the sockets (`timeouts.md` 2.1).
+    pub const PASS: [Op; 4] = [
+        Op::Read(Side::Client),
+        Op::Read(Side::Upstream),
+        Op::Write(Side::Upstream),
+        Op::Write(Side::Client),
+    ];
+}
+
+/// What the driver must do, in this order, before any further socket operation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Send RST on the side's connection and close it; for the upstream also: drop the attempt to connect.
+    Abort(Side),
+    /// Close the side's connection (FIN).
+    Close(Side),
+    /// Put the upstream connection into the pool, to be closed after `idle`.
+    Release {
+        /// Whose connection it is.
+        upstream: UpstreamId,
+        /// The pool idle limit of the request's policy.
+        idle: Option<Duration>,
+    },
+    /// An exchange is over: show [`Relay::outcome`](super::Relay::outcome) to whoever observes.
+    Report,
+    /// A request head is complete: read [`Relay::request`](super::Relay::request), then call
+    /// [`Relay::forward`](super::Relay::forward) or [`Relay::respond`](super::Relay::respond).
+    Route,
+    /// Look for an idle connection in the pool, then call
+    /// [`Relay::connected`](super::Relay::connected) or [`Relay::pool_miss`](super::Relay::pool_miss).
+    Checkout(UpstreamId),
+    /// Start to connect, then call [`Relay::connected`](super::Relay::connected) or
+    /// [`Relay::failed`](super::Relay::failed).
+    Connect(UpstreamId),
+    /// Send FIN to the client; its direction stays open.
+    ShutdownWrite,
+}
+
+/// How one request ended: all that a log line or a metric needs.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The status of the final response that was sent to the client, if any was begun.
+    pub status: Option<u16>,
+    /// What went wrong, if something did.
+    pub error: Option<Error>,
+    /// What failed while the error above was dealt with; it never replaces it (`timeouts.md` T7).
+    pub secondary: Option<IoFailure>,
+    /// The upstream that was used or tried last.
+    pub upstream: Option<UpstreamId>,
+    /// Attempts to connect.
+    pub attempts: u16,
+    /// Whether the last connection came from the pool.
+    pub reused: bool,
+    /// Body bytes of the request that the upstream's socket took.
+    pub request_bytes: u64,
+    /// Body bytes of the response that the client's socket took.
+    pub response_bytes: u64,
+    /// When the request head was complete (or, without one, when that was found out).
+    pub started: Instant,
+    /// When the exchange was over.
+    pub finished: Instant,
+}
+
+/// The actions that wait to be taken.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Actions {
+    pub(crate) upstream: Option<End>,
+    pub(crate) report: bool,
+    pub(crate) step: Option<Step>,
+    pub(crate) shutdown: bool,
+    pub(crate) client: Option<End>,
+}
+
+/// How a connection is to end.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Abort,
+    Close,
+    Release { upstream: UpstreamId, idle: Option<Duration> },
+}
+
+/// What the exchange needs next from outside.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Route,
+    Checkout(UpstreamId),
+    Connect(UpstreamId),
+}
+
+impl Actions {
+    /// Takes the first one: teardown of the upstream always comes first (`timeouts.md` T6).
+    pub(crate) fn pop(&mut self) -> Option<Action> {
+        if let Some(end) = self.upstream.take() {
+            return Some(match end {
+                End::Abort => Action::Abort(Side::Upstream),
+                End::Close => Action::Close(Side::Upstream),
+                End::Release { upstream, idle } => Action::Release { upstream, idle },
+            });
+        }
+        if core::mem::take(&mut self.report) {
+            return Some(Action::Report);
+        }
+        if let Some(step) = self.step.take() {
+            return Some(match step {
+                Step::Route => Action::Route,
+                Step::Checkout(id) => Action::Checkout(id),
+                Step::Connect(id) => Action::Connect(id),
+            });
+        }
+        if core::mem::take(&mut self.shutdown) {
+            return Some(Action::ShutdownWrite);
+        }
+        match self.client.take()? {
+            End::Abort => Some(Action::Abort(Side::Client)),
+            End::Close | End::Release { .. } => Some(Action::Close(Side::Client)),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The upstream's half: writing the request, reading response heads and bodies, and whether the
+//! connection may be used again.
+//!
+//! It decides no timeout and no retry; the transitions are in `exchange.rs`.
+
+use crate::error::IoFailure;
+use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, ResponseContext, ResponseInfo};
+use crate::relay::flow::{Inbound, Outbound};
+use crate::relay::outcome::Env;
+
+/// Interim responses that are relayed for one request.
+const MAX_INTERIM: usize = 100;
+
+/// How the upstream stopped sending.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Fin,
+    Failed(IoFailure),
+}
+
+#[derive(Debug)]
+pub(crate) struct UpstreamConn {
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Outbound,
+    pub(crate) decoder: BodyDecoder,
+    /// A byte of an answer came on this connection.
+    pub(crate) answered: bool,
+    /// The final response head was rewritten for the client.
+    pub(crate) response: Option<ResponseInfo>,
+    pub(crate) ended: Option<Ended>,
+    /// Writing failed; the answer may still come (RFC 9112 section 9.5).
+    pub(crate) write_failed: bool,
+    pub(crate) reused: bool,
+    scan: HeadScan,
+    interim: usize,
+}
+
+impl UpstreamConn {
+    pub(crate) fn new() -> UpstreamConn {
+        UpstreamConn {
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            decoder: BodyDecoder::new(Framing::None),
+            answered: false,
+            response: None,
+            ended: None,
+            write_failed: false,
+            reused: false,
+            scan: HeadScan::new(),
+            interim: 0,
+        }
+    }
+
+    /// A connection is there; the request is still to be written, from its first byte.
+    pub(crate) fn connected(&mut self, reused: bool) {
+        self.outbound.rewind();
+        self.reused = reused;
+        self.answered = false;
+        self.ended = None;
+        self.write_failed = false;
+    }
+
+    /// The last byte of the request was taken by the kernel.
+    pub(crate) fn request_written(&self) -> bool {
+        self.outbound.is_done()
+    }
+
+    /// The last byte of the response came.
+    pub(crate) fn response_received(&self) -> bool {
+        self.response.is_some() && self.decoder.is_complete()
+    }
+
+    /// Whether more bytes of the response are wanted and have a place.
+    pub(crate) fn wants_read(&self) -> bool {
+        (self.outbound.head_sent() || self.write_failed)
+            && self.ended.is_none()
+            && !self.response_received()
+            && self.inbound.has_room(self.response.is_none())
+    }
+
+    /// Looks for a complete response head and rewrites it into `out`. `Ok(None)`: more is needed, or an
+    /// earlier interim head must reach the client first.
+    pub(crate) fn receive_head(
+        &mut self,
+        max: usize,
+        cx: &ResponseContext<'_>,
+        out: &mut Outbound,
+        env: &mut Env<'_>,
+    ) -> Result<Option<ResponseInfo>, HttpError> {
+        if self.inbound.unparsed().is_empty() || !out.head_sent() {
+            return Ok(None);
+        }
+        let Some(len) = self.scan.advance(self.inbound.unparsed(), max)? else { return Ok(None) };
+        out.release_head(env.bufs);
+        out.head = env.bufs.take_head();
+        let info = http::rewrite_response(&self.inbound.unparsed()[..len], cx, &mut out.head)?;
+        self.inbound.skip(len);
+        self.scan = HeadScan::new();
+        if info.interim {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(HttpError::TooManyInterim);
+            }
+        } else {
+            self.decoder = BodyDecoder::new(info.framing);
+            self.response = Some(info);
+        }
+        Ok(Some(info))
+    }
+
+    /// Nothing is left of the response but what waits for the client, and the connection may serve
+    /// another request (`http.md` C4).
+    pub(crate) fn is_reusable(&self) -> bool {
+        self.response.is_some_and(|r| r.reusable)
+            && self.request_written()
+            && !self.write_failed
+            && self.ended.is_none()
+            && self.inbound.unparsed().is_empty()
+    }
+
+    /// Forgets everything about the last request.
+    pub(crate) fn reset(&mut self, env: &mut Env<'_>) {
+        self.inbound.discard(env.bufs);
+        self.outbound.reset(env.bufs);
+        *self = UpstreamConn::new();
+    }
+}

@@ -1,0 +1,145 @@
+//! Idle upstream connections: last in, first out, each with its deadline.
+//!
+//! The pool keeps; it does not look at what it keeps. Whether a connection is still good is asked by
+//! whoever takes it out, and by the keeper.
+
+use alloc::vec::Vec;
+
+use crate::time::Instant;
+use crate::upstream::UpstreamId;
+
+#[derive(Debug)]
+struct Idle<S> {
+    stream: S,
+    until: Instant,
+}
+
+/// Idle connections of type `S`, by upstream.
+#[derive(Debug)]
+pub struct Pool<S> {
+    idle: Vec<Vec<Idle<S>>>,
+    len: usize,
+}
+
+impl<S> Default for Pool<S> {
+    fn default() -> Pool<S> {
+        Pool { idle: Vec::new(), len: 0 }
+    }
+}
+
+impl<S> Pool<S> {
+    /// Idle connections to one upstream that are kept at most; a further one is refused.
+    pub const MAX_PER_UPSTREAM: usize = 256;
+
+    /// Keeps a connection until `until`. Gives it back if there are enough already.
+    pub fn put(&mut self, id: UpstreamId, stream: S, until: Instant) -> Result<(), S> {
+        if self.idle.len() <= id.index() {
+            self.idle.resize_with(id.index() + 1, Vec::new);
+        }
+        let idle = &mut self.idle[id.index()];
+        if idle.len() >= Pool::<S>::MAX_PER_UPSTREAM {
+            return Err(stream);
+        }
+        idle.push(Idle { stream, until });
+        self.len += 1;
+        Ok(())
+    }
+
+    /// The connection to `id` that became idle last. One whose deadline is due at `now` is not handed
+    /// out: [`Pool::sweep`] will close it.
+    pub fn take(&mut self, id: UpstreamId, now: Instant) -> Option<S> {
+        let idle = self.idle.get_mut(id.index())?;
+        let at = idle.iter().rposition(|i| i.until > now)?;
+        self.len -= 1;
+        Some(idle.remove(at).stream)
+    }
+
+    /// Removes every connection that is due at `now` or of which `dead` says so, and returns the
+    /// earliest deadline that remains ([`Instant::NEVER`] if none). What is removed is dropped: closed.
+    pub fn sweep(&mut self, now: Instant, mut dead: impl FnMut(&mut S) -> bool) -> Instant {
+        let mut next = Instant::NEVER;
+        let mut len = 0;
+        for idle in &mut self.idle {
+            idle.retain_mut(|i| {
+                let keep = i.until > now && !dead(&mut i.stream);
+                if keep {
+                    next = next.min(i.until);
+                }
+                keep
+            });
+            len += idle.len();
+        }
+        self.len = len;
+        next
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        *self = Pool::default();
+    }
+
+    /// How many connections are idle.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Upstreams;
+    use core::net::SocketAddr;
+
+    fn ids() -> (UpstreamId, UpstreamId) {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut ids = Upstreams::new([addr, addr]).pick();
+        (ids.next().unwrap(), ids.next().unwrap())
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    #[test]
+    fn last_in_is_first_out_and_upstreams_do_not_mix() {
+        let (a, b) = ids();
+        let mut pool = Pool::default();
+        for (id, name) in [(a, "a1"), (b, "b1"), (a, "a2")] {
+            pool.put(id, name, at(100)).unwrap();
+        }
+        assert_eq!(pool.take(a, at(0)), Some("a2"));
+        assert_eq!(pool.take(a, at(0)), Some("a1"));
+        assert_eq!(pool.take(a, at(0)), None);
+        assert_eq!(pool.take(b, at(0)), Some("b1"));
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn what_is_due_is_closed_and_never_handed_out() {
+        let (a, _) = ids();
+        let mut pool = Pool::default();
+        pool.put(a, "early", at(100)).unwrap();
+        pool.put(a, "late", at(200)).unwrap();
+        assert_eq!(pool.sweep(at(99), |_| false), at(100));
+        assert_eq!(pool.take(a, at(200)), None);
+        assert_eq!(pool.sweep(at(150), |_| false), at(200));
+        assert_eq!(pool.len(), 1);
+        assert_eq!(pool.sweep(at(150), |s| *s == "late"), Instant::NEVER);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn a_full_pool_gives_the_connection_back() {
+        let (a, _) = ids();
+        let mut pool = Pool::default();
+        for n in 0..Pool::<usize>::MAX_PER_UPSTREAM {
+            pool.put(a, n, at(1)).unwrap();
+        }
+        assert_eq!(pool.put(a, 999, at(1)), Err(999));
+    }
+}

@@ -1,0 +1,161 @@
+//! TCP on async-io: streams, connection attempts and listeners.
+//!
+//! Every operation tries the system call first and waits for readiness only on `WouldBlock`. FIN, RST
+//! and the direct calls are those of `tidegate_core::runtime`: `close()` of async-io sends no FIN
+//! (`timeouts.md` D22).
+
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use async_io::Async;
+use tidegate_core::runtime;
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct Stream(Async<TcpStream>);
+
+impl runtime::Stream for Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.0.get_ref().read(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.0.get_ref().write_vectored(bufs) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_writable(cx))?,
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(runtime::shutdown_write(&self.0))
+    }
+
+    fn abort(self) {
+        runtime::abort(&self.0);
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        runtime::try_read(&self.0, buf)
+    }
+
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        runtime::try_write_vectored(&self.0, bufs)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Async<TcpStream>> for Stream {
+    /// Takes the stream as it is; `TCP_NODELAY` is the caller's to set.
+    fn from(stream: Async<TcpStream>) -> Stream {
+        Stream(stream)
+    }
+}
+
+impl TryFrom<TcpStream> for Stream {
+    type Error = io::Error;
+
+    /// Makes the socket nonblocking, sets `TCP_NODELAY`, and registers it with the reactor.
+    fn try_from(stream: TcpStream) -> io::Result<Stream> {
+        runtime::set_accepted(&stream)?;
+        Async::new_nonblocking(stream).map(Stream)
+    }
+}
+
+/// A connection attempt. The socket is opened at the first poll; dropping the future closes it inline.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Connect {
+    to: SocketAddr,
+    socket: Option<Async<TcpStream>>,
+}
+
+impl Connect {
+    pub(crate) fn new(to: SocketAddr) -> Connect {
+        Connect { to, socket: None }
+    }
+}
+
+impl Future for Connect {
+    type Output = io::Result<Stream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => Async::new_nonblocking(runtime::start_connect(self.to)?)?,
+        };
+        // The kernel is asked before the reactor, whose event may be late.
+        while !runtime::connect_finished(&socket)? {
+            match socket.poll_writable(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.socket = Some(socket);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(Stream(socket)))
+    }
+}
+
+/// A TCP listener.
+#[derive(Debug)]
+pub struct Listener(Async<TcpListener>);
+
+impl Listener {
+    /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
+    pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
+        Async::new_nonblocking(runtime::bind(addr)?).map(Listener)
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+}
+
+impl runtime::Listener for Listener {
+    type Stream = Stream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
+        loop {
+            match self.0.get_ref().accept() {
+                Ok((stream, peer)) => {
+                    return Poll::Ready(stream.try_into().map(|stream| (stream, Some(peer))));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl From<Async<TcpListener>> for Listener {
+    fn from(listener: Async<TcpListener>) -> Listener {
+        Listener(listener)
+    }
+}
+
+impl TryFrom<TcpListener> for Listener {
+    type Error = io::Error;
+
+    /// Makes the socket nonblocking and registers it with the reactor.
+    fn try_from(listener: TcpListener) -> io::Result<Listener> {
+        Async::new(listener).map(Listener)
+    }
+}

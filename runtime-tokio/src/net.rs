@@ -1,0 +1,167 @@
+//! TCP on tokio: streams, connection attempts and listeners.
+//!
+//! Reads and writes go through tokio's readiness; FIN, RST and the direct calls go to the socket itself
+//! (`tidegate_core::runtime`). There is no HTTP here, and no name resolution.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tidegate_core::runtime;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct Stream(TcpStream);
+
+impl runtime::Stream for Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(runtime::shutdown_write(&self.0))
+    }
+
+    fn abort(self) {
+        runtime::abort(&self.0);
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        runtime::try_read(&self.0, buf)
+    }
+
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        runtime::try_write_vectored(&self.0, bufs)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<TcpStream> for Stream {
+    /// Takes the stream as it is; `TCP_NODELAY` is the caller's to set.
+    fn from(stream: TcpStream) -> Stream {
+        Stream(stream)
+    }
+}
+
+impl TryFrom<std::net::TcpStream> for Stream {
+    type Error = io::Error;
+
+    /// Makes the socket nonblocking, sets `TCP_NODELAY`, and registers it with the current runtime.
+    fn try_from(stream: std::net::TcpStream) -> io::Result<Stream> {
+        crate::current()?;
+        runtime::set_accepted(&stream)?;
+        TcpStream::from_std(stream).map(Stream)
+    }
+}
+
+/// A connection attempt. The socket is opened at the first poll; dropping the future closes it inline.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Connect {
+    handle: Handle,
+    to: SocketAddr,
+    socket: Option<TcpStream>,
+}
+
+impl Connect {
+    pub(crate) fn new(handle: Handle, to: SocketAddr) -> Connect {
+        Connect { handle, to, socket: None }
+    }
+}
+
+impl Future for Connect {
+    type Output = io::Result<Stream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => {
+                let _inside = self.handle.enter();
+                TcpStream::from_std(runtime::start_connect(self.to)?)?
+            }
+        };
+        // The kernel is asked before tokio, whose readiness may be late.
+        let mut connected = runtime::connect_finished(&socket)?;
+        while !connected {
+            match socket.poll_write_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.socket = Some(socket);
+                    return Poll::Pending;
+                }
+            }
+            // Inside `try_io` so that a "not yet" clears the readiness that brought us here.
+            let look = || match runtime::connect_finished(&socket)? {
+                true => Ok(()),
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            connected = match socket.try_io(Interest::WRITABLE, look) {
+                Ok(()) => true,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
+                Err(e) => return Poll::Ready(Err(e)),
+            };
+        }
+        Poll::Ready(Ok(Stream(socket)))
+    }
+}
+
+/// A TCP listener.
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose. Must be called inside a runtime.
+    pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
+        crate::current()?;
+        TcpListener::from_std(runtime::bind(addr)?).map(Listener)
+    }
+
+    /// The address that it listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl runtime::Listener for Listener {
+    type Stream = Stream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
+        let (stream, peer) = ready!(self.0.poll_accept(cx))?;
+        runtime::set_accepted(&stream)?;
+        Poll::Ready(Ok((Stream(stream), Some(peer))))
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Listener {
+        Listener(listener)
+    }
+}
+
+impl TryFrom<std::net::TcpListener> for Listener {
+    type Error = io::Error;
+
+    /// Makes the socket nonblocking and registers it with the current runtime.
+    fn try_from(listener: std::net::TcpListener) -> io::Result<Listener> {
+        crate::current()?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Listener)
+    }
+}
