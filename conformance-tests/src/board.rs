@@ -2,7 +2,7 @@
 //! run, in either world. It holds facts and waits for nothing; each world adds its own way to wait.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Default)]
 pub(crate) struct Board {
     facts: Mutex<Facts>,
+    change: Condvar,
 }
 
 #[derive(Default)]
@@ -41,7 +42,7 @@ impl Board {
     pub(crate) fn mark(&self, event: &'static str, at: Duration) {
         let mut facts = lock(&self.facts);
         facts.marks.entry(event).or_insert(at);
-        facts.notify();
+        self.notify(facts);
     }
 
     /// When an event happened.
@@ -69,7 +70,7 @@ impl Board {
     pub(crate) fn rests(&self) {
         let mut facts = lock(&self.facts);
         facts.busy -= 1;
-        facts.notify();
+        self.notify(facts);
     }
 
     /// Whether every script has ended or holds.
@@ -84,6 +85,11 @@ impl Board {
     /// Notes what the proxy itself did.
     pub(crate) fn did(&self, what: String) {
         lock(&self.facts).order.push(what);
+    }
+
+    /// Drops what the proxy did: the case does not ask for it.
+    pub(crate) fn forget_order(&self) {
+        lock(&self.facts).order.clear();
     }
 
     /// Notes what ought not to be.
@@ -106,7 +112,28 @@ impl Board {
 
     /// Wakes whoever watches.
     pub(crate) fn changed(&self) {
-        lock(&self.facts).notify();
+        self.notify(lock(&self.facts));
+    }
+
+    fn notify(&self, mut facts: MutexGuard<'_, Facts>) {
+        let wakers = std::mem::take(&mut facts.wakers);
+        drop(facts);
+        self.change.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Blocks the thread until something changes, at most for `bound`.
+    pub(crate) fn wait(&self, bound: Duration, done: impl Fn() -> bool) {
+        let until = std::time::Instant::now() + bound;
+        while !done() {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            // Short waits: `done` may look at what does not notify, and a change may come between.
+            let facts = lock(&self.facts);
+            let _ = self.change.wait_timeout(facts, left.min(Duration::from_millis(1)));
+        }
     }
 
     /// Which scripts are at which step.
@@ -129,18 +156,11 @@ impl Board {
             clients: copy(&facts.clients),
             upstreams: copy(&facts.upstreams),
             outcomes: facts.outcomes.clone(),
-            marks: facts.marks.clone(),
+            // The run's own events are no part of what happened.
+            marks: facts.marks.iter().filter(|(name, _)| !name.starts_with('(')).map(|(k, v)| (*k, *v)).collect(),
             snapshots: facts.snapshots.clone(),
             order: facts.order.clone(),
             faults: facts.faults.clone(),
-        }
-    }
-}
-
-impl Facts {
-    fn notify(&mut self) {
-        for waker in self.wakers.drain(..) {
-            waker.wake();
         }
     }
 }

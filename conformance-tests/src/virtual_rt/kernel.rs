@@ -6,7 +6,8 @@
 //! kernel goes on delivering what it had accepted. Knows no addresses and no time.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read, Write};
+use std::mem;
 use std::task::Waker;
 
 use super::{HOP, Owner};
@@ -66,11 +67,7 @@ impl End {
     /// Takes received bytes. [`io::ErrorKind::WouldBlock`] if there is nothing yet; zero at the end.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if !self.received.is_empty() {
-            let n = buf.len().min(self.received.len());
-            for (slot, byte) in buf.iter_mut().zip(self.received.drain(..n)) {
-                *slot = byte;
-            }
-            return Ok(n);
+            return self.received.read(buf);
         }
         match self.error.take() {
             Some(kind) => Err(kind.into()),
@@ -91,8 +88,7 @@ impl End {
         if n == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.unsent.extend(&bytes[..n]);
-        Ok(n)
+        self.unsent.write(&bytes[..n])
     }
 
     pub(super) fn wait_read(&mut self, waker: &Waker) {
@@ -143,7 +139,7 @@ impl End {
                 if !self.open {
                     return self.abort();
                 }
-                self.received.extend(bytes);
+                self.received.extend(&bytes);
                 wake(&mut self.read_waker);
             }
             Segment::Fin => {
@@ -187,7 +183,8 @@ pub(super) fn segments(from: &mut End, to: &mut End) -> Vec<Segment> {
             break;
         }
         to.in_flight += n;
-        out.push(Segment::Data(from.unsent.drain(..n).collect()));
+        let rest = from.unsent.split_off(n);
+        out.push(Segment::Data(mem::replace(&mut from.unsent, rest).into()));
         wake(&mut from.write_waker);
     }
     if from.fin_wanted && !from.fin_sent && from.unsent.is_empty() {

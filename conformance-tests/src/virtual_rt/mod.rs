@@ -147,6 +147,12 @@ impl World {
         self.schedule(until, Event::EndOfStall);
     }
 
+    /// Lets time pass while the calling task runs, as a task does that blocks its thread: what falls due
+    /// meanwhile happens after it.
+    pub fn block(&self, length: Duration) {
+        self.inner.now.set(self.now() + length);
+    }
+
     /// Waits until `at`.
     pub fn sleep_until(&self, at: Instant) -> Sleep {
         Sleep { timer: VirtualTimer::new(self.clone()), at, armed: false }
