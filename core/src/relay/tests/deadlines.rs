@@ -12,7 +12,7 @@ fn ms(n: u64) -> Option<Duration> {
 }
 
 fn status(rig: &mut Rig) -> String {
-    rig.to_client().split(' ').nth(1).unwrap_or("").into()
+    rig.client_gets().split(' ').nth(1).unwrap_or("").into()
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn c_01_connect_runs_from_the_miss_and_ends_in_504() {
     rig.at(140);
     // The attempt is dropped before the answer can be sent (T6).
     assert_eq!(rig.actions()[0], Action::Abort(Side::Upstream));
-    let response = rig.to_client();
+    let response = rig.client_gets();
     assert!(response.starts_with("HTTP/1.1 504 "), "{response}");
     assert!(response.contains("tidegate; error=connection_timeout; details=\"connect\""), "{response}");
     let t = rig.timeout();
@@ -59,7 +59,7 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
         assert!(matches!(relay.poll_action(), Some(Action::Checkout(_))));
         relay.connected(true, env);
     });
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(OK5);
     assert_eq!(status(&mut rig), "200");
 
@@ -75,6 +75,7 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
     let mut rig = Rig::relaying(TimeoutPolicy { write: ms(0), ..profile() }, GET);
     assert_eq!(rig.relay.interest(), Interest::default());
     rig.at(0);
+    rig.client_gets();
     assert_eq!(rig.timeout().kind, Kind::Write);
 }
 
@@ -94,11 +95,11 @@ fn write_is_absolute_and_blames_whom_it_waited_for() {
 
     // the client drips.
     let mut rig = Rig::relaying(profile(), POST);
-    rig.to_upstream();
+    rig.upstream_gets();
     for t in [50, 100, 150] {
         rig.at(t);
         rig.client(b"x");
-        rig.to_upstream();
+        rig.upstream_gets();
         assert_eq!(rig.next(), Some((200, Kind::Write)));
     }
     rig.actions();
@@ -117,7 +118,7 @@ fn write_idle_is_reset_by_progress_and_suspended_while_the_client_is_awaited() {
     rig.take(Side::Upstream, 1);
     assert_eq!(rig.next(), Some((110, Kind::WriteIdle)));
     rig.at(100);
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), None);
     rig.at(500);
     rig.client(b"01234");
@@ -131,18 +132,18 @@ fn read_starts_when_the_request_is_written_and_each_read_resets_it() {
     let mut rig = Rig::relaying(profile(), GET);
     rig.at(30);
     assert_eq!(rig.next(), Some((200, Kind::Write)));
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((180, Kind::Read)));
     rig.at(100);
     rig.upstream(b"HTTP/1.1 200 OK\r\n");
     assert_eq!(rig.next(), Some((250, Kind::Read)));
     rig.at(200);
     rig.upstream(b"Content-Length: 5\r\n\r\nhe");
-    rig.to_client();
+    rig.client_gets();
     assert_eq!(rig.next(), Some((350, Kind::Read)));
     rig.at(349);
     rig.upstream(b"llo");
-    rig.to_client();
+    rig.client_gets();
     assert_eq!(rig.next(), Some((499, Kind::KeepAlive)));
     assert_eq!(rig.outcome().error, None);
 }
@@ -150,17 +151,17 @@ fn read_starts_when_the_request_is_written_and_each_read_resets_it() {
 #[test]
 fn r_01_silence_is_504_and_the_client_stays_usable() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.actions();
     rig.at(150);
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
-    let response = rig.to_client();
+    let response = rig.client_gets();
     assert!(response.starts_with("HTTP/1.1 504 ") && response.contains("details=\"read\""), "{response}");
     assert!(!response.to_lowercase().contains("connection: close"), "{response}");
     assert_eq!(rig.timeout().during, Phase::ResponseHead);
     rig.client(GET);
     rig.connected();
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(OK5);
     assert_eq!(status(&mut rig), "200");
 }
@@ -168,10 +169,10 @@ fn r_01_silence_is_504_and_the_client_stays_usable() {
 #[test]
 fn r_11_an_interim_response_resets_the_read() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.at(50);
     rig.upstream(b"HTTP/1.1 103 Early Hints\r\n\r\n");
-    rig.to_client();
+    rig.client_gets();
     assert_eq!(rig.next(), Some((200, Kind::Read)));
     rig.at(200);
     assert_eq!(status(&mut rig), "504");
@@ -181,7 +182,7 @@ fn r_11_an_interim_response_resets_the_read() {
 fn r_12_a_slow_client_suspends_the_read_and_r_13_resuming_gives_a_full_period() {
     let policy = TimeoutPolicy { client_write: None, ..profile() };
     let mut rig = Rig::relaying(policy, GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
     rig.upstream(&vec![b'x'; 1_000_000]);
     assert_eq!(rig.next(), None);
@@ -200,35 +201,35 @@ fn r_12_a_slow_client_suspends_the_read_and_r_13_resuming_gives_a_full_period() 
 fn q_08_a_final_head_stops_the_write_and_starts_the_read() {
     let mut rig = Rig::relaying(profile(), POST);
     rig.client(b"01234");
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.at(50);
     rig.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe");
-    rig.to_client();
+    rig.client_gets();
     rig.client(b"56789");
     assert_eq!(rig.next(), Some((200, Kind::Read)));
     rig.at(200);
     assert_eq!(rig.timeout().kind, Kind::Read);
-    assert_eq!(rig.to_client(), "");
+    assert_eq!(rig.client_gets(), "");
 }
 
 #[test]
 fn q_09_q_10_expect_runs_the_read_until_the_100() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
     let mut rig = Rig::relaying(TimeoutPolicy { write: ms(1000), ..profile() }, head);
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((150, Kind::Read)));
     rig.at(120);
     rig.upstream(b"HTTP/1.1 100 Continue\r\n\r\n");
-    assert!(rig.to_client().starts_with("HTTP/1.1 100 Continue\r\n"));
+    assert!(rig.client_gets().starts_with("HTTP/1.1 100 Continue\r\n"));
     // Now the client is awaited.
     assert_eq!(rig.next(), Some((270, Kind::ClientBody)));
     rig.at(200);
     rig.client(b"0123456789");
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((350, Kind::Read)));
 
     let mut rig = Rig::relaying(profile(), head);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.at(150);
     assert_eq!(status(&mut rig), "504");
     assert_eq!(rig.timeout().kind, Kind::Read);
@@ -242,26 +243,26 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     rig.now = Instant::from_millis(40);
     rig.client(&GET[4..]);
     rig.connected();
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((140, Kind::Total)));
     // T2: an endless fast response is progress, not completion.
     rig.upstream(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     for t in 41..140 {
         rig.at(t);
         rig.upstream(b"5\r\nhello\r\n");
-        assert!(rig.to_client().ends_with("5\r\nhello\r\n"));
+        assert!(rig.client_gets().ends_with("5\r\nhello\r\n"));
     }
     rig.actions();
     rig.at(140);
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
-    assert_eq!(rig.to_client(), "", "no last chunk, no second status line");
+    assert_eq!(rig.client_gets(), "", "no last chunk, no second status line");
     assert_eq!(rig.timeout().kind, Kind::Total);
 }
 
 #[test]
 fn t1_completion_wins_however_late() {
     let mut rig = Rig::relaying(TimeoutPolicy { total: ms(100), ..profile() }, GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     // The executor was stalled over every deadline; the answer lay in the kernel.
     rig.now = Instant::from_millis(5000);
     rig.upstream(OK5);
@@ -274,12 +275,12 @@ fn t1_completion_wins_however_late() {
 fn t3_the_earlier_instant_wins_and_the_total_wins_a_tie() {
     for (read, total, kind) in [(100, 100, Kind::Total), (120, 100, Kind::Total), (100, 120, Kind::Read)] {
         let mut rig = Rig::relaying(TimeoutPolicy { read: ms(read), total: ms(total), ..profile() }, GET);
-        rig.to_upstream();
+        rig.upstream_gets();
         // Both passed in a stall.
         rig.at(5000);
+        rig.client_gets();
         assert_eq!(rig.timeout().kind, kind);
         // Exactly one fires, whatever else is due.
-        rig.to_client();
         rig.at(5000);
         assert_eq!(rig.outcomes.len(), 1);
     }
@@ -301,7 +302,7 @@ fn client_head_is_absolute_and_silent_if_nothing_came() {
         assert_eq!(rig.next(), Some((150, Kind::ClientHead)));
     }
     rig.at(150);
-    let response = rig.to_client();
+    let response = rig.client_gets();
     assert!(
         response.starts_with("HTTP/1.1 408 ") && response.contains("details=\"client-head\""),
         "{response}"
@@ -312,9 +313,9 @@ fn client_head_is_absolute_and_silent_if_nothing_came() {
 #[test]
 fn k_04_a_later_head_runs_from_its_first_byte_and_k_05_idleness_from_the_response() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(OK5);
-    rig.to_client();
+    rig.client_gets();
     rig.actions();
     rig.at(100);
     // An empty line is no request.
@@ -329,9 +330,9 @@ fn k_04_a_later_head_runs_from_its_first_byte_and_k_05_idleness_from_the_respons
 #[test]
 fn keep_alive_ends_in_silence() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(OK5);
-    rig.to_client();
+    rig.client_gets();
     rig.actions();
     rig.at(150);
     assert_eq!(rig.actions(), [Action::Close(Side::Client)]);
@@ -344,11 +345,11 @@ fn client_body_is_reset_by_bytes_and_suspended_while_the_upstream_is_slow() {
     let mut rig = Rig::relaying(policy, POST);
     assert_eq!(rig.next(), None, "the head waits for the upstream");
     rig.at(400);
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((550, Kind::ClientBody)));
     rig.at(500);
     rig.client(b"0");
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((650, Kind::ClientBody)));
     rig.actions();
     rig.at(650);
@@ -361,7 +362,7 @@ fn client_body_is_reset_by_bytes_and_suspended_while_the_upstream_is_slow() {
 #[test]
 fn client_write_is_reset_by_progress_and_ends_in_rst() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
     rig.upstream(&vec![b'x'; 1_000_000]);
     assert_eq!(rig.next(), Some((150, Kind::ClientWrite)));
@@ -400,13 +401,13 @@ fn linger_reads_on_for_a_while_and_no_further_than_its_cap() {
 #[test]
 fn v_03_v_05_early_and_repeated_calls_change_nothing() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     for t in [0, 10, 5, 149] {
         rig.at(t);
         assert_eq!(rig.next(), Some((150, Kind::Read)));
     }
     rig.at(150);
-    rig.to_client();
+    rig.client_gets();
     let (actions, next) = (rig.actions.len(), rig.next());
     rig.at(150);
     rig.at(151);
@@ -433,13 +434,13 @@ fn t8_without_limits_nothing_is_ever_armed() {
         rig.client(POST);
         assert_eq!(rig.next(), None);
         rig.connected();
-        rig.to_upstream();
+        rig.upstream_gets();
         assert_eq!(rig.next(), None);
         rig.client(b"0123456789");
-        rig.to_upstream();
+        rig.upstream_gets();
         rig.upstream(OK5);
         assert_eq!(rig.next(), None);
-        rig.to_client();
+        rig.client_gets();
         assert_eq!(rig.next(), None);
     }
 }
@@ -447,7 +448,7 @@ fn t8_without_limits_nothing_is_ever_armed() {
 #[test]
 fn a_failed_teardown_does_not_replace_the_timeout() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.at(150);
     rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env));
     assert_eq!(rig.timeout().kind, Kind::Read);
@@ -462,16 +463,16 @@ fn a_route_may_have_limits_of_its_own() {
     rig.now = Instant::from_millis(5);
     rig.client(GET);
     rig.connected();
-    rig.to_upstream();
+    rig.upstream_gets();
     assert_eq!(rig.next(), Some((1005, Kind::Total)));
 }
 
 #[test]
 fn every_wait_of_a_default_policy_has_a_deadline() {
-    let states: [(&str, fn(&mut Rig)); 6] = [
+    let states: [State; 6] = [
         ("accepted", |_| {}),
-        ("in the head", |rig| drop(rig.client(&GET[..3]))),
-        ("connecting", |rig| drop(rig.client(POST))),
+        ("in the head", |rig| assert_eq!(rig.client(&GET[..3]), 3)),
+        ("connecting", |rig| assert_eq!(rig.client(POST), POST.len())),
         ("writing", |rig| {
             rig.client(POST);
             rig.connected();
@@ -479,14 +480,14 @@ fn every_wait_of_a_default_policy_has_a_deadline() {
         ("body", |rig| {
             rig.client(POST);
             rig.connected();
-            rig.to_upstream();
+            rig.upstream_gets();
         }),
         ("idle", |rig| {
             rig.client(GET);
             rig.connected();
-            rig.to_upstream();
+            rig.upstream_gets();
             rig.upstream(OK5);
-            rig.to_client();
+            rig.client_gets();
         }),
     ];
     for (name, reach) in states {

@@ -5,15 +5,15 @@ use alloc::format;
 use alloc::string::ToString;
 
 fn status(rig: &mut Rig) -> String {
-    rig.to_client().split(' ').nth(1).unwrap_or("").into()
+    rig.client_gets().split(' ').nth(1).unwrap_or("").into()
 }
 
 /// A response of each framing, begun and not ended, and what its client received.
 fn begun(request: &str, response: &str) -> (Rig, String) {
     let mut rig = Rig::relaying(profile(), request.as_bytes());
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(response.as_bytes());
-    let got = rig.to_client();
+    let got = rig.client_gets();
     rig.actions();
     (rig, got)
 }
@@ -26,7 +26,7 @@ const CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\nabc";
 
 #[test]
 fn a_cut_response_is_visible_whatever_its_framing_and_whatever_cut_it() {
-    let cuts: [(&str, fn(&mut Rig)); 3] = [
+    let cuts: [State; 3] = [
         ("stall", |rig| rig.at(1000)),
         ("reset", |rig| rig.with(|relay, env| relay.failed(Op::Read(Side::Upstream), RESET, env))),
         ("fin", |rig| rig.fin(Side::Upstream)),
@@ -37,11 +37,11 @@ fn a_cut_response_is_visible_whatever_its_framing_and_whatever_cut_it() {
             cut(&mut rig);
             if response == CLOSE && name == "fin" {
                 // That is how such a response ends.
-                assert_eq!(rig.to_client(), if request == GET11 { "0\r\n\r\n" } else { "" });
+                assert_eq!(rig.client_gets(), if request == GET11 { "0\r\n\r\n" } else { "" });
                 assert_eq!(rig.outcome().error, None);
                 continue;
             }
-            assert_eq!(rig.to_client(), "", "{name}: nothing follows {got:?}");
+            assert_eq!(rig.client_gets(), "", "{name}: nothing follows {got:?}");
             assert_eq!(rig.actions[0], Action::Abort(Side::Upstream));
             let last = *rig.actions.last().unwrap();
             let expected = if request == GET10 { Action::Abort(Side::Client) } else { Action::ShutdownWrite };
@@ -55,11 +55,11 @@ fn a_cut_response_is_visible_whatever_its_framing_and_whatever_cut_it() {
 #[test]
 fn what_came_before_the_upstream_broke_off_still_reaches_a_slow_client() {
     let mut rig = Rig::relaying(profile(), GET);
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.upstream(LENGTH.as_bytes());
     rig.with(|relay, env| relay.failed(Op::Read(Side::Upstream), RESET, env));
     assert!(rig.outcomes.is_empty());
-    assert!(rig.to_client().ends_with("abc"));
+    assert!(rig.client_gets().ends_with("abc"));
     assert_eq!(rig.outcome().error, Some(Error::UpstreamReset(RESET)));
 }
 
@@ -75,13 +75,13 @@ fn an_upstream_that_says_nothing_useful_is_502() {
         ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "http_protocol_error"),
     ] {
         let mut rig = Rig::relaying(profile(), GET);
-        rig.to_upstream();
+        rig.upstream_gets();
         rig.upstream(response.as_bytes());
         if rig.relay.interest().read_upstream {
-            rig.to_client();
+            rig.client_gets();
             rig.fin(Side::Upstream);
         }
-        let answer = rig.to_client();
+        let answer = rig.client_gets();
         assert!(answer.starts_with("HTTP/1.1 502 "), "{response:?}: {answer:?}");
         assert!(answer.contains(&format!("tidegate; error={token}")), "{answer}");
         // The fault is not the client's.
@@ -94,7 +94,7 @@ fn a_refused_connect_is_502_at_once() {
     let mut rig = Rig::new(profile());
     rig.client(GET);
     rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
-    let answer = rig.to_client();
+    let answer = rig.client_gets();
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("connection_refused"), "{answer}");
     assert_eq!(rig.outcome().error, Some(Error::Connect(REFUSED)));
 }
@@ -129,29 +129,29 @@ fn a_broken_chunk_is_400_and_the_upstream_sees_a_cut_request() {
         profile(),
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     );
-    let sent = rig.to_upstream();
+    let sent = rig.upstream_gets();
     assert!(sent.ends_with("3\r\nabc\r\n"));
     rig.actions();
     rig.client(b"zz\r\n");
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
     assert_eq!(status(&mut rig), "400");
-    assert_eq!(rig.to_upstream(), "");
+    assert_eq!(rig.upstream_gets(), "");
 }
 
 #[test]
 fn a_client_that_leaves_takes_its_upstream_with_it() {
-    let stages: [(&str, fn(&mut Rig)); 4] = [
+    let stages: [State; 4] = [
         ("connecting", |_| {}),
         ("writing", |rig| rig.connected()),
         ("waiting", |rig| {
             rig.connected();
-            rig.to_upstream();
+            rig.upstream_gets();
         }),
         ("in the response", |rig| {
             rig.connected();
-            rig.to_upstream();
+            rig.upstream_gets();
             rig.upstream(LENGTH.as_bytes());
-            rig.to_client();
+            rig.client_gets();
         }),
     ];
     for (name, reach) in stages {
@@ -174,7 +174,7 @@ fn a_client_that_leaves_takes_its_upstream_with_it() {
 #[test]
 fn fin_inside_a_request_ends_it_unfinished() {
     let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
-    rig.to_upstream();
+    rig.upstream_gets();
     rig.actions();
     rig.fin(Side::Client);
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::Close(Side::Client)]);

@@ -20,6 +20,9 @@ pub(super) const REFUSED: IoFailure = IoFailure { kind: IoKind::Refused, os_code
 pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 pub(super) const OK5: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
+/// A name, and how a rig comes to be in the state of that name.
+pub(super) type State = (&'static str, fn(&mut Rig));
+
 /// Profile P of `timeouts.md` section 3.
 pub(super) fn profile() -> TimeoutPolicy {
     let ms = |n| Some(Duration::from_millis(n));
@@ -144,11 +147,11 @@ impl Rig {
         taken
     }
 
-    pub(super) fn to_upstream(&mut self) -> String {
+    pub(super) fn upstream_gets(&mut self) -> String {
         String::from_utf8(self.take(Side::Upstream, usize::MAX)).unwrap()
     }
 
-    pub(super) fn to_client(&mut self) -> String {
+    pub(super) fn client_gets(&mut self) -> String {
         String::from_utf8(self.take(Side::Client, usize::MAX)).unwrap()
     }
 

@@ -32,7 +32,10 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Resul
             rig.with(|relay, env| relay.connected(false, env));
             moved = true;
         }
-        let n = (*pieces.next().unwrap()).min(response.len() - answered);
+        // An answer that overtakes its request closes the connection, so it waits for the whole request.
+        let whole = sent == request.len() && !rig.relay.interest().write_upstream;
+        let ready = if whole { response.len() - answered } else { 0 };
+        let n = (*pieces.next().unwrap()).min(ready);
         let n = rig.upstream(&response[answered..answered + n]);
         answered += n;
         moved |= n > 0;
@@ -49,8 +52,9 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Resul
         rig.fin(Side::Upstream);
         to_client.extend(rig.take(Side::Client, usize::MAX));
     }
-    let outcomes =
-        rig.outcomes.iter().map(|o| (o.status, o.error, o.request_bytes, o.response_bytes)).collect();
+    // How much of a request had gone before its fault was found depends on when it came.
+    let sent = |o: &Outcome| if o.error.is_none() { o.request_bytes } else { 0 };
+    let outcomes = rig.outcomes.iter().map(|o| (o.status, o.error, sent(o), o.response_bytes)).collect();
     Result { to_upstream, to_client, outcomes, closed: rig.relay.is_closed() }
 }
 
