@@ -64,6 +64,10 @@ fn decoded(mut bytes: &[u8]) -> Vec<u8> {
     let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return bytes.to_vec() };
     let (head, body) = bytes.split_at(at + 4);
     out.extend_from_slice(head);
+    if head.starts_with(b"HTTP/1.1 1") {
+        out.extend(decoded(body));
+        return out;
+    }
     if !head.to_ascii_lowercase().windows(26).any(|w| w == b"transfer-encoding: chunked") {
         out.extend_from_slice(body);
         return out;
