@@ -1,2 +1,85 @@
-//! The binary.
-fn main() {}
+//! `tidegate`: the proxy as a program.
+//!
+//! This crate holds what a program adds to the library: flags, signals, listeners, and a small origin for
+//! whoever has none at hand. It decides nothing about HTTP or time. Exit codes: 0 after a signal, 1 if it
+//! could not start, 2 after a wrong flag or value.
+
+mod flags;
+mod greeting;
+mod listeners;
+mod origin;
+mod run;
+mod signals;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use crate::flags::Flags;
+
+fn main() -> ExitCode {
+    match start(&Flags::from_args()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens all sockets, says so, and runs until a signal comes.
+fn start(flags: &Flags) -> Result<(), Failure> {
+    let mut sockets = Vec::new();
+    for addr in &flags.listen {
+        sockets.push(Socket::bind(*addr)?);
+    }
+    let origin = match flags.upstreams.is_empty() {
+        true => Some(Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?),
+        false => None,
+    };
+    let signals = signals::catch().map_err(|e| Failure::new("cannot watch for signals", e))?;
+    greeting::print(flags, &sockets, origin.as_ref());
+    run::on(flags, sockets, origin, signals)
+        .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
+}
+
+/// A listening socket that no runtime has taken over yet.
+#[derive(Debug)]
+struct Socket {
+    listener: TcpListener,
+    /// Where it really listens: the system has chosen the port by now.
+    addr: SocketAddr,
+}
+
+impl Socket {
+    fn bind(addr: SocketAddr) -> Result<Socket, Failure> {
+        let failed = |e| Failure::new(format!("cannot listen on {addr}"), e);
+        let listener = tidegate_core::runtime::bind(addr).map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        Ok(Socket { listener, addr })
+    }
+}
+
+/// Why the program could not start.
+#[derive(Debug)]
+struct Failure {
+    what: String,
+    why: io::Error,
+}
+
+impl Failure {
+    fn new(what: impl Into<String>, why: io::Error) -> Failure {
+        Failure { what: what.into(), why }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)?;
+        if self.why.kind() == io::ErrorKind::AddrInUse {
+            f.write_str("; `--listen IP:PORT` chooses another address, port 0 a free one")?;
+        }
+        Ok(())
+    }
+}

@@ -160,6 +160,17 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// The failed socket operation behind it, if there is one.
+    pub const fn io_failure(self) -> Option<IoFailure> {
+        match self {
+            Error::Connect(failure) | Error::UpstreamReset(failure) => Some(failure),
+            Error::ClientAbort(failure) => failure,
+            _ => None,
+        }
+    }
+}
+
 #[cfg(feature = "driver")]
 impl From<&std::io::Error> for IoFailure {
     fn from(e: &std::io::Error) -> IoFailure {

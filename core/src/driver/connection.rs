@@ -5,8 +5,9 @@
 //! nothing here decides about HTTP or about expiry.
 
 use core::future::Future;
+use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
@@ -58,8 +59,8 @@ pin_project_lite::pin_project! {
         connect: Option<R::Connect>,
         // FIN was asked for and has not been taken by the stream yet.
         shutting: bool,
-        // The client's stream may hold written bytes back.
-        unflushed: bool,
+        // Bytes that each side's stream has taken and not yet passed on to its socket.
+        unflushed: [usize; 2],
         #[pin]
         timer: R::Timer,
         // What the timer is armed for; `NEVER` if it is unarmed or spent.
@@ -90,9 +91,11 @@ pin_project_lite::pin_project! {
 
 /// Lends this thread's memory to a turn.
 fn lend<T>(turn: impl FnOnce(&mut BufPool) -> T) -> T {
-    let mut bufs = BUFS.with(|cell| cell.replace(BufPool::new(KEPT_BLOCKS)));
+    // A thread that is ending has no memory left to lend; a connection may still be dropped on it.
+    let fresh = || BufPool::new(KEPT_BLOCKS);
+    let mut bufs = BUFS.try_with(|cell| cell.replace(fresh())).unwrap_or_else(|_| fresh());
     let result = turn(&mut bufs);
-    BUFS.with(|cell| cell.set(bufs));
+    let _ = BUFS.try_with(|cell| cell.set(bufs));
     result
 }
 
@@ -116,7 +119,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             upstream: None,
             connect: None,
             shutting: false,
-            unflushed: false,
+            unflushed: [0; 2],
             armed: Instant::NEVER,
             waker: None,
             date: HttpDate::default(),
@@ -166,6 +169,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
         match action {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
+                self.unflushed[1] = 0;
                 self.upstream.take().into_iter().for_each(Stream::abort);
             }
             Action::Close(Side::Upstream) => *self.upstream = None,
@@ -286,7 +290,7 @@ where
                 Err(e) => self.relay.failed(Op::Connect, IoFailure::from(&e), env),
             }
         }
-        self.finish_writes(cx);
+        self.finish_shutdown(cx);
         done
     }
 
@@ -332,13 +336,9 @@ where
         }
     }
 
-    /// Lets a wrapping stream push out what it holds, and sends FIN once that was asked for.
-    fn finish_writes(&mut self, cx: &mut Context<'_>) {
-        let Some(client) = self.client.as_mut() else { return };
-        if *self.unflushed {
-            *self.unflushed = client.poll_flush(cx).is_pending();
-        }
-        if *self.shutting {
+    /// Sends FIN to the client once that was asked for.
+    fn finish_shutdown(&mut self, cx: &mut Context<'_>) {
+        if let (true, Some(client)) = (*self.shutting, self.client.as_mut()) {
             // A failure here shows at the next read.
             *self.shutting = client.poll_shutdown_write(cx).is_pending();
         }
@@ -353,11 +353,12 @@ where
                 read(self.upstream.as_mut(), self.relay.recv_buf(Side::Upstream, env), look, cx)
             }
             Op::Write(Side::Client) => {
-                *self.unflushed = true;
-                write(self.client.as_mut(), self.relay.send_bufs(Side::Client), look, cx)
+                let bufs = self.relay.send_bufs(Side::Client);
+                write(self.client.as_mut(), bufs, &mut self.unflushed[0], look, cx)
             }
             Op::Write(Side::Upstream) => {
-                write(self.upstream.as_mut(), self.relay.send_bufs(Side::Upstream), look, cx)
+                let bufs = self.relay.send_bufs(Side::Upstream);
+                write(self.upstream.as_mut(), bufs, &mut self.unflushed[1], look, cx)
             }
             Op::Connect => Poll::Pending,
         };
@@ -432,23 +433,31 @@ fn read<S: Stream>(
     }
 }
 
+/// Writes, and says how many bytes have reached the socket: those that a wrapping stream holds back are
+/// `unflushed`, count as not sent, and keep further ones away.
 fn write<'a, S: Stream>(
     stream: Option<&mut S>,
     bufs: impl Iterator<Item = &'a [u8]>,
+    unflushed: &mut usize,
     look: Look,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let Some(stream) = stream else { return Poll::Pending };
-    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-    let mut count = 0;
-    for (slot, buf) in slices.iter_mut().zip(bufs) {
-        *slot = IoSlice::new(buf);
-        count += 1;
+    if *unflushed == 0 {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let mut count = 0;
+        for (slot, buf) in slices.iter_mut().zip(bufs) {
+            *slot = IoSlice::new(buf);
+            count += 1;
+        }
+        let written = match look {
+            Look::Poll => stream.poll_write_vectored(cx, &slices[..count]),
+            Look::Direct => direct(stream.try_write_vectored(&slices[..count])),
+        };
+        *unflushed = ready!(written)?;
     }
-    match look {
-        Look::Poll => stream.poll_write_vectored(cx, &slices[..count]),
-        Look::Direct => direct(stream.try_write_vectored(&slices[..count])),
-    }
+    ready!(stream.poll_flush(cx))?;
+    Poll::Ready(Ok(mem::take(unflushed)))
 }
 
 /// A direct call that would block has found nothing to do.

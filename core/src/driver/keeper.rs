@@ -52,10 +52,8 @@ impl<S: Stream> Idle<S> {
     pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant) {
         let wake = self.with(|state| {
             let keeper = state.keepers.first().and_then(|(_, waker)| waker.clone());
-            if let Some(keeper) = &keeper {
-                if is_dead(&mut stream, &mut Context::from_waker(keeper)) {
-                    return None;
-                }
+            if keeper.as_ref().is_some_and(|k| is_dead(&mut stream, &mut Context::from_waker(k))) {
+                return None;
             }
             let earlier = until < state.next;
             if state.pool.put(id, stream, until).is_err() || !earlier {

@@ -46,7 +46,8 @@ impl Lifecycle {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         let (wakers, groups) = self.with(|state| {
-            let wakers: Vec<Waker> = state.members.iter_mut().filter_map(Member::take_waker).collect();
+            // Cloned, not taken: a member registers only a changed waker, and the server waits on after this.
+            let wakers: Vec<Waker> = state.members.iter().filter_map(Member::waker).collect();
             (wakers, state.groups.clone())
         });
         // Woken outside the lock: a waker may run anything.
@@ -81,15 +82,6 @@ impl Lifecycle {
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Member {
-    fn take_waker(&mut self) -> Option<Waker> {
-        match self {
-            Member::Free => None,
-            Member::Present(waker) => waker.take(),
-        }
     }
 }
 
@@ -135,5 +127,43 @@ impl Member {
             Member::Present(waker) => waker.clone(),
             Member::Free => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_last_member_of_a_stopped_group_is_woken_when_the_others_have_left() {
+        let root = Arc::new(Lifecycle::default());
+        let group = root.group();
+        let (server, client) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let wakes = |count: &Arc<Count>| count.0.load(Ordering::Relaxed);
+        let (server_waker, client_waker) = (Waker::from(server.clone()), Waker::from(client.clone()));
+
+        let mut server_member = group.join();
+        let mut client_member = group.join();
+        assert!(!server_member.poll_stopped(&Context::from_waker(&server_waker)));
+        assert!(!client_member.poll_stopped(&Context::from_waker(&client_waker)));
+        assert_eq!(root.members(), 2);
+
+        root.stop();
+        assert_eq!((wakes(&server), wakes(&client)), (1, 1));
+        assert!(server_member.poll_stopped(&Context::from_waker(&server_waker)));
+        drop(client_member);
+        assert_eq!((wakes(&server), group.members()), (2, 1));
+        assert!(root.group().is_stopped(), "a group that comes later finds it stopped");
     }
 }

@@ -127,11 +127,11 @@ pub fn rewrite_request(
     })
 }
 
-/// A version that we do not speak, or none at all?
+/// A version that we do not speak, or something that is not a version at all? Method and target are good, so
+/// that the version is all that follows the second space.
 fn version_error(head: &[u8]) -> HttpError {
-    let line = &head[..memchr(b'\r', head).unwrap_or(head.len())];
-    let version = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
-    match version.strip_prefix(b"HTTP/") {
+    let line = split_line(head).0;
+    match line.splitn(3, |&b| b == b' ').nth(2).and_then(|version| version.strip_prefix(b"HTTP/")) {
         Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => HttpError::Version,
         _ => HttpError::Malformed,
     }

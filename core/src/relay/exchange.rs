@@ -18,7 +18,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Error, Phase, Side, TimeoutError};
+use crate::error::{Error, IoFailure, Phase, Side, TimeoutError};
 use crate::http::{self, Framing, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
@@ -58,6 +58,7 @@ pub(crate) struct Exchange {
     keep_alive: bool,
     status: Option<u16>,
     error: Option<Error>,
+    secondary: Option<IoFailure>,
     upstream: Option<UpstreamId>,
     attempts: u16,
     pub(crate) request_bytes: u64,
@@ -77,6 +78,7 @@ impl Exchange {
             keep_alive: false,
             status: None,
             error: None,
+            secondary: None,
             upstream: None,
             attempts: 0,
             request_bytes: 0,
@@ -353,7 +355,7 @@ impl Relay {
                 if self.client.outbound.is_done() {
                     self.finish(env);
                 } else if !complete && !self.client.outbound.is_pending() {
-                    self.cut(env);
+                    self.cut(false, env);
                 }
             }
             Stage::Answering if !self.client.outbound.is_pending() => self.finish(env),
@@ -469,10 +471,13 @@ impl Relay {
             self.exchange = Exchange::new(self.config.timeouts, env.now);
             self.client.state = ClientState::Exchange;
         }
-        let error = *self.exchange.error.get_or_insert(error);
+        match self.exchange.error {
+            None => self.exchange.error = Some(error),
+            // What fails later never replaces what failed first (`timeouts.md` T7).
+            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
+        }
         let answered = self.exchange.status.is_some();
-        let verdict = Verdict::of(error);
-        match verdict {
+        match Verdict::of(error) {
             Some(verdict) if !answered => {
                 // A request that was read to its end leaves the connection usable, unless it was faulty.
                 let keep = self.client.request.keep_alive
@@ -491,7 +496,7 @@ impl Relay {
                 };
                 self.answer(&response, env);
             }
-            Some(_) => self.cut(env),
+            Some(_) => self.cut(is_slow_client(error), env),
             None => self.abandon_client(error, env),
         }
     }
@@ -539,12 +544,8 @@ impl Relay {
 
     /// The forwarded response stays incomplete, and the client can see it (`timeouts.md` 2.3): fewer
     /// bytes than announced or no last chunk, then a staged FIN; RST where only that shows it (T11).
-    fn cut(&mut self, env: &mut Env<'_>) {
+    fn cut(&mut self, slow: bool, env: &mut Env<'_>) {
         let unframed = self.is_unframed();
-        let slow = matches!(
-            self.exchange.error,
-            Some(Error::Timeout(TimeoutError { kind: DeadlineKind::ClientWrite, .. }))
-        );
         self.report(env);
         if unframed || slow {
             self.close_client(End::Abort);
@@ -587,7 +588,7 @@ impl Relay {
         self.outcome = Some(Outcome {
             status: exchange.status,
             error: exchange.error,
-            secondary: None,
+            secondary: exchange.secondary,
             upstream: exchange.upstream,
             attempts: exchange.attempts,
             reused: self.upstream.reused,
@@ -602,4 +603,9 @@ impl Relay {
         self.client.outbound.reset(env.bufs);
         self.upstream.reset(env);
     }
+}
+
+/// The client did not take what we sent: only RST discards it.
+fn is_slow_client(error: Error) -> bool {
+    matches!(error, Error::Timeout(TimeoutError { kind: DeadlineKind::ClientWrite, .. }))
 }

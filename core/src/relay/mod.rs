@@ -23,6 +23,8 @@ mod client;
 mod exchange;
 mod flow;
 mod outcome;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod verdict;
 

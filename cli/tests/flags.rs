@@ -1,0 +1,141 @@
+//! What the binary says about its flags: the help, and every kind of wrong value.
+//!
+//! A wrong value must name the flag, what was given and what is allowed, and exit 2; nothing may be
+//! listening by then.
+
+mod support;
+
+use std::net::TcpListener;
+
+use support::{RUNTIMES, tidegate};
+
+/// Runs to the end; the exit code and what was printed on either stream.
+fn run(args: &[&str]) -> (i32, String) {
+    let output = tidegate(args).output().expect("the binary starts");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code().expect("no signal"), String::from_utf8(printed).expect("text"))
+}
+
+#[test]
+fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("--listen", "8080", "an IP address and a port"),
+        ("--listen", "localhost:8080", "an IP address and a port"),
+        ("--listen", "127.0.0.1:65536", "an IP address and a port"),
+        ("--upstream", "127.0.0.1", "a host and a port"),
+        ("--upstream", ":9000", "a host and a port"),
+        ("--upstream", "::1:9000", "a host and a port"),
+        ("--upstream", "127.0.0.1:0", "a number from 1 to 65535"),
+        ("--upstream", "127.0.0.1:http", "a number from 1 to 65535"),
+        ("--upstream", "http://127.0.0.1:9000", "without a scheme"),
+        ("--upstream", "no-such-host.invalid:9000", "cannot resolve the name"),
+        ("--runtime", "glommio", "possible values"),
+        ("--read-timeout", "5", "150ms, 1s or \"1m 30s\", or `off`"),
+        ("--read-timeout", "soon", "or `off`"),
+        ("--read-timeout", "-1s", "or `off`"),
+        ("--read-timeout", "", "or `off`"),
+        ("--max-head", "1023", "from 1KiB to 1MiB"),
+        ("--max-head", "1025KiB", "from 1KiB to 1MiB"),
+        ("--max-head", "+64KiB", "from 1KiB to 1MiB"),
+        ("--max-head", "64 GiB", "from 1KiB to 1MiB"),
+        ("--max-head", "99999999999999999999MiB", "from 1KiB to 1MiB"),
+    ];
+    for (flag, value, allowed) in cases {
+        let (code, printed) = run(&[&format!("{flag}={value}")]);
+        assert_eq!(code, 2, "{flag} {value}: {printed}");
+        assert!(printed.contains(flag), "{flag} {value}: {printed}");
+        assert!(printed.contains(&format!("'{value}'")), "{flag} {value}: {printed}");
+        assert!(printed.contains(allowed), "{flag} {value}: {printed}");
+    }
+}
+
+#[test]
+fn zero_is_refused_with_a_reason_and_the_way_out() {
+    let flags = [
+        "connect",
+        "read",
+        "write",
+        "write-idle",
+        "total",
+        "client-head",
+        "client-body",
+        "client-write",
+        "keep-alive",
+        "pool-idle",
+        "linger",
+    ];
+    for flag in flags {
+        let flag = format!("--{flag}-timeout");
+        for zero in ["0", "0s", "0ms"] {
+            let (code, printed) = run(&[&flag, zero]);
+            assert_eq!(code, 2, "{flag} {zero}: {printed}");
+            for word in [flag.as_str(), &format!("'{zero}'"), "every request", "`off`"] {
+                assert!(printed.contains(word), "{flag} {zero} lacks {word}: {printed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unknown_flag_is_named_and_a_near_one_suggested() {
+    let (code, printed) = run(&["--read-timout", "1s"]);
+    assert_eq!(code, 2);
+    assert!(printed.contains("'--read-timout'") && printed.contains("'--read-timeout'"), "{printed}");
+}
+
+#[test]
+fn help_groups_the_flags_and_shows_the_defaults() {
+    let (code, printed) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for heading in ["What and where:", "Upstream deadlines:", "Client deadlines:", "Limits:"] {
+        assert!(printed.contains(heading), "{heading}: {printed}");
+    }
+    for (flag, default) in [
+        ("--listen", "127.0.0.1:8080"),
+        ("--connect-timeout", "1s"),
+        ("--read-timeout", "15s"),
+        ("--write-timeout", "15s"),
+        ("--write-idle-timeout", "off"),
+        ("--total-timeout", "30s"),
+        ("--client-head-timeout", "15s"),
+        ("--client-body-timeout", "15s"),
+        ("--client-write-timeout", "15s"),
+        ("--keep-alive-timeout", "75s"),
+        ("--pool-idle-timeout", "60s"),
+        ("--linger-timeout", "1s"),
+        ("--max-head", "64KiB"),
+    ] {
+        let line = printed.lines().find(|line| line.trim_start().starts_with(flag));
+        let line = line.unwrap_or_else(|| panic!("no line for {flag}: {printed}"));
+        assert!(line.ends_with(&format!("[default: {default}]")), "{line}");
+    }
+    for runtime in RUNTIMES {
+        assert!(printed.contains(runtime), "{runtime}: {printed}");
+    }
+}
+
+#[test]
+fn version_is_the_package_version() {
+    assert_eq!(run(&["--version"]), (0, format!("tidegate {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_taken_port_exits_1_and_names_the_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    for runtime in RUNTIMES {
+        let (code, printed) = run(&["--runtime", runtime, "--listen", &addr]);
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains(&addr), "{printed}");
+    }
+}
+
+#[test]
+fn one_address_twice_is_a_taken_port() {
+    // A port that was free a moment ago; should somebody else have it now, the result is the same.
+    let addr =
+        TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").to_string();
+    let (code, printed) = run(&["--listen", &addr, "--listen", &addr]);
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains(&addr), "{printed}");
+}

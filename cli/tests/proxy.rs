@@ -1,0 +1,195 @@
+//! The binary as a newcomer meets it, on every runtime: pages, bodies, a timeout, a dead upstream, a signal.
+//!
+//! What the proxy does in detail is the conformance suite's affair; this is about the program around it.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{RUNTIMES, Running, connect, exchange, get};
+
+/// On every runtime, one after the other.
+fn on_each(args: &[&str], test: impl Fn(Running)) {
+    for runtime in RUNTIMES {
+        test(Running::start(&[&["--runtime", runtime], args].concat()));
+    }
+}
+
+#[test]
+fn the_built_in_origin_answers_on_one_connection() {
+    on_each(&[], |proxy| {
+        let mut client = proxy.connect();
+        let index = get(&mut client, "/");
+        assert_eq!(index.status, 200);
+        assert!(index.text().contains("/echo"), "{}", index.text());
+
+        let chunked = get(&mut client, "/chunked");
+        assert_eq!((chunked.status, chunked.text().as_str()), (200, "This response comes in four chunks.\n"));
+
+        let drip = get(&mut client, "/drip");
+        assert_eq!((drip.status, drip.text().as_str()), (200, "Slow, but never silent.\n"));
+
+        let big = get(&mut client, "/big?bytes=1000001");
+        assert_eq!((big.status, big.body.len()), (200, 1_000_001));
+
+        assert_eq!(get(&mut client, "/big?bytes=x").status, 400);
+        assert_eq!(get(&mut client, "/nowhere").status, 404);
+    });
+}
+
+#[test]
+fn bodies_come_back_in_both_framings() {
+    on_each(&[], |proxy| {
+        let mut client = proxy.connect();
+        let hello = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(exchange(&mut client, hello).text(), "hello");
+
+        let chunked = b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n\
+            5\r\nhello\r\n7;ext=1\r\n, world\r\n0\r\n\r\n";
+        let response = exchange(&mut client, chunked);
+        assert_eq!(response.field("transfer-encoding"), Some("chunked"));
+        assert_eq!(response.text(), "hello, world");
+
+        let none = b"POST /echo HTTP/1.1\r\nHost: test\r\n\r\n";
+        assert_eq!(exchange(&mut client, none).text(), "");
+    });
+}
+
+#[test]
+fn many_clients_at_once() {
+    on_each(&[], |proxy| {
+        let mut clients: Vec<_> = (0..64).map(|_| proxy.connect()).collect();
+        for round in 0..3 {
+            for client in &mut clients {
+                client.write_all(b"GET /chunked HTTP/1.1\r\nHost: test\r\n\r\n").expect("room for a request");
+            }
+            for client in &mut clients {
+                let response = exchange(client, b"");
+                assert_eq!((round, response.status, response.body.len()), (round, 200, 36));
+            }
+        }
+    });
+}
+
+#[test]
+fn slow_gives_504_and_names_the_read_deadline() {
+    let limit = Duration::from_millis(200);
+    on_each(&["--read-timeout", "200ms"], |proxy| {
+        let mut client = proxy.connect();
+        let response = get(&mut client, "/slow");
+        assert_eq!(response.status, 504);
+        let expected = "tidegate; error=connection_read_timeout; details=\"read\"";
+        assert_eq!(response.field("proxy-status"), Some(expected));
+        assert!(response.took >= limit, "early: {:?}", response.took);
+        assert!(response.took < limit * 5, "late: {:?}", response.took);
+        // The request was complete, so the connection still serves.
+        assert_eq!(get(&mut client, "/").status, 200);
+    });
+}
+
+#[test]
+fn the_total_deadline_is_named_when_it_is_the_first() {
+    on_each(&["--total-timeout", "200ms"], |proxy| {
+        let response = get(&mut proxy.connect(), "/slow");
+        assert_eq!(response.status, 504);
+        let expected = "tidegate; error=http_response_timeout; details=\"total\"";
+        assert_eq!(response.field("proxy-status"), Some(expected));
+    });
+}
+
+#[test]
+fn a_refusing_upstream_gives_502() {
+    // Bound and never listening: connections are refused, and nobody else can take the port.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let addr = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("an address").to_string();
+    on_each(&["--upstream", &addr], |proxy| {
+        let response = get(&mut proxy.connect(), "/");
+        assert_eq!(response.status, 502);
+        assert_eq!(response.field("proxy-status"), Some("tidegate; error=connection_refused"));
+    });
+}
+
+#[test]
+fn two_upstreams_take_turns() {
+    let upstreams = [answering("one"), answering("two")];
+    on_each(&["--upstream", &upstreams[0], "--upstream", &upstreams[1]], |proxy| {
+        let mut answers: Vec<_> = (0..4).map(|_| get(&mut proxy.connect(), "/").text()).collect();
+        assert_ne!(answers[0], answers[1]);
+        assert_eq!(answers[..2], answers[2..]);
+        answers.sort();
+        assert_eq!(answers, ["one", "one", "two", "two"]);
+    });
+}
+
+/// An upstream that answers every connection once with `text`; its address, by name.
+fn answering(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    // Ends with the test process.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                request.extend(byte);
+            }
+            let size = text.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n{text}"
+            );
+        }
+    });
+    format!("localhost:{port}")
+}
+
+#[test]
+fn listens_on_several_addresses() {
+    on_each(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"], |proxy| {
+        assert_eq!(proxy.addrs.len(), 3);
+        for addr in &proxy.addrs {
+            assert_eq!(get(&mut connect(*addr), "/").status, 200);
+        }
+    });
+}
+
+#[test]
+fn a_head_over_the_limit_is_refused() {
+    on_each(&["--max-head", "2KiB"], |proxy| {
+        let field = "x".repeat(3000);
+        let request = format!("GET / HTTP/1.1\r\nHost: test\r\nX-Long: {field}\r\n\r\n");
+        assert_eq!(exchange(&mut proxy.connect(), request.as_bytes()).status, 431);
+        assert_eq!(get(&mut proxy.connect(), "/").status, 200);
+    });
+}
+
+#[test]
+fn a_signal_stops_it_at_once_with_success() {
+    for signal in ["TERM", "INT"] {
+        on_each(&[], |proxy| {
+            // One connection idle, one in the middle of a request.
+            let mut idle = proxy.connect();
+            assert_eq!(get(&mut idle, "/").status, 200);
+            let mut busy = proxy.connect();
+            busy.write_all(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").expect("room for a request");
+
+            let asked = Instant::now();
+            proxy.signal(signal);
+            let (status, printed) = proxy.wait();
+            assert!(status.success(), "{signal}: {status} {printed}");
+            assert!(asked.elapsed() < Duration::from_secs(5), "{signal}: {:?}", asked.elapsed());
+            // Both connections end, by FIN or RST; a read that times out would be neither.
+            for mut client in [idle, busy] {
+                match client.read(&mut [0; 1]) {
+                    Ok(read) => assert_eq!(read, 0),
+                    Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! What the tests of the binary share: the running program and a plain blocking client.
+//!
+//! Nothing here waits by sleeping: the program says when it listens, and a read ends by data, by the end of
+//! the stream, or by the guard that turns a hang into a failure.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes.
+const GUARD: Duration = Duration::from_secs(20);
+
+/// The runtimes that the binary was built with.
+pub(crate) const RUNTIMES: &[&str] = &[
+    #[cfg(feature = "tokio")]
+    "tokio",
+    #[cfg(feature = "smol")]
+    "smol",
+    #[cfg(feature = "async-std")]
+    "async-std",
+];
+
+/// The command, before it runs.
+pub(crate) fn tidegate(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A running proxy; killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// Where it listens.
+    pub(crate) addrs: Vec<SocketAddr>,
+}
+
+impl Running {
+    /// Starts it and waits until it has said where it listens. `args` must leave `--listen` alone, unless
+    /// it names more addresses than the free one that is added here.
+    pub(crate) fn start(args: &[&str]) -> Running {
+        let mut child = tidegate(&["--listen", "127.0.0.1:0"]).args(args).spawn().expect("the binary starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let mut addrs = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = stderr.read_line(&mut line).expect("stderr is text");
+            assert_ne!(read, 0, "the program ended before it listened");
+            if let Some(addr) = line.trim_end().strip_prefix("listening on ") {
+                addrs.push(addr.parse().expect("a real address"));
+            }
+            if line.starts_with("forwarding to ") {
+                break;
+            }
+        }
+        Running { child, stderr, addrs }
+    }
+
+    /// A connection to the first listener.
+    pub(crate) fn connect(&self) -> TcpStream {
+        connect(self.addrs[0])
+    }
+
+    /// Sends a signal by its number.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        // The shell has `kill` built in; the program of that name may be missing.
+        let killed = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
+        assert!(killed.expect("a shell").success());
+    }
+
+    /// Waits for the end; what it still printed comes along.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("stderr is text");
+        (self.child.wait().expect("it was not waited for"), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection whose reads give up after the guard.
+pub(crate) fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(to).expect("it listens");
+    stream.set_read_timeout(Some(GUARD)).expect("a guard");
+    stream
+}
+
+/// A response as it came.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// The head, in lower case.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    /// From the last request byte to the last response byte.
+    pub(crate) took: Duration,
+}
+
+impl Response {
+    /// The value of the first field of that (lower-case) name, in lower case.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends `request` and reads one response; the connection stays usable.
+pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
+    stream.write_all(request).expect("the proxy takes the request");
+    let sent = Instant::now();
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = reader.read_line(&mut head).expect("a head in time");
+        assert_ne!(read, 0, "the connection ended inside a head: {head:?}");
+    }
+    let head = head.to_ascii_lowercase();
+    let status = head.split(' ').nth(1).expect("a status line").parse().expect("a status");
+    let mut response = Response { status, head, body: Vec::new(), took: Duration::ZERO };
+    if response.field("transfer-encoding") == Some("chunked") {
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).expect("a chunk line");
+            let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size");
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk).expect("a chunk");
+            response.body.extend(&chunk[..size]);
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        let length = response.field("content-length").expect("a length").parse().expect("a number");
+        response.body.resize(length, 0);
+        reader.read_exact(&mut response.body).expect("a whole body");
+    }
+    response.took = sent.elapsed();
+    response
+}
+
+/// A bodiless GET.
+pub(crate) fn get(stream: &mut TcpStream, path: &str) -> Response {
+    exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+}

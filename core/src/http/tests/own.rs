@@ -1,0 +1,112 @@
+//! The proxy's own responses and dates.
+
+use super::*;
+use alloc::vec;
+
+#[test]
+fn dates_are_imf_fixdates() {
+    for (secs, expected) in [
+        (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+        (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),
+        (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+        (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"),
+        (1_704_067_199, "Sun, 31 Dec 2023 23:59:59 GMT"),
+        (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+        (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (u64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
+    ] {
+        assert_eq!(text(HttpDate::from_unix(secs).as_bytes()), expected);
+    }
+    assert_eq!(HttpDate::default(), HttpDate::from_unix(0));
+}
+
+/// The `httpdate` crate is the second opinion, over four centuries and at odd hours.
+#[cfg(feature = "driver")]
+#[test]
+fn dates_agree_with_httpdate() {
+    use std::time::{Duration, UNIX_EPOCH};
+    for day in 0..147_000u64 {
+        let secs = day * 86_400 + day * 7919 % 86_400;
+        let expected = alloc::string::ToString::to_string(&httpdate::HttpDate::from(
+            UNIX_EPOCH + Duration::from_secs(secs),
+        ));
+        assert_eq!(text(HttpDate::from_unix(secs).as_bytes()), expected);
+    }
+}
+
+fn base(date: &HttpDate) -> OwnResponse<'_> {
+    OwnResponse {
+        status: 504,
+        fields: &[],
+        body: b"late\n",
+        proxy_status: Some(("connection_read_timeout", "read")),
+        keep_alive: true,
+        client: Version::Http11,
+        to_head: false,
+        date,
+    }
+}
+
+fn write(r: &OwnResponse<'_>) -> String {
+    let mut out = vec![];
+    write_own(r, &mut out);
+    text(&out)
+}
+
+#[test]
+fn own_responses_are_complete() {
+    let date = HttpDate::default();
+    let head = "HTTP/1.1 504 Gateway Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 5\r\n\
+        date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+        proxy-status: tidegate; error=connection_read_timeout; details=\"read\"\r\n";
+    let r = base(&date);
+    assert_eq!(write(&r), alloc::format!("{head}\r\nlate\n"));
+    assert_eq!(write(&OwnResponse { to_head: true, ..r }), alloc::format!("{head}\r\n"));
+    let closing = OwnResponse { keep_alive: false, ..r };
+    assert_eq!(write(&closing), alloc::format!("{head}connection: close\r\n\r\nlate\n"));
+    let old = OwnResponse { client: Version::Http10, ..r };
+    assert_eq!(write(&old), alloc::format!("{head}connection: keep-alive\r\n\r\nlate\n"));
+}
+
+#[test]
+fn own_responses_without_a_body_announce_none() {
+    let date = HttpDate::default();
+    for status in [204, 304] {
+        let r = OwnResponse { status, proxy_status: None, ..base(&date) };
+        let expected = alloc::format!(
+            "HTTP/1.1 {status} {}\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n",
+            reason(status)
+        );
+        assert_eq!(write(&r), expected);
+    }
+}
+
+#[test]
+fn own_responses_cannot_be_bent_by_their_parts() {
+    let date = HttpDate::default();
+    let fields = [
+        ("Content-Type", " text/html "),
+        ("x", "a\r\nb: c"),
+        ("y\r\nz", "a"),
+        ("", "a"),
+        ("nul", "\0"),
+        ("Content-Length", "9"),
+        ("transfer-encoding", "chunked"),
+        ("CONNECTION", "upgrade"),
+        ("Date", "now"),
+        ("kept", "\u{e9}"),
+    ];
+    let details = "a\"b\\c\r\nd\u{e9}";
+    for status in [0, 99, 101, 199, 600, u16::MAX] {
+        let r = OwnResponse { status, fields: &fields, proxy_status: Some(("e", details)), ..base(&date) };
+        let expected = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: text/html\r\nkept: \u{c3}\u{a9}\r\n\
+            content-length: 5\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+            proxy-status: tidegate; error=e; details=\"a\\\"b\\\\cd\"\r\n\r\nlate\n";
+        assert_eq!(write(&r), expected);
+    }
+    let plain = OwnResponse { proxy_status: Some(("dns_error", "")), ..base(&date) };
+    assert!(write(&plain).contains("\r\nproxy-status: tidegate; error=dns_error\r\n"));
+    let bad = OwnResponse { proxy_status: Some(("a; b", "")), ..base(&date) };
+    assert!(!write(&bad).contains("proxy-status"));
+}

@@ -1,0 +1,186 @@
+//! The machine alone, in exact time: a rig that plays the driver, the client and the upstream.
+
+mod deadlines;
+mod endings;
+mod properties;
+mod relaying;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::*;
+use crate::buf::BufPool;
+use crate::error::{IoKind, Phase, TimeoutError};
+use crate::http::HttpDate;
+use crate::upstream::Upstreams;
+
+pub(super) const RESET: IoFailure = IoFailure { kind: IoKind::Reset, os_code: None };
+pub(super) const REFUSED: IoFailure = IoFailure { kind: IoKind::Refused, os_code: None };
+pub(super) const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(super) const OK5: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+/// A name, and how a rig comes to be in the state of that name.
+pub(super) type State = (&'static str, fn(&mut Rig));
+
+/// Profile P of `timeouts.md` section 3.
+pub(super) fn profile() -> TimeoutPolicy {
+    let ms = |n| Some(Duration::from_millis(n));
+    TimeoutPolicy {
+        connect: ms(100),
+        write: ms(200),
+        read: ms(150),
+        total: None,
+        client_head: ms(150),
+        client_body: ms(150),
+        client_write: ms(150),
+        keep_alive: ms(150),
+        pool_idle: ms(150),
+        linger: ms(80),
+        ..TimeoutPolicy::OFF
+    }
+}
+
+/// The machine with a client, an upstream and a clock in hand.
+pub(super) struct Rig {
+    pub(super) relay: Relay,
+    pub(super) now: Instant,
+    pub(super) policy: TimeoutPolicy,
+    pub(super) upstreams: Upstreams,
+    bufs: BufPool,
+    date: HttpDate,
+    /// Every action that was taken since it was last looked at.
+    pub(super) actions: Vec<Action>,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+impl Rig {
+    pub(super) fn new(policy: TimeoutPolicy) -> Rig {
+        let config = Config { timeouts: policy, max_head: 8192 };
+        let addr = |port| core::net::SocketAddr::from(([127, 0, 0, 1], port));
+        Rig {
+            relay: Relay::new(Arc::new(config), Some(IpAddr::from([192, 0, 2, 7])), Instant::EPOCH),
+            now: Instant::EPOCH,
+            policy,
+            upstreams: Upstreams::new([addr(1)]),
+            bufs: BufPool::new(8),
+            date: HttpDate::default(),
+            actions: Vec::new(),
+            outcomes: Vec::new(),
+        }
+    }
+
+    /// A rig whose request was sent by the client and whose upstream is connected.
+    pub(super) fn relaying(policy: TimeoutPolicy, request: &[u8]) -> Rig {
+        let mut rig = Rig::new(policy);
+        rig.client(request);
+        rig.connected();
+        rig
+    }
+
+    pub(super) fn with<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Env<'_>) -> T) -> T {
+        let result = f(&mut self.relay, &mut Env { now: self.now, date: &self.date, bufs: &mut self.bufs });
+        self.act();
+        result
+    }
+
+    /// Plays the driver's part: routes to the upstreams, and finds the pool empty.
+    fn act(&mut self) {
+        while let Some(action) = self.relay.poll_action() {
+            self.actions.push(action);
+            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs };
+            match action {
+                Action::Route => self.relay.forward(self.upstreams.pick(), &self.policy, &mut env),
+                Action::Checkout(_) => self.relay.pool_miss(&mut env),
+                Action::Report => self.outcomes.extend(self.relay.outcome()),
+                _ => {}
+            }
+        }
+    }
+
+    fn feed(&mut self, side: Side, mut bytes: &[u8]) -> usize {
+        let all = bytes.len();
+        while !bytes.is_empty() && self.relay.interest().wants(Op::Read(side)) {
+            let n = self.with(|relay, env| {
+                let buf = relay.recv_buf(side, env);
+                assert!(!buf.is_empty(), "a wanted read must have room");
+                let n = buf.len().min(bytes.len());
+                buf[..n].copy_from_slice(&bytes[..n]);
+                relay.received(side, n, env);
+                n
+            });
+            bytes = &bytes[n..];
+        }
+        all - bytes.len()
+    }
+
+    /// The client sends; says how many bytes the machine took.
+    pub(super) fn client(&mut self, bytes: &[u8]) -> usize {
+        self.feed(Side::Client, bytes)
+    }
+
+    /// The upstream sends; says how many bytes the machine took.
+    pub(super) fn upstream(&mut self, bytes: &[u8]) -> usize {
+        self.feed(Side::Upstream, bytes)
+    }
+
+    pub(super) fn fin(&mut self, side: Side) {
+        assert!(self.relay.interest().wants(Op::Read(side)), "nobody would see the FIN");
+        self.with(|relay, env| relay.received(side, 0, env));
+    }
+
+    pub(super) fn connected(&mut self) {
+        assert!(matches!(self.actions.last(), Some(Action::Connect(_))), "{:?}", self.actions);
+        self.with(|relay, env| relay.connected(false, env));
+    }
+
+    /// `side` takes up to `max` bytes.
+    pub(super) fn take(&mut self, side: Side, max: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while taken.len() < max && self.relay.interest().wants(Op::Write(side)) {
+            let mut bytes: Vec<u8> = self.relay.send_bufs(side).flatten().copied().collect();
+            bytes.truncate(max - taken.len());
+            assert!(!bytes.is_empty(), "a wanted write must have bytes");
+            taken.extend_from_slice(&bytes);
+            self.with(|relay, env| relay.sent(side, bytes.len(), env));
+        }
+        taken
+    }
+
+    pub(super) fn upstream_gets(&mut self) -> String {
+        String::from_utf8(self.take(Side::Upstream, usize::MAX)).unwrap()
+    }
+
+    pub(super) fn client_gets(&mut self) -> String {
+        String::from_utf8(self.take(Side::Client, usize::MAX)).unwrap()
+    }
+
+    /// Sets the clock and lets at most one deadline fire.
+    pub(super) fn at(&mut self, ms: u64) {
+        self.now = Instant::from_millis(ms);
+        self.with(|relay, env| relay.handle_timeout(env));
+    }
+
+    /// When and which the earliest deadline is, in milliseconds.
+    pub(super) fn next(&self) -> Option<(u64, DeadlineKind)> {
+        self.relay.poll_timeout().map(|d| (d.at.as_nanos() / 1_000_000, d.kind))
+    }
+
+    pub(super) fn actions(&mut self) -> Vec<Action> {
+        core::mem::take(&mut self.actions)
+    }
+
+    /// The one outcome so far.
+    pub(super) fn outcome(&self) -> Outcome {
+        assert_eq!(self.outcomes.len(), 1, "{:?}", self.outcomes);
+        self.outcomes[0]
+    }
+
+    /// The timeout that ended the one request so far.
+    pub(super) fn timeout(&self) -> TimeoutError {
+        match self.outcome().error {
+            Some(Error::Timeout(t)) => t,
+            other => panic!("no timeout but {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What must hold for every trace: segmentation and time do not change an outcome, nothing panics,
+//! every wait has a deadline, and no request has two outcomes.
+
+use super::*;
+use alloc::vec;
+use proptest::prelude::*;
+
+/// Everything that a pair of byte streams leads to when both arrive in pieces.
+#[derive(Debug, PartialEq)]
+struct Result {
+    to_upstream: Vec<u8>,
+    to_client: Vec<u8>,
+    outcomes: Vec<(Option<u16>, Option<Error>, u64, u64)>,
+    closed: bool,
+}
+
+fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Result {
+    let mut rig = Rig::new(TimeoutPolicy::OFF);
+    let (mut sent, mut answered) = (0, 0);
+    let (mut to_upstream, mut to_client) = (vec![], vec![]);
+    let mut pieces = pieces.iter().cycle();
+    let mut dialled = 0;
+    loop {
+        let mut moved = false;
+        let n = (*pieces.next().unwrap()).min(request.len() - sent);
+        let n = rig.client(&request[sent..sent + n]);
+        sent += n;
+        moved |= n > 0;
+        let connects = rig.actions.iter().filter(|a| matches!(a, Action::Connect(_))).count();
+        if connects > dialled {
+            dialled = connects;
+            rig.with(|relay, env| relay.connected(false, env));
+            moved = true;
+        }
+        // An answer that overtakes its request closes the connection, so it waits for the whole request.
+        let whole = sent == request.len() && !rig.relay.interest().write_upstream;
+        let ready = if whole { response.len() - answered } else { 0 };
+        let n = (*pieces.next().unwrap()).min(ready);
+        let n = rig.upstream(&response[answered..answered + n]);
+        answered += n;
+        moved |= n > 0;
+        let up = rig.take(Side::Upstream, drain);
+        let down = rig.take(Side::Client, drain);
+        moved |= !up.is_empty() || !down.is_empty();
+        to_upstream.extend(up);
+        to_client.extend(down);
+        if !moved && (sent == request.len() || !rig.relay.interest().read_client) {
+            break;
+        }
+    }
+    if answered == response.len() && rig.relay.interest().read_upstream {
+        rig.fin(Side::Upstream);
+        to_client.extend(rig.take(Side::Client, usize::MAX));
+    }
+    // How much of a request had gone before its fault was found depends on when it came.
+    let sent = |o: &Outcome| if o.error.is_none() { o.request_bytes } else { 0 };
+    let outcomes = rig.outcomes.iter().map(|o| (o.status, o.error, sent(o), o.response_bytes)).collect();
+    Result { to_upstream, to_client, outcomes, closed: rig.relay.is_closed() }
+}
+
+/// Chunk boundaries of ours depend on when bytes came; what they carry must not.
+fn decoded(mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![];
+    let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return bytes.to_vec() };
+    let (head, body) = bytes.split_at(at + 4);
+    out.extend_from_slice(head);
+    if head.starts_with(b"HTTP/1.1 1") {
+        out.extend(decoded(body));
+        return out;
+    }
+    if !head.to_ascii_lowercase().windows(26).any(|w| w == b"transfer-encoding: chunked") {
+        out.extend_from_slice(body);
+        return out;
+    }
+    bytes = body;
+    let mut decoder = crate::http::BodyDecoder::new(crate::http::Framing::Chunked);
+    while let Ok(step) = decoder.decode(bytes) {
+        out.extend_from_slice(&bytes[step.skip..step.skip + step.data]);
+        bytes = &bytes[step.skip + step.data..];
+        if step.skip + step.data == 0 || decoder.is_complete() {
+            break;
+        }
+    }
+    out.push(u8::from(decoder.is_complete()));
+    out.extend_from_slice(bytes);
+    out
+}
+
+const REQUESTS: [&[u8]; 6] = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"\r\nGET /x?y HTTP/1.0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX: y\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",
+];
+
+const RESPONSES: [&[u8]; 6] = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n",
+    b"HTTP/1.1 999999 OK\r\n\r\n",
+];
+
+proptest! {
+    /// `http.md` G1, `timeouts.md` V-14.
+    #[test]
+    fn the_outcome_does_not_depend_on_segmentation(
+        request in 0..REQUESTS.len(),
+        response in 0..RESPONSES.len(),
+        pieces in proptest::collection::vec(1usize..40, 1..8),
+        drain in 1usize..200,
+    ) {
+        let (request, response) = (REQUESTS[request], RESPONSES[response]);
+        let whole = run(request, response, &[usize::MAX], usize::MAX);
+        let split = run(request, response, &pieces, drain);
+        prop_assert_eq!(&whole.outcomes, &split.outcomes);
+        prop_assert_eq!(decoded(&whole.to_client), decoded(&split.to_client));
+        if whole.outcomes.iter().all(|o| o.1.is_none()) {
+            prop_assert_eq!(decoded(&whole.to_upstream), decoded(&split.to_upstream));
+        }
+        prop_assert_eq!(whole.closed, split.closed);
+    }
+
+    /// Any events in any order, at any times: no panic, no wait without a deadline, at most one outcome
+    /// per request, nothing after the end.
+    #[test]
+    fn no_trace_breaks_an_invariant(
+        seed in proptest::collection::vec((0u8..14, 0u64..400, 1usize..300), 1..120),
+    ) {
+        let policy = TimeoutPolicy { total: Some(Duration::from_millis(300)), ..profile() };
+        let mut rig = Rig::new(policy);
+        let mut clock = 0;
+        let (mut heads, mut tail) = (0, [0usize; 2]);
+        for (event, time, size) in seed {
+            clock += time / 4;
+            rig.now = Instant::from_millis(clock);
+            let interest = rig.relay.interest();
+            match event {
+                0..=3 => {
+                    let bytes = REQUESTS[size % REQUESTS.len()];
+                    let from = tail[0] % bytes.len();
+                    tail[0] += rig.client(&bytes[from..(from + size).min(bytes.len())]);
+                }
+                4..=6 => {
+                    let bytes = RESPONSES[size % RESPONSES.len()];
+                    let from = tail[1] % bytes.len();
+                    tail[1] += rig.upstream(&bytes[from..(from + size).min(bytes.len())]);
+                }
+                7 => drop(rig.take(Side::Client, size)),
+                8 => drop(rig.take(Side::Upstream, size)),
+                9 => rig.with(|relay, env| relay.connected(size % 2 == 0, env)),
+                10 if interest.read_client => rig.with(|relay, env| relay.received(Side::Client, 0, env)),
+                11 if interest.read_upstream => rig.with(|relay, env| relay.received(Side::Upstream, 0, env)),
+                12 => {
+                    let ops = [Op::Connect, Op::PASS[0], Op::PASS[1], Op::PASS[2], Op::PASS[3]];
+                    let op = ops[size % ops.len()];
+                    if op == Op::Connect || interest.wants(op) {
+                        rig.with(|relay, env| relay.failed(op, RESET, env));
+                    }
+                }
+                _ => {
+                    rig.with(|relay, env| {
+                        for side in [Side::Client, Side::Upstream] {
+                            relay.not_ready(side, env);
+                        }
+                        relay.handle_timeout(env);
+                    });
+                }
+            }
+            heads += rig.actions().iter().filter(|a| matches!(a, Action::Route)).count();
+            // A head that never was complete may have an outcome too: one more at most.
+            prop_assert!(rig.outcomes.len() <= heads + 1);
+            if rig.relay.is_closed() {
+                prop_assert_eq!(rig.relay.poll_timeout(), None);
+                prop_assert_eq!(rig.relay.interest(), Interest::default());
+            } else {
+                prop_assert!(rig.relay.poll_timeout().is_some(), "a wait without a deadline: {:?}", rig.relay);
+            }
+        }
+    }
+}

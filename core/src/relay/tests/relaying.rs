@@ -1,0 +1,294 @@
+//! What passes when nothing goes wrong: framing, keep-alive, interim responses, both ways at once.
+
+use super::*;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+
+fn body_of(message: &str) -> &str {
+    message.split_once("\r\n\r\n").unwrap().1
+}
+
+#[test]
+fn a_request_and_its_response_pass_and_both_connections_are_kept() {
+    let mut rig = Rig::relaying(profile(), GET);
+    let request = rig.upstream_gets();
+    assert!(request.starts_with("GET / HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("192.0.2.7"), "{request}");
+    rig.actions();
+    rig.upstream(OK5);
+    let response = rig.client_gets();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert_eq!(body_of(&response), "hello");
+    let idle = profile().pool_idle;
+    assert!(matches!(rig.actions()[..], [Action::Release { idle: i, .. }, Action::Report] if i == idle));
+    let outcome = rig.outcome();
+    assert_eq!(
+        (outcome.status, outcome.error, outcome.attempts, outcome.response_bytes),
+        (Some(200), None, 1, 5)
+    );
+    assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+
+    rig.client(GET);
+    rig.connected();
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    assert_eq!(body_of(&rig.client_gets()), "hello");
+    assert_eq!(rig.outcomes.len(), 2);
+}
+
+#[test]
+fn chunked_bodies_are_framed_anew_in_both_directions() {
+    let head = b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), head);
+    rig.client(b"3;x=y\r\nabc\r\n2\r\nde\r\n");
+    rig.client(b"0\r\nTrailer: t\r\n\r\n");
+    let request = rig.upstream_gets();
+    assert!(request.to_lowercase().contains("transfer-encoding: chunked\r\n"), "{request}");
+    assert_eq!(body_of(&request), "5\r\nabcde\r\n0\r\n\r\n");
+
+    rig.upstream(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+    assert_eq!(body_of(&rig.client_gets()), "1\r\nx\r\n");
+    rig.upstream(b"002\r\nyz\r\n00\r\n\r\n");
+    assert_eq!(rig.client_gets(), "2\r\nyz\r\n0\r\n\r\n");
+    assert_eq!(rig.outcome().response_bytes, 3);
+    assert_eq!(rig.outcome().request_bytes, 5);
+}
+
+#[test]
+fn many_small_chunks_become_few_slices() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    let mut response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for i in 0..200 {
+        response.extend_from_slice(format!("2\r\n{i:02}\r\n", i = i % 100).as_bytes());
+    }
+    rig.upstream(&response);
+    assert!(rig.relay.send_bufs(Side::Client).count() <= MAX_SLICES);
+    let expected: String = (0..200).map(|i| format!("{:02}", i % 100)).collect();
+    assert_eq!(body_of(&rig.client_gets()), format!("190\r\n{expected}\r\n"));
+}
+
+#[test]
+fn a_close_delimited_response_is_chunked_for_a_new_client_and_plain_for_an_old_one() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(b"HTTP/1.1 200 OK\r\n\r\nabc");
+    assert_eq!(body_of(&rig.client_gets()), "3\r\nabc\r\n");
+    rig.fin(Side::Upstream);
+    assert_eq!(rig.client_gets(), "0\r\n\r\n");
+    assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report]);
+
+    let mut rig = Rig::relaying(profile(), b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(b"HTTP/1.1 200 OK\r\n\r\nabc");
+    rig.fin(Side::Upstream);
+    assert_eq!(body_of(&rig.client_gets()), "abc");
+    assert_eq!(rig.outcome().error, None);
+    assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report, Action::Close(Side::Client)]);
+}
+
+#[test]
+fn no_body_follows_head_204_and_304() {
+    for (request, response) in [
+        ("HEAD", "200 OK\r\nContent-Length: 5"),
+        ("GET", "204 No Content"),
+        ("GET", "304 Not Modified\r\nContent-Length: 5"),
+    ] {
+        let mut rig = Rig::relaying(profile(), format!("{request} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        rig.upstream_gets();
+        rig.upstream(format!("HTTP/1.1 {response}\r\n\r\n").as_bytes());
+        assert_eq!(body_of(&rig.client_gets()), "", "{request} {response}");
+        assert_eq!(rig.outcome().error, None);
+        assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+    }
+}
+
+#[test]
+fn interim_responses_are_relayed_before_the_final_one() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.upstream(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
+    let interim = rig.client_gets();
+    assert!(interim.starts_with("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102"), "{interim}");
+    rig.upstream(OK5);
+    assert_eq!(body_of(&rig.client_gets()), "hello");
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let mut rig = Rig::new(profile());
+    rig.client(&[GET, b"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+    rig.connected();
+    assert!(rig.upstream_gets().starts_with("GET / "));
+    rig.upstream(OK5);
+    rig.client_gets();
+    rig.connected();
+    assert!(rig.upstream_gets().starts_with("GET /2 "));
+    rig.upstream(OK5);
+    assert_eq!(body_of(&rig.client_gets()), "hello");
+    assert_eq!(rig.outcomes.len(), 2);
+}
+
+#[test]
+fn a_full_block_withdraws_the_read_and_draining_brings_it_back() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20);
+    rig.upstream(head.as_bytes());
+    let body = vec![b'x'; 1 << 20];
+    let taken = rig.upstream(&body);
+    assert!(taken <= crate::buf::BLOCK, "{taken} bytes were buffered");
+    assert!(!rig.relay.interest().read_upstream);
+    let mut passed = rig.take(Side::Client, usize::MAX).len();
+    let mut fed = taken;
+    while fed < body.len() {
+        fed += rig.upstream(&body[fed..]);
+        passed += rig.take(Side::Client, usize::MAX).len();
+    }
+    assert!(passed > body.len());
+    assert_eq!(rig.outcome().response_bytes, 1 << 20);
+}
+
+#[test]
+fn an_early_response_is_relayed_and_the_client_closed() {
+    let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno");
+    let response = rig.client_gets();
+    assert!(response.to_lowercase().contains("connection: close\r\n"), "{response}");
+    assert!(response.ends_with("no"));
+    // The unfinished request makes the connection useless, and the client may still be sending.
+    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
+    assert_eq!(rig.next(), Some((80, DeadlineKind::Linger)));
+    rig.client(b"defghij");
+    rig.fin(Side::Client);
+    assert_eq!(rig.actions(), [Action::Close(Side::Client)]);
+}
+
+#[test]
+fn an_early_response_survives_a_failed_write_of_the_request() {
+    let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+    rig.upstream(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    assert!(rig.client_gets().starts_with("HTTP/1.1 403"));
+    assert_eq!(rig.outcome().error, None);
+}
+
+#[test]
+fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(&[OK5, b"HTTP/1.1 200 OK\r\n"].concat());
+    assert_eq!(body_of(&rig.client_gets()), "hello");
+    assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report]);
+}
+
+#[test]
+fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone() {
+    for (request, retried) in [(GET, true), (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), false)] {
+        let mut rig = Rig::new(profile());
+        rig.client(request);
+        // The pool had one: as if it had answered instead of the dial.
+        rig.relay.exchange.stage = Stage::Checkout;
+        rig.with(|relay, env| relay.connected(true, env));
+        let first = rig.upstream_gets();
+        rig.actions();
+        rig.fin(Side::Upstream);
+        if retried {
+            assert!(matches!(rig.actions[..], [Action::Abort(Side::Upstream), Action::Connect(_)]));
+            rig.connected();
+            assert_eq!(rig.upstream_gets(), first);
+            rig.fin(Side::Upstream);
+        }
+        assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
+        assert_eq!(rig.outcome().error, Some(Error::UpstreamClosed));
+    }
+}
+
+#[test]
+fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
+    let mut rig = Rig::new(profile());
+    let addr = |port| core::net::SocketAddr::from(([127, 0, 0, 1], port));
+    rig.upstreams = Upstreams::new([addr(1), addr(2)]);
+    rig.client(GET);
+    rig.actions();
+    rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
+    assert!(matches!(
+        rig.actions()[..],
+        [Action::Abort(Side::Upstream), Action::Checkout(_), Action::Connect(id)] if id.index() == 1
+    ));
+    rig.at(100);
+    assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
+    assert_eq!(rig.outcome().attempts, 2);
+    assert_eq!(rig.timeout().kind, DeadlineKind::Connect);
+}
+
+#[test]
+fn without_an_upstream_the_answer_is_503() {
+    let mut rig = Rig::new(profile());
+    rig.upstreams = Upstreams::new([]);
+    rig.client(GET);
+    assert!(rig.client_gets().starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn a_route_may_answer_itself() {
+    let mut rig = Rig::new(profile());
+    let answer = |relay: &mut Relay, env: &mut Env<'_>| {
+        assert_eq!(relay.poll_action(), Some(Action::Route));
+        assert_eq!(relay.request().unwrap().target(), "/");
+        relay.respond(418, &[("X-Tea", "green")], b"short and stout", env);
+    };
+    rig.with(|relay, env| {
+        let buf = relay.recv_buf(Side::Client, env);
+        buf[..GET.len()].copy_from_slice(GET);
+        relay.received(Side::Client, GET.len(), env);
+        answer(relay, env);
+    });
+    let response = rig.client_gets();
+    assert!(response.starts_with("HTTP/1.1 418 ") && response.contains("X-Tea: green\r\n"), "{response}");
+    assert_eq!(body_of(&response), "short and stout");
+    assert_eq!(rig.outcome().status, Some(418));
+    assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+}
+
+#[test]
+fn max_forwards_zero_is_answered_here() {
+    for (method, status) in [("OPTIONS", "200"), ("TRACE", "501")] {
+        let mut rig = Rig::new(profile());
+        rig.client(format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n").as_bytes());
+        assert_eq!(rig.client_gets().split(' ').nth(1), Some(status.to_string().as_str()));
+        assert_eq!(rig.outcome().upstream, None);
+    }
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.fin(Side::Client);
+    rig.upstream(OK5);
+    assert_eq!(body_of(&rig.client_gets()), "hello");
+    assert_eq!(rig.outcome().error, None);
+    assert_eq!(rig.actions.last(), Some(&Action::Close(Side::Client)));
+}
+
+#[test]
+fn an_idle_connection_holds_no_block() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    rig.client_gets();
+    rig.with(|relay, env| {
+        let _ = relay.recv_buf(Side::Client, env);
+        relay.not_ready(Side::Client, env);
+    });
+    let text = format!("{:?}", rig.relay.client.inbound);
+    assert!(text.contains("block: None"), "{text}");
+    assert!(format!("{:?}", rig.relay.upstream.inbound).contains("block: None"));
+}
