@@ -157,7 +157,12 @@ impl Board {
             upstreams: copy(&facts.upstreams),
             outcomes: facts.outcomes.clone(),
             // The run's own events are no part of what happened.
-            marks: facts.marks.iter().filter(|(name, _)| !name.starts_with('(')).map(|(k, v)| (*k, *v)).collect(),
+            marks: facts
+                .marks
+                .iter()
+                .filter(|(name, _)| !name.starts_with('('))
+                .map(|(k, v)| (*k, *v))
+                .collect(),
             snapshots: facts.snapshots.clone(),
             order: facts.order.clone(),
             faults: facts.faults.clone(),

@@ -220,7 +220,11 @@ pub fn got_nothing(client: usize) -> Expect {
     })
 }
 
-fn ended(what: String, end: End, log: impl Fn(&Transcript) -> Option<&ConnLog> + Send + Sync + 'static) -> Expect {
+fn ended(
+    what: String,
+    end: End,
+    log: impl Fn(&Transcript) -> Option<&ConnLog> + Send + Sync + 'static,
+) -> Expect {
     Expect::new(format!("{what} ended by {end:?}"), move |t, _| {
         let log = log(t).ok_or("there is no such connection")?;
         match log.end {
@@ -306,9 +310,11 @@ pub fn success(i: usize) -> Expect {
 
 /// What an outcome's timeout was waiting for.
 pub fn during(i: usize, phase: Phase) -> Expect {
-    Expect::new(format!("outcome {i} to be a timeout during {phase}"), move |t, _| match outcome(t, i)?.failure {
-        Some(Failure::Timeout { during, .. }) if during == phase => Ok(()),
-        other => Err(format!("it is {other:?}")),
+    Expect::new(format!("outcome {i} to be a timeout during {phase}"), move |t, _| {
+        match outcome(t, i)?.failure {
+            Some(Failure::Timeout { during, .. }) if during == phase => Ok(()),
+            other => Err(format!("it is {other:?}")),
+        }
     })
 }
 

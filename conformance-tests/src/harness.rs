@@ -76,7 +76,6 @@ pub(crate) fn warm_up<H: Harness>() {
         sleep(&runtime, Duration::from_millis(2)).await;
         drop((connected, accepted));
     });
-    crate::peers::hop();
 }
 
 /// Waits, by the runtime's own clock and timer.

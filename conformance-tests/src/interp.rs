@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::board::{Board, Log, lock};
 use crate::pattern;
-use crate::script::{Amount, Step};
+use crate::script::Step;
 use crate::transcript::{End, Snapshot};
 
 /// Why a script cannot go on.
@@ -38,6 +38,8 @@ pub(crate) trait PeerIo: Clone + 'static {
     async fn connect(&self) -> Stepped<()>;
     async fn read(&self, buf: &mut [u8]) -> Stepped<usize>;
     async fn write(&self, bytes: &[u8]) -> Stepped<usize>;
+    /// Writes, or gives up with zero at `until`.
+    async fn write_until(&self, bytes: &[u8], until: Duration) -> Stepped<usize>;
     fn fin(&self);
     fn rst(&self);
     fn close(&self);
@@ -47,8 +49,6 @@ pub(crate) trait PeerIo: Clone + 'static {
     /// Waits for the end of the case.
     async fn hold(&self);
     fn snapshot(&self) -> Snapshot;
-    /// What one connection's buffers swallow when nobody reads.
-    fn hop(&self) -> u64;
     /// Runs steps beside this one.
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>);
     /// Waits for the end of what runs in the background.
@@ -113,13 +113,15 @@ impl<I: PeerIo> Player<I> {
                 self.write(text.as_bytes()).await?;
             }
             Step::Bytes(bytes) => self.write(bytes).await?,
-            Step::Body(amount) => {
-                let n = match amount {
-                    Amount::Bytes(n) => *n,
-                    Amount::TenthsOfAHop(n) => self.io.hop() * n / 10,
-                };
-                self.pattern(n).await?;
-            }
+            Step::Body(n) => self.pattern(*n).await?,
+            Step::BodyUntilBlocked(patience) => loop {
+                let run = pattern::run(lock(&self.log).sent);
+                let until = self.io.now() + *patience;
+                match self.io.write_until(run, until).await.inspect_err(|e| self.note_write_error(e))? {
+                    0 => break,
+                    sent => lock(&self.log).sent += sent as u64,
+                }
+            },
             Step::Chunk(n) => {
                 self.write(format!("{n:x}\r\n").as_bytes()).await?;
                 self.pattern(*n as u64).await?;

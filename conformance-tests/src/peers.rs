@@ -171,27 +171,6 @@ impl Stage {
     }
 }
 
-/// What a loopback connection swallows when nobody reads, with the system's default buffers.
-pub(crate) fn hop() -> u64 {
-    static HOP: OnceLock<u64> = OnceLock::new();
-    *HOP.get_or_init(|| measure_hop().unwrap_or(4 << 20))
-}
-
-fn measure_hop() -> io::Result<u64> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut writer = TcpStream::connect(listener.local_addr()?)?;
-    let (_reader, _) = listener.accept()?;
-    writer.set_write_timeout(Some(Duration::from_millis(50)))?;
-    let (block, mut total) = ([0; 64 * 1024], 0);
-    loop {
-        match writer.write(&block) {
-            Ok(n) => total += n as u64,
-            Err(e) if is_tick(&e) => return Ok(total),
-            Err(e) => return Err(e),
-        }
-    }
-}
-
 fn is_tick(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
@@ -296,6 +275,14 @@ impl PeerIo for RealIo {
         self.repeat(|| self.is_over(), |mut stream| stream.write(bytes))
     }
 
+    async fn write_until(&self, bytes: &[u8], until: Duration) -> Result<usize, Halt> {
+        let is_late = || self.is_over() || self.now() >= until;
+        match self.repeat(is_late, |mut stream| stream.write(bytes)) {
+            Err(Halt::Stopped) if !self.is_over() => Ok(0),
+            other => other,
+        }
+    }
+
     fn fin(&self) {
         if let Ok(stream) = self.stream() {
             let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -348,10 +335,6 @@ impl PeerIo for RealIo {
         let rows = gauges::rows_to(self.inner.stage.upstream().port());
         let count = |state| rows.iter().filter(|r| r.state == state && !own.contains(&r.local_port)).count();
         Snapshot { syn_sent: count(TcpState::SynSent), established: count(TcpState::Established) }
-    }
-
-    fn hop(&self) -> u64 {
-        hop()
     }
 
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>) {

@@ -216,7 +216,9 @@ impl Recorder {
     fn body(&mut self, bytes: &[u8], now: Duration) -> usize {
         let Some(message) = self.messages.last_mut() else { return bytes.len() };
         let take = match message.framing {
-            Framing::Length(n) => bytes.len().min(usize::try_from(n - message.body_len).unwrap_or(usize::MAX)),
+            Framing::Length(n) => {
+                bytes.len().min(usize::try_from(n - message.body_len).unwrap_or(usize::MAX))
+            }
             _ => bytes.len(),
         };
         message.take(&bytes[..take], now);

@@ -88,9 +88,8 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
                 std::panic::resume_unwind(panic);
             }
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => board.fault(
-            "the runtime did not come back: its thread is blocked, or a task never yields".to_owned(),
-        ),
+        Err(mpsc::RecvTimeoutError::Timeout) => board
+            .fault("the runtime did not come back: its thread is blocked, or a task never yields".to_owned()),
     }
     Ok(())
 }
@@ -201,7 +200,11 @@ where
 }
 
 /// Polls the server while `other` runs to its end.
-async fn beside<S: Future<Output = ()>>(mut server: Pin<&mut S>, board: &Board, other: impl Future<Output = ()>) {
+async fn beside<S: Future<Output = ()>>(
+    mut server: Pin<&mut S>,
+    board: &Board,
+    other: impl Future<Output = ()>,
+) {
     let mut other = pin!(other);
     let mut ended = false;
     poll_fn(|cx| {

@@ -101,10 +101,7 @@ pub(crate) fn check_left(board: &Board, what: &str, there: usize, expected: usiz
 }
 
 /// Writes outcomes to the board; `epoch` is the start of the case on the runtime's clock.
-pub(crate) fn observe(
-    board: &Arc<Board>,
-    epoch: impl Fn() -> Instant + Send + Sync + 'static,
-) -> Observe {
+pub(crate) fn observe(board: &Arc<Board>, epoch: impl Fn() -> Instant + Send + Sync + 'static) -> Observe {
     let board = Arc::clone(board);
     Box::new(move |outcome| {
         board.outcome(Seen::new(outcome.finished.saturating_since(epoch()), outcome));

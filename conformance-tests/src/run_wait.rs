@@ -93,13 +93,23 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         std::panic::resume_unwind(panic);
     }
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= before);
-    assert!(left <= before, "{} {} on {}: {left} sockets after it, {before} before", C::ID, C::TITLE, H::NAME);
+    assert!(
+        left <= before,
+        "{} {} on {}: {left} sockets after it, {before} before",
+        C::ID,
+        C::TITLE,
+        H::NAME
+    );
 }
 
 #[track_caller]
 fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) {
     let (id, title, limit) = (C::ID, C::TITLE, C::LIMIT);
-    assert_eq!(run.lines, C::LINES, "{id} {title} fails {place}: something else happened, or in another order");
+    assert_eq!(
+        run.lines,
+        C::LINES,
+        "{id} {title} fails {place}: something else happened, or in another order"
+    );
     assert!(run.took >= limit, "{id} {title} fails {place}: EARLY, {:?} of {limit:?}", run.took);
     let latest = limit + slack;
     assert!(run.took < latest, "{id} {title} fails {place}: {:?}, later than {latest:?}", run.took);

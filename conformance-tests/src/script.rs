@@ -35,16 +35,6 @@ pub const P: TimeoutPolicy = TimeoutPolicy {
     drain: Some(ms(300)),
 };
 
-/// How many body bytes.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Amount {
-    /// So many.
-    Bytes(u64),
-    /// So many tenths of what one connection's kernel buffers swallow when nobody reads. The figure is
-    /// measured at the start, because it depends on the system's settings (`timeouts.md` 3).
-    TenthsOfAHop(u64),
-}
-
 /// One step of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -54,8 +44,11 @@ pub enum Step {
     Head(String),
     /// Writes bytes as they are.
     Bytes(Vec<u8>),
-    /// Writes body bytes, the continued pattern.
-    Body(Amount),
+    /// Writes so many body bytes, the continued pattern.
+    Body(u64),
+    /// Writes body bytes until the connection has taken none for so long: whatever the kernels on the way
+    /// can hold is full then.
+    BodyUntilBlocked(Duration),
     /// Writes one chunk of so many pattern bytes.
     Chunk(usize),
     /// Writes the last chunk and an empty trailer section.
@@ -176,7 +169,7 @@ impl Script {
 
     /// [`Step::Body`] of `n` bytes.
     pub fn body(self, n: u64) -> Script {
-        self.step(Step::Body(Amount::Bytes(n)))
+        self.step(Step::Body(n))
     }
 
     /// [`Step::Chunk`].

@@ -179,7 +179,10 @@ impl Transcript {
                 out.push(format!("{what}: in virtual time {v}, on this runtime {r}"));
             }
         };
-        let sides = [("client", &virtual_run.clients, &real.clients), ("upstream connection", &virtual_run.upstreams, &real.upstreams)];
+        let sides = [
+            ("client", &virtual_run.clients, &real.clients),
+            ("upstream connection", &virtual_run.upstreams, &real.upstreams),
+        ];
         for (name, v, r) in sides {
             differ(format!("number of {name}s"), v.len().to_string(), r.len().to_string());
             for (i, (v, r)) in v.iter().zip(r).enumerate() {

@@ -3,8 +3,9 @@
 //! Connects clients and accepts upstream connections; the machine under test meets them as sockets.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,7 +19,7 @@ use crate::interp::{Halt, PeerIo, run_background, run_script};
 use crate::recorder::Receives;
 use crate::script::{Case, Step, Target, Upstream};
 use crate::transcript::Snapshot;
-use crate::virtual_rt::{HOP, Owner, VirtualListener, VirtualStream, World};
+use crate::virtual_rt::{Owner, VirtualListener, VirtualStream, World};
 
 /// More connections than any case opens.
 const ROOM: usize = 1024;
@@ -165,6 +166,18 @@ impl PeerIo for VirtualIo {
         written.await
     }
 
+    async fn write_until(&self, bytes: &[u8], until: Duration) -> Result<usize, Halt> {
+        let mut written = pin!(self.write(bytes));
+        let mut patience = pin!(self.stage.world.sleep_until(self.stage.epoch + until));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = written.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            patience.as_mut().poll(cx).map(|()| Ok(0))
+        })
+        .await
+    }
+
     fn fin(&self) {
         if let Ok(stream) = self.stream() {
             stream.fin();
@@ -203,10 +216,6 @@ impl PeerIo for VirtualIo {
             syn_sent: proxy.syn_sent(self.stage.upstream),
             established: proxy.established(self.stage.upstream),
         }
-    }
-
-    fn hop(&self) -> u64 {
-        HOP as u64
     }
 
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>) {

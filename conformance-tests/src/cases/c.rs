@@ -12,15 +12,7 @@ const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 pub fn c_01_hang() -> Case {
     Case::new("C-01", "hang")
         .upstream_is(HANGING)
-        .client(
-            script()
-                .mark("start")
-                .connect()
-                .get("/")
-                .read_some()
-                .snapshot("answered")
-                .read_message(),
-        )
+        .client(script().mark("start").connect().get("/").read_some().snapshot("answered").read_message())
         .client(script().at(ms(50)).snapshot("hanging"))
         .expect(snapshot("hanging", 1, 0))
         .expect(snapshot("answered", 0, 0))

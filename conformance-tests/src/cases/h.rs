@@ -6,7 +6,7 @@ use tidegate_core::DeadlineKind::{self, ClientBody, ClientHead, ClientWrite, Con
 
 use super::BIG;
 use crate::expect::*;
-use crate::script::{Amount, Case, Script, Step, Upstream, ms, script};
+use crate::script::{Case, Script, Upstream, ms, script};
 use crate::transcript::End;
 
 /// How a body is framed.
@@ -48,7 +48,7 @@ fn part(framing: BodyFraming, len: u64) -> Script {
     const CHUNK: u64 = 1 << 20;
     match framing {
         BodyFraming::None => script(),
-        Length | Close => script().step(Step::Body(Amount::Bytes(len))),
+        Length | Close => script().body(len),
         Chunked if len > CHUNK => {
             (0..len / CHUNK).fold(script(), |s, _| s.chunk(usize::try_from(CHUNK).unwrap_or(usize::MAX)))
         }
@@ -88,20 +88,24 @@ fn connect(title: &'static str, framing: BodyFraming) -> Case {
 }
 
 fn write(title: &'static str, framing: BodyFraming) -> Case {
-    h_01(title, Write).upstream(script().wait_for("over").read_to_end()).expect(upstream_end(0, End::Rst)).client(
-        script()
-            .connect()
-            .then(request(framing))
-            .background(part(framing, BIG))
-            .then(looks_at_the_answer())
-            .mark("over"),
-    )
+    h_01(title, Write)
+        .upstream(script().wait_for("over").read_to_end())
+        .expect(upstream_end(0, End::Rst))
+        .client(
+            script()
+                .connect()
+                .then(request(framing))
+                .background(part(framing, BIG))
+                .then(looks_at_the_answer())
+                .mark("over"),
+        )
 }
 
 fn client_body(title: &'static str, framing: BodyFraming) -> Case {
-    h_01(title, ClientBody).upstream(script().read_to_end()).expect(upstream_end(0, End::Rst)).client(
-        script().connect().then(request(framing)).then(part(framing, 10)).then(looks_at_the_answer()),
-    )
+    h_01(title, ClientBody)
+        .upstream(script().read_to_end())
+        .expect(upstream_end(0, End::Rst))
+        .client(script().connect().then(request(framing)).then(part(framing, 10)).then(looks_at_the_answer()))
 }
 
 fn read(title: &'static str, framing: BodyFraming) -> Case {
@@ -121,11 +125,9 @@ fn total(title: &'static str, framing: BodyFraming) -> Case {
 
 fn client_write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, ClientWrite)
-        .upstream(script().read_message().then(response(framing)).then(part(framing, BIG)).step(Step::Flood))
+        .upstream(script().read_message().then(response(framing)).then(part(framing, BIG)))
         .expect(upstream_end(0, End::Rst))
-        .client(
-            script().connect().get("/").read_head().pause(ms(400)).snapshot("outcome").read_to_end(),
-        )
+        .client(script().connect().get("/").read_head().pause(ms(400)).snapshot("outcome").read_to_end())
         .expect(client_end(0, End::Rst))
 }
 
@@ -160,9 +162,7 @@ fn pool_idle(title: &'static str, framing: BodyFraming) -> Case {
                 .read_to_end()
                 .snapshot("outcome"),
         )
-        .client(
-            script().connect().then(whole("POST / HTTP/1.1\nhost: conformance", framing)).read_message(),
-        )
+        .client(script().connect().then(whole("POST / HTTP/1.1\nhost: conformance", framing)).read_message())
         .expect(status(0, 0, 200))
         .expect(success(0))
         .expect(upstream_end(0, End::Fin))
@@ -224,4 +224,3 @@ pub fn h_02_order() -> Case {
         .expect(snapshot("first byte", 0, 0))
         .expect(upstream_end(0, End::Rst))
 }
-

@@ -13,14 +13,7 @@ pub fn p_01_poison() -> Case {
         .upstream(script().read_message().pause(ms(200)).then(ok(3)).bytes("one"))
         .upstream(script().read_message().then(ok(3)).bytes("two"))
         .client(
-            script()
-                .connect()
-                .mark("start")
-                .get("/1")
-                .read_message()
-                .pause(ms(10))
-                .get("/2")
-                .read_message(),
+            script().connect().mark("start").get("/1").read_message().pause(ms(10)).get("/2").read_message(),
         )
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(150)))

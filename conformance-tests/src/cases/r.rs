@@ -6,7 +6,7 @@ use tidegate_core::Side;
 use super::{BIG, ENDLESS, ok};
 use crate::expect::*;
 use crate::recorder::Framing;
-use crate::script::{Amount, Case, Step, ms, script};
+use crate::script::{Case, Step, ms, script};
 use crate::transcript::End;
 
 /// A silent upstream: a well-formed 504, the upstream connection gone before it, and the client's
@@ -139,9 +139,7 @@ pub fn r_12_slow_client_suspends() -> Case {
     Case::new("R-12", "slow client suspends")
         .policy(|p| p.client_write = None)
         .upstream(script().read_message().then(ok(BIG)).body(BIG).mark("all sent"))
-        .client(
-            script().connect().get("/").read_head().pause(ms(500)).mark("resumes").read_message(),
-        )
+        .client(script().connect().get("/").read_head().pause(ms(500)).mark("resumes").read_message())
         .expect(before(Moment::Mark("resumes"), Moment::Mark("all sent")))
         .expect(status(0, 0, 200))
         .expect(body(0, 0, BIG))
@@ -156,14 +154,11 @@ pub fn r_13_resume_is_a_full_period() -> Case {
             script()
                 .read_message()
                 .then(ok(ENDLESS))
-                // Too much for the client's connection alone, and little enough for both.
-                .step(Step::Body(Amount::TenthsOfAHop(17)))
+                .step(Step::BodyUntilBlocked(ms(100)))
                 .mark("falls silent")
                 .read_to_end(),
         )
-        .client(
-            script().connect().get("/").read_head().pause(ms(400)).mark("resumes").read_to_end(),
-        )
+        .client(script().connect().get("/").read_head().pause(ms(400)).mark("resumes").read_to_end())
         .expect(before(Moment::Mark("falls silent"), Moment::Mark("resumes")))
         .expect(window(Moment::Mark("resumes"), Moment::ClientEnd(0), ms(150)))
         .expect(cut(0, 0, 200, None))
@@ -195,9 +190,7 @@ pub fn r_20_stale_readiness() -> Case {
     Case::new("R-20", "stale readiness")
         .policy(|p| p.read = Some(ms(100)))
         .stall("two read", ms(160))
-        .upstream(
-            script().read_message().then(ok(4)).body(2).wait_for("two read").pause(ms(30)).body(2),
-        )
+        .upstream(script().read_message().then(ok(4)).body(2).wait_for("two read").pause(ms(30)).body(2))
         .client(script().connect().get("/").read_head().read_body(2).mark("two read").read_message())
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 4))

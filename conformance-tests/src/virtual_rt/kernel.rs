@@ -69,9 +69,13 @@ impl End {
         if !self.received.is_empty() {
             return self.received.read(buf);
         }
+        if self.fin_received {
+            // A reset that comes after FIN is for writers alone.
+            return Ok(0);
+        }
         match self.error.take() {
             Some(kind) => Err(kind.into()),
-            None if self.reset || self.fin_received => Ok(0),
+            None if self.reset => Ok(0),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -149,7 +153,11 @@ impl End {
             Segment::Rst => {
                 if !self.reset {
                     self.reset = true;
-                    self.error = Some(io::ErrorKind::ConnectionReset);
+                    self.error = Some(if self.fin_received {
+                        io::ErrorKind::BrokenPipe
+                    } else {
+                        io::ErrorKind::ConnectionReset
+                    });
                     self.unsent.clear();
                 }
                 wake(&mut self.read_waker);

@@ -307,9 +307,8 @@ impl Listener for VirtualListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(VirtualStream, Option<SocketAddr>)>> {
         let accepted = self.world.inner.net.borrow_mut().poll_accept(self.at, cx.waker());
-        accepted.map(|(id, from)| {
-            Ok((VirtualStream { world: self.world.clone(), id, gone: false }, Some(from)))
-        })
+        accepted
+            .map(|(id, from)| Ok((VirtualStream { world: self.world.clone(), id, gone: false }, Some(from))))
     }
 }
 
