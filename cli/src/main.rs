@@ -12,7 +12,7 @@ mod run;
 mod signals;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
@@ -39,7 +39,8 @@ fn start(flags: &Flags) -> Result<(), Failure> {
         false => None,
     };
     let signals = signals::catch().map_err(|e| Failure::new("cannot watch for signals", e))?;
-    greeting::print(flags, &sockets, origin.as_ref());
+    // A reader that has gone away, as in `tidegate 2>&1 | head -1`, is no reason to stop.
+    let _ = io::stderr().write_all(greeting::text(flags, &sockets, origin.as_ref()).as_bytes());
     run::on(flags, sockets, origin, signals)
         .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
 }
