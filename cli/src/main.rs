@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 /// Opens all sockets, says so, and runs until a signal comes.
 fn start(flags: &Flags) -> Result<(), Failure> {
+    raise_descriptor_limit();
     let mut sockets = Vec::new();
     for addr in &flags.listen {
         sockets.push(Socket::bind(*addr)?);
@@ -43,6 +44,15 @@ fn start(flags: &Flags) -> Result<(), Failure> {
     let _ = io::stderr().write_all(greeting::text(flags, &sockets, origin.as_ref()).as_bytes());
     run::on(flags, sockets, origin, signals)
         .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
+}
+
+/// Allows as many open sockets as the system lets us: a client and its upstream are two, and the usual soft
+/// limit of 1,024 exists for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where it is refused the proxy runs with what it has, and accepts no more than that.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// A listening socket that no runtime has taken over yet.
