@@ -1,6 +1,6 @@
 //! What the program says when it starts: where it listens, where it forwards to, and what to try.
 //!
-//! Standard error, once; nothing is printed per request.
+//! For standard error, once; nothing is printed per request. Only text is made here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -11,31 +11,34 @@ use crate::Socket;
 use crate::flags::Flags;
 use crate::origin;
 
-/// Prints what runs. The address that follows `listening on` is the real one, also for port 0.
-pub(crate) fn print(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) {
-    eprintln!("tidegate {} on {}", env!("CARGO_PKG_VERSION"), flags.runtime.name());
-    for socket in sockets {
-        eprintln!("listening on {}", socket.addr);
-    }
+/// What runs. The address that follows `listening on` is the real one, also for port 0.
+pub(crate) fn text(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) -> String {
+    let mut lines = vec![format!("tidegate {} on {}", env!("CARGO_PKG_VERSION"), flags.runtime.name())];
+    lines.extend(sockets.iter().map(|socket| format!("listening on {}", socket.addr)));
     for upstream in &flags.upstreams {
-        match upstream.name == upstream.addr.to_string() {
-            true => eprintln!("forwarding to {}", upstream.addr),
-            false => eprintln!("forwarding to {} ({})", upstream.name, upstream.addr),
-        }
+        lines.push(match upstream.name == upstream.addr.to_string() {
+            true => format!("forwarding to {}", upstream.addr),
+            false => format!("forwarding to {} ({})", upstream.name, upstream.addr),
+        });
     }
     if let (Some(origin), Some(first)) = (origin, sockets.first()) {
-        eprintln!("forwarding to {} (built-in origin)", origin.addr);
-        what_to_try(reachable(first.addr), &flags.timeouts);
+        lines.push(format!("forwarding to {} (built-in origin)", origin.addr));
+        lines.extend(what_to_try(reachable(first.addr), &flags.timeouts));
     }
+    lines.push(String::new());
+    lines.join("\n")
 }
 
-fn what_to_try(at: SocketAddr, timeouts: &TimeoutPolicy) {
-    eprintln!("\nTry:");
-    eprintln!("  curl -i http://{at}/                  what the origin offers");
-    eprintln!("  curl -i http://{at}/echo -d hello     what you send comes back");
-    eprintln!("  curl -N http://{at}/drip              one byte at a time: slow, but never silent");
-    eprintln!("  curl -i http://{at}/slow              {}", what_slow_shows(timeouts));
-    eprintln!();
+fn what_to_try(at: SocketAddr, timeouts: &TimeoutPolicy) -> [String; 7] {
+    [
+        String::new(),
+        "Try:".to_owned(),
+        format!("  curl -i http://{at}/                what the origin offers"),
+        format!("  curl -i http://{at}/echo -d hello   what you send comes back"),
+        format!("  curl -N http://{at}/drip            one byte at a time: slow, but never silent"),
+        format!("  curl -i http://{at}/slow            {}", what_slow_shows(timeouts)),
+        String::new(),
+    ]
 }
 
 fn what_slow_shows(timeouts: &TimeoutPolicy) -> String {

@@ -12,7 +12,7 @@ mod run;
 mod signals;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 
 /// Opens all sockets, says so, and runs until a signal comes.
 fn start(flags: &Flags) -> Result<(), Failure> {
+    raise_descriptor_limit();
     let mut sockets = Vec::new();
     for addr in &flags.listen {
         sockets.push(Socket::bind(*addr)?);
@@ -39,9 +40,19 @@ fn start(flags: &Flags) -> Result<(), Failure> {
         false => None,
     };
     let signals = signals::catch().map_err(|e| Failure::new("cannot watch for signals", e))?;
-    greeting::print(flags, &sockets, origin.as_ref());
+    // A reader that has gone away, as in `tidegate 2>&1 | head -1`, is no reason to stop.
+    let _ = io::stderr().write_all(greeting::text(flags, &sockets, origin.as_ref()).as_bytes());
     run::on(flags, sockets, origin, signals)
         .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
+}
+
+/// Allows as many open sockets as the system lets us: a client and its upstream are two, and the usual soft
+/// limit of 1,024 exists for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where it is refused the proxy runs with what it has, and accepts no more than that.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// A listening socket that no runtime has taken over yet.

@@ -170,29 +170,3 @@ impl Error {
         }
     }
 }
-
-#[cfg(feature = "driver")]
-impl From<&std::io::Error> for IoFailure {
-    fn from(e: &std::io::Error) -> IoFailure {
-        use std::io::ErrorKind;
-        let kind = match e.kind() {
-            ErrorKind::ConnectionRefused => IoKind::Refused,
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => IoKind::Reset,
-            ErrorKind::BrokenPipe | ErrorKind::NotConnected | ErrorKind::WriteZero => IoKind::BrokenPipe,
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::AddrNotAvailable => {
-                IoKind::Unreachable
-            }
-            ErrorKind::TimedOut => IoKind::TimedOut,
-            _ => IoKind::Other,
-        };
-        IoFailure { kind, os_code: e.raw_os_error() }
-    }
-}
-
-#[cfg(feature = "driver")]
-impl From<TimeoutError> for std::io::Error {
-    /// Keeps the value as the source, with [`std::io::ErrorKind::TimedOut`].
-    fn from(e: TimeoutError) -> std::io::Error {
-        std::io::Error::new(std::io::ErrorKind::TimedOut, e)
-    }
-}

@@ -36,5 +36,5 @@ pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
 pub use crate::http::RequestHead;
 pub use crate::relay::{Config, Outcome};
 pub use crate::time::Instant;
-pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
+pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, Kinds, TimeoutPolicy};
 pub use crate::upstream::{Candidates, Pool, UpstreamId, Upstreams};

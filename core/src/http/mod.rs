@@ -18,7 +18,7 @@ mod tests;
 pub use body::{BodyDecoder, Decoded, Framing};
 pub use chunk::{ChunkLine, LAST_CHUNK};
 pub use own::{HttpDate, OwnResponse, reason, write_own};
-pub use request::{RequestHead, RequestInfo, Version, rewrite_request};
+pub use request::{PeerAddr, RequestHead, RequestInfo, Version, rewrite_request};
 pub use response::{ResponseContext, ResponseInfo, rewrite_response};
 pub use scan::{HeadScan, leading_crlf};
 

@@ -47,6 +47,40 @@ pub struct RequestInfo {
     pub last_hop: bool,
 }
 
+/// A client's address as it is written into X-Forwarded-For: formatted once a connection.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddr {
+    /// The longest address: eight groups of four digits.
+    text: [u8; 39],
+    len: u8,
+}
+
+impl PeerAddr {
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len as usize]
+    }
+}
+
+impl From<IpAddr> for PeerAddr {
+    fn from(addr: IpAddr) -> PeerAddr {
+        let mut peer = PeerAddr { text: [0; 39], len: 0 };
+        // Every address fits; a mapped IPv4 address is written as IPv4.
+        let _ = write!(peer, "{}", addr.to_canonical());
+        peer
+    }
+}
+
+impl fmt::Write for PeerAddr {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let at = self.len as usize;
+        let room = self.text.get_mut(at..at + s.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(s.as_bytes());
+        self.len += s.len() as u8;
+        Ok(())
+    }
+}
+
 /// Judges a complete head, as [`HeadScan`](super::HeadScan) found it, and appends to `out` the head that goes
 /// upstream. `peer` is the client's address for X-Forwarded-For. On an error `out` is as it was.
 ///
@@ -56,7 +90,7 @@ pub struct RequestInfo {
 /// `Framing`, `TransferCoding`.
 pub fn rewrite_request(
     head: &[u8],
-    peer: Option<IpAddr>,
+    peer: Option<&PeerAddr>,
     out: &mut Vec<u8>,
 ) -> Result<RequestInfo, HttpError> {
     let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -105,10 +139,7 @@ pub fn rewrite_request(
     put_framing(framing, out);
     put_field("via", if http10 { b"1.0 tidegate" } else { b"1.1 tidegate" }, out);
     if let Some(peer) = peer {
-        out.extend_from_slice(b"x-forwarded-for: ");
-        // Writing to a Vec does not fail.
-        let _ = write!(Text(out), "{}", peer.to_canonical());
-        out.extend_from_slice(b"\r\n");
+        put_field("x-forwarded-for", peer.as_bytes(), out);
     }
     put_field("x-forwarded-proto", b"http", out);
     if let Some(authority) = authority {
@@ -161,15 +192,6 @@ fn max_forwards(survey: &Survey<'_>) -> Result<Option<(usize, u64)>, HttpError> 
 fn put_request_line(method: &str, target: &Target<'_>, out: &mut Vec<u8>) {
     for part in [method, " ", target.prefix, target.rest, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
-    }
-}
-
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl fmt::Write for Text<'_> {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        self.0.extend_from_slice(s.as_bytes());
-        Ok(())
     }
 }
 

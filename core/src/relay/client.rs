@@ -2,9 +2,7 @@
 //!
 //! It knows nothing of upstreams and decides no timeout; the transitions are in `exchange.rs`.
 
-use core::net::IpAddr;
-
-use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, RequestInfo, Version};
+use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, PeerAddr, RequestInfo, Version};
 use crate::relay::flow::{Inbound, Outbound};
 use crate::relay::outcome::Env;
 
@@ -75,7 +73,7 @@ impl ClientConn {
     pub(crate) fn receive_head(
         &mut self,
         max: usize,
-        peer: Option<IpAddr>,
+        peer: Option<&PeerAddr>,
         out: &mut Outbound,
         env: &mut Env<'_>,
     ) -> Result<bool, HttpError> {

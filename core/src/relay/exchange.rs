@@ -26,7 +26,7 @@ use crate::relay::outcome::{End, Env, Outcome, Step};
 use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
-use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
+use crate::timeout::{Deadline, DeadlineKind, Kinds, TimeoutPolicy};
 use crate::upstream::{Candidates, UpstreamId};
 
 /// Where the exchange stands; see the picture above.
@@ -90,50 +90,43 @@ impl Exchange {
 impl Relay {
     // ---- deadlines -------------------------------------------------------------------------------
 
-    /// Whether a deadline runs now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2.
-    /// A deadline that begins to be wanted gets its full limit; one that is no longer wanted is off.
-    fn wanted(&self, kind: DeadlineKind) -> bool {
+    /// Which deadlines run now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2. One that
+    /// begins to be wanted gets its full limit; one that is no longer wanted is off.
+    fn wanted(&self) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
-        let relaying = stage == Stage::Relaying;
-        let writing =
-            relaying && !upstream.request_written() && upstream.response.is_none() && !upstream.write_failed;
-        match kind {
-            // It covers everything but the error response that something has already led to.
-            Total => stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some()),
-            Connect => stage == Stage::Connecting,
-            Write => writing,
-            WriteIdle => writing && upstream.outbound.is_pending(),
-            Read => {
-                let early = !upstream.inbound.unparsed().is_empty() || upstream.response.is_some();
-                relaying
-                    && upstream.wants_read()
-                    && (upstream.request_written()
-                        || early
-                        || upstream.write_failed
-                        || self.exchange.withheld)
-            }
-            ClientHead => matches!(client.state, ClientState::First | ClientState::Head),
-            ClientBody => {
-                self.wants_body()
-                    && !upstream.outbound.is_pending()
-                    && !upstream.write_failed
-                    && !self.exchange.withheld
-                    && !client.inbound.eof
-                    && client.inbound.has_room(false)
-            }
-            ClientWrite => client.outbound.is_pending(),
-            KeepAlive => client.state == ClientState::Idle,
-            Linger => client.state == ClientState::Linger,
-            // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
-            PoolIdle | Queue | Tunnel | TunnelFin | Drain => false,
+        // An error response that something has already led to has no total.
+        let total = stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some());
+        // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
+        let kinds = Kinds::NONE
+            .with(Total, total)
+            .with(Connect, stage == Stage::Connecting)
+            .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
+            .with(ClientWrite, client.outbound.is_pending())
+            .with(KeepAlive, client.state == ClientState::Idle)
+            .with(Linger, client.state == ClientState::Linger)
+            .with(ClientBody, self.awaits_body());
+        if stage != Stage::Relaying {
+            return kinds;
         }
+        let written = upstream.request_written();
+        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
+        let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
+        let read =
+            upstream.wants_read() && (written || early || upstream.write_failed || self.exchange.withheld);
+        kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
     }
 
-    /// The request body is incomplete and still goes to the upstream.
-    fn wants_body(&self) -> bool {
+    /// The exchange waits for the client to send more of its body: all of it that came has gone, and there
+    /// is room for more.
+    fn awaits_body(&self) -> bool {
         matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying)
             && !self.client.decoder.is_complete()
+            && !self.upstream.outbound.is_pending()
+            && !self.upstream.write_failed
+            && !self.exchange.withheld
+            && !self.client.inbound.eof
+            && self.client.inbound.has_room(false)
     }
 
     fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
@@ -147,13 +140,13 @@ impl Relay {
 
     /// Arms what has begun to be wanted and disarms what is no longer.
     pub(crate) fn sync_deadlines(&mut self, now: Instant) {
-        for kind in DeadlineKind::ALL {
-            if !self.wanted(kind) {
-                self.deadlines.disarm(kind);
-            } else if self.deadlines.get(kind) == Instant::NEVER {
-                let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
-                self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
-            }
+        let (wanted, armed) = (self.wanted(), self.deadlines.armed());
+        for kind in armed.without(wanted) {
+            self.deadlines.disarm(kind);
+        }
+        for kind in wanted.without(armed) {
+            let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
+            self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
         }
     }
 
@@ -307,7 +300,7 @@ impl Relay {
 
     /// Looks for the next request head. True if there is a new state to settle.
     fn settle_head(&mut self, env: &mut Env<'_>) -> bool {
-        let (max, peer) = (self.config.max_head, self.peer);
+        let (max, peer) = (self.config.max_head, self.peer.as_ref());
         match self.client.receive_head(max, peer, &mut self.upstream.outbound, env) {
             Ok(true) => {
                 self.exchange = Exchange::new(self.config.timeouts, env.now);

@@ -15,7 +15,7 @@ use crate::http::{BodyDecoder, ChunkLine, HttpError};
 /// How many separate pieces of body one block may hold.
 const RUNS: usize = 16;
 
-/// How many slices [`Outbound::bufs`] yields at most: head, chunk line, runs, chunk end.
+/// How many slices one write has at most: head, chunk line, runs, chunk end.
 pub const MAX_SLICES: usize = RUNS + 3;
 
 /// Bytes that came from one side.

@@ -39,7 +39,7 @@ use self::exchange::{Exchange, Stage};
 use self::outcome::{Actions, End};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, Side};
-use crate::http::RequestHead;
+use crate::http::{PeerAddr, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::Candidates;
@@ -63,7 +63,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Relay {
     config: Arc<Config>,
-    peer: Option<IpAddr>,
+    peer: Option<PeerAddr>,
     client: ClientConn,
     upstream: UpstreamConn,
     exchange: Exchange,
@@ -76,7 +76,7 @@ impl Relay {
     /// The machine for a client that was accepted at `now` from `peer`.
     pub fn new(config: Arc<Config>, peer: Option<IpAddr>, now: Instant) -> Relay {
         let mut relay = Relay {
-            peer,
+            peer: peer.map(PeerAddr::from),
             client: ClientConn::new(),
             upstream: UpstreamConn::new(),
             exchange: Exchange::new(config.timeouts, now),

@@ -8,6 +8,7 @@
 //! work-stealing executor and `!Send` on a local one.
 
 mod clock;
+mod error;
 mod futures_io;
 mod socket;
 

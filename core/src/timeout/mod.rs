@@ -10,17 +10,20 @@ mod table;
 use core::fmt;
 use core::time::Duration;
 
-pub use self::table::{Deadline, Deadlines};
+pub use self::table::{Deadline, Deadlines, Kinds};
 
 use crate::time::Instant;
 
-/// Which deadline. The names are those of the command line and of `Proxy-Status` details.
+/// Which deadline. The names are those of the command line and of `Proxy-Status` details; the order is
+/// that of [`DeadlineKind::rank`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum DeadlineKind {
     /// One request, from its complete head to the last response byte that the client's socket took.
     Total,
+    /// Finishing what runs after a shutdown was asked.
+    Drain,
     /// One attempt to connect, name resolution included.
     Connect,
     /// Writing the whole request, head and body. Absolute: progress does not reset it.
@@ -47,17 +50,16 @@ pub enum DeadlineKind {
     TunnelFin,
     /// Reading on after the end of our response, so that the client can read it.
     Linger,
-    /// Finishing what runs after a shutdown was asked.
-    Drain,
 }
 
 impl DeadlineKind {
     /// How many kinds there are.
     pub const COUNT: usize = 15;
 
-    /// Every kind, in the order of the declaration.
+    /// Every kind, in the order of the declaration, which is that of the ranks.
     pub const ALL: [DeadlineKind; DeadlineKind::COUNT] = [
         DeadlineKind::Total,
+        DeadlineKind::Drain,
         DeadlineKind::Connect,
         DeadlineKind::Write,
         DeadlineKind::WriteIdle,
@@ -71,7 +73,6 @@ impl DeadlineKind {
         DeadlineKind::Tunnel,
         DeadlineKind::TunnelFin,
         DeadlineKind::Linger,
-        DeadlineKind::Drain,
     ];
 
     /// Among deadlines due at the same instant the smallest rank fires: the total, then an upstream

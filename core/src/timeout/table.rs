@@ -14,15 +14,53 @@ pub struct Deadline {
     pub kind: DeadlineKind,
 }
 
+/// A set of kinds.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
+pub struct Kinds(u16);
+
+impl Kinds {
+    /// The set without any.
+    pub const NONE: Kinds = Kinds(0);
+
+    /// This set, and `kind` if `member`.
+    #[must_use]
+    pub const fn with(self, kind: DeadlineKind, member: bool) -> Kinds {
+        Kinds(self.0 | ((member as u16) << kind as u16))
+    }
+
+    /// What is in this set and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Kinds) -> Kinds {
+        Kinds(self.0 & !other.0)
+    }
+
+    /// Whether `kind` is in it.
+    pub const fn contains(self, kind: DeadlineKind) -> bool {
+        self.0 & (1 << kind as u16) != 0
+    }
+}
+
+impl Iterator for Kinds {
+    type Item = DeadlineKind;
+
+    /// Takes out the kind with the smallest rank.
+    fn next(&mut self) -> Option<DeadlineKind> {
+        let kind = *DeadlineKind::ALL.get(self.0.trailing_zeros() as usize)?;
+        self.0 &= self.0 - 1;
+        Some(kind)
+    }
+}
+
 /// A fixed table of absolute deadlines.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     at: [Instant; DeadlineKind::COUNT],
+    armed: Kinds,
 }
 
 impl Default for Deadlines {
     fn default() -> Deadlines {
-        Deadlines { at: [Instant::NEVER; DeadlineKind::COUNT] }
+        Deadlines { at: [Instant::NEVER; DeadlineKind::COUNT], armed: Kinds::NONE }
     }
 }
 
@@ -30,16 +68,17 @@ impl Deadlines {
     /// Arms `kind`; [`Instant::NEVER`] disarms it (`timeouts.md` T8).
     pub fn arm(&mut self, kind: DeadlineKind, at: Instant) {
         self.at[kind as usize] = at;
+        self.armed = self.armed.without(Kinds::NONE.with(kind, true)).with(kind, at != Instant::NEVER);
     }
 
     /// Disarms `kind`.
     pub fn disarm(&mut self, kind: DeadlineKind) {
-        self.at[kind as usize] = Instant::NEVER;
+        self.arm(kind, Instant::NEVER);
     }
 
-    /// Disarms everything.
-    pub fn clear(&mut self) {
-        *self = Deadlines::default();
+    /// Which ones are armed.
+    pub fn armed(&self) -> Kinds {
+        self.armed
     }
 
     /// When `kind` is due; [`Instant::NEVER`] if it is not armed.
@@ -49,11 +88,8 @@ impl Deadlines {
 
     /// The armed deadline with the smallest `(at, rank)`.
     pub fn earliest(&self) -> Option<Deadline> {
-        DeadlineKind::ALL
-            .into_iter()
-            .map(|kind| Deadline { at: self.get(kind), kind })
-            .filter(|d| d.at != Instant::NEVER)
-            .min_by_key(|d| (d.at, d.kind.rank()))
+        // In the order of the ranks, of which the first minimum is the one.
+        self.armed.map(|kind| Deadline { at: self.get(kind), kind }).min_by_key(|d| d.at)
     }
 
     /// The deadline that fires at `now`: the smallest `(at, rank)` among those due.
@@ -89,9 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_kinds_is_in_table_order() {
+    fn kinds_are_in_the_order_of_the_table_and_of_their_ranks() {
         for (i, kind) in DeadlineKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, i);
         }
+        assert!(DeadlineKind::ALL.is_sorted_by_key(|kind| kind.rank()));
     }
 }

@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn f17_what_goes_upstream_has_one_meaning(head in likely_requests()) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&head, "192.0.2.1".parse().ok(), &mut out) {
+        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &mut out) {
             assert_unambiguous(&out, &info);
             // It is a request that we would accept ourselves, with the same meaning.
             let mut again = vec![];

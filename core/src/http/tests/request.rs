@@ -28,7 +28,12 @@ fn f17_the_head_that_goes_upstream_is_ours() {
         ("", ""),
     ] {
         let mut out = b"before".to_vec();
-        let info = rewrite_request(head, peer.parse().ok(), &mut out).unwrap();
+        let info = rewrite_request(
+            head,
+            peer.parse::<core::net::IpAddr>().ok().map(PeerAddr::from).as_ref(),
+            &mut out,
+        )
+        .unwrap();
         let expected = format!(
             "beforePATCH /x?y HTTP/1.1\r\nhost: h:80\r\nX-One: 1\r\nx-one: \u{e9}\r\nEmpty: \r\nVIA: 1.0 a\r\n\
             Authorization: a\r\ncontent-length: 7\r\nvia: 1.1 tidegate\r\n{line}x-forwarded-proto: http\r\n\
