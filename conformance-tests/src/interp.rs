@@ -189,6 +189,13 @@ impl<I: PeerIo> Player<I> {
                 let snapshot = self.io.snapshot();
                 self.board.snapshot(name, snapshot);
             }
+            Step::Await { event, syn_sent, established } => {
+                let wanted = Snapshot { syn_sent: *syn_sent, established: *established };
+                while self.io.snapshot() != wanted {
+                    self.pause(Duration::from_millis(1)).await?;
+                }
+                self.board.mark(event, self.io.now());
+            }
             Step::Background(steps) => {
                 self.io.background(steps.clone(), self.log.clone(), self.board.clone());
             }

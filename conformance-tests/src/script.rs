@@ -98,6 +98,16 @@ pub enum Step {
     WaitFor(&'static str),
     /// Notes the state of the proxy's upstream connections.
     Snapshot(&'static str),
+    /// Waits until the proxy's upstream connections are so many in `SYN_SENT` and so many `ESTABLISHED`, and
+    /// marks the moment.
+    Await {
+        /// The event.
+        event: &'static str,
+        /// Connects on their way.
+        syn_sent: usize,
+        /// Connections.
+        established: usize,
+    },
     /// Runs these steps beside the ones that follow, on the same connection.
     Background(Vec<Step>),
     /// Waits for the end of the background steps.
@@ -235,6 +245,11 @@ impl Script {
     /// [`Step::Snapshot`].
     pub fn snapshot(self, name: &'static str) -> Script {
         self.step(Step::Snapshot(name))
+    }
+
+    /// [`Step::Await`].
+    pub fn wait_until(self, event: &'static str, syn_sent: usize, established: usize) -> Script {
+        self.step(Step::Await { event, syn_sent, established })
     }
 
     /// [`Step::Background`].

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tidegate_core::{DeadlineKind, Error, Outcome, Phase, Side, UpstreamId};
+use tidegate_core::{DeadlineKind, Error, Instant, Outcome, Phase, Side, UpstreamId};
 
 use crate::recorder::{Message, Receives, Recorder};
 
@@ -64,7 +64,9 @@ pub struct Snapshot {
 /// How a request ended, as `observe` was told: the part that compares between clocks.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// When.
+    /// When the request's head was complete.
+    pub started: Duration,
+    /// When it was over.
     pub at: Duration,
     /// The status sent to the client.
     pub status: Option<u16>,
@@ -103,10 +105,11 @@ pub enum Failure {
 }
 
 impl Seen {
-    /// Reduces an outcome.
-    pub fn new(at: Duration, outcome: &Outcome) -> Seen {
+    /// Reduces an outcome; `epoch` is the start of the case on the runtime's clock.
+    pub fn new(epoch: Instant, outcome: &Outcome) -> Seen {
         Seen {
-            at,
+            started: outcome.started.saturating_since(epoch),
+            at: outcome.finished.saturating_since(epoch),
             status: outcome.status,
             failure: outcome.error.as_ref().map(failure),
             upstream: outcome.upstream,
@@ -161,6 +164,13 @@ pub struct Transcript {
 }
 
 impl Transcript {
+    /// Empties the values of `date` fields: they come from the wall clock.
+    pub(crate) fn clear_dates(&mut self) {
+        let logs = self.clients.iter_mut().chain(&mut self.upstreams);
+        let fields = logs.flat_map(|log| &mut log.received.messages).flat_map(|m| &mut m.fields);
+        fields.filter(|(name, _)| name == "date").for_each(|(_, value)| value.clear());
+    }
+
     /// A client's message.
     pub fn response(&self, client: usize, message: usize) -> Option<&Message> {
         self.clients.get(client)?.received.messages.get(message)
@@ -238,7 +248,13 @@ impl Transcript {
             }
         }
         for seen in &self.outcomes {
-            let _ = writeln!(out, "  outcome at {}: {}", at(seen.at), outcome(seen));
+            let _ = writeln!(
+                out,
+                "  request of {}, over at {}: {}",
+                at(seen.started),
+                at(seen.at),
+                outcome(seen)
+            );
         }
         for (name, snapshot) in &self.snapshots {
             let _ = writeln!(out, "  snapshot {name:?}: {snapshot:?}");

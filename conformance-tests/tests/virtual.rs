@@ -1,15 +1,19 @@
-//! Every case in virtual time alone, and that virtual time repeats itself exactly.
+//! Every case in virtual time alone; that virtual time repeats itself exactly; and that every case fails
+//! where it ought to.
 
-use tidegate_conformance::{cases, run_virtual};
+use tidegate_conformance::script::{Case, Upstream, ms};
+use tidegate_conformance::{cases, judge_virtual, run_virtual};
+use tidegate_core::TimeoutPolicy;
 
-mod cases_in_virtual_time {
+mod in_virtual_time {
     tidegate_conformance::virtual_suite!();
 }
 
 #[test]
 fn the_same_case_gives_the_same_transcript() {
     for (name, case) in cases::all() {
-        assert_eq!(run_virtual(&case()), run_virtual(&case()), "{name}");
+        let (first, second) = (run_virtual(&case()), run_virtual(&case()));
+        assert!(first == second, "{name}:\n{}\nand then\n{}", first.describe(), second.describe());
     }
 }
 
@@ -21,4 +25,32 @@ fn tests_are_named_after_their_cases() {
     for (name, test_name) in cases::all_waits() {
         assert_eq!(name, test_name);
     }
+}
+
+/// A case that nothing can fail shows nothing. Where a deadline is expected there is none here; where
+/// none is expected there is one.
+#[test]
+fn every_case_can_fail() {
+    for (name, case) in cases::all() {
+        let case = sabotaged(case());
+        let wrong = judge_virtual(&case, &run_virtual(&case));
+        assert!(!wrong.is_empty(), "{name} holds although its deadlines are wrong");
+    }
+}
+
+fn sabotaged(mut case: Case) -> Case {
+    match case.id {
+        "R-02" | "R-19" | "R-20" => {
+            // A blocked thread would save them: what came in time counts.
+            case.stall = None;
+            case.policy.read = Some(ms(10));
+        }
+        "R-12" => case.policy.client_write = Some(ms(150)),
+        "Q-07" => case.policy.write = Some(ms(20)),
+        "C-03" => case.upstream = Upstream::KernelOnly,
+        "C-16" => case.policy.connect = Some(ms(0)),
+        "T-13" => case.policy.total = Some(ms(300)),
+        _ => case.policy = TimeoutPolicy::OFF,
+    }
+    case
 }
