@@ -1,1 +1,149 @@
-//! Being written.
+//! The conformance suite of Tidegate: does a timeout cancel the same way on *your* runtime adapter?
+//!
+//! # Running it on an adapter
+//!
+//! Write a [`Harness`], a few lines that say how your runtime is started, and call [`suite!`] in a test
+//! target of its own (the suite counts the sockets of the process):
+//!
+//! ```ignore
+//! struct MyRuntime;
+//!
+//! impl tidegate_conformance::Harness for MyRuntime {
+//!     type Runtime = my_adapter::Adapter;
+//!     type Listener = my_adapter::Listener;
+//!     const NAME: &'static str = "my runtime";
+//!
+//!     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Self::Runtime) -> F) -> T {
+//!         my_runtime::block_on(async { main(my_adapter::Adapter::new()).await })
+//!     }
+//!
+//!     fn listener(bound: std::net::TcpListener) -> std::io::Result<Self::Listener> {
+//!         bound.try_into()
+//!     }
+//! }
+//!
+//! tidegate_conformance::suite!(MyRuntime);
+//! ```
+//!
+//! That makes one `#[test]` for each case, named after its id in `timeouts.md` section 4 and what it
+//! shows, such as `r_05_stall_in_a_content_length_body`.
+//!
+//! # What a case does
+//!
+//! A [`Case`](script::Case) is data: scripts of the clients and of the upstream, limits, and
+//! expectations. It runs twice. First everything runs in **virtual time**, the proxy on a simulated
+//! runtime ([`virtual_rt`]): that run is exact, repeatable, and the oracle. Then the proxy runs on the
+//! adapter under test, and the same scripts run on plain `std::net` sockets in threads of their own, so
+//! that a broken adapter cannot hide at both ends. Then
+//!
+//! - the expectations must hold in both runs;
+//! - outcomes, timeout kinds, messages, and FIN or RST for each connection must be equal; bytes must be
+//!   equal where a message is complete, and a verified prefix otherwise;
+//! - what a deadline ends must end in `[limit, limit + slack)`. Early is always a failure. The slack is
+//!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
+//!   set, plus what the machine was late itself while the case ran, which a thread without any runtime
+//!   measures;
+//! - sockets, connections and idle upstream connections must be back where they were, while the proxy
+//!   still runs and after it was stopped.
+//!
+//! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
+//! both runs.
+//!
+//! # Parts
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`script`] | the language of scripts and cases |
+//! | [`cases`] | the catalogue |
+//! | [`expect`] | what must hold |
+//! | [`transcript`], [`recorder`] | what happened, comparable |
+//! | [`virtual_rt`] | the simulated runtime and its network |
+//! | [`gauges`] | sockets and kernel rows of this process (Linux) |
+//! | [`Harness`], [`suite!`] | what an adapter's author uses |
+//!
+//! # Stability
+//!
+//! 0.x: cases are added and tightened in any release, so an adapter that passes one may fail the next.
+//! [`Harness`] and [`suite!`] change only with the minor version; everything else is public for those who
+//! write cases of their own, and may change as the catalogue needs it.
+
+mod board;
+pub mod cases;
+mod exec;
+pub mod expect;
+pub mod gauges;
+mod harness;
+mod interp;
+mod pattern;
+mod peers;
+pub mod recorder;
+mod run_real;
+mod run_virtual;
+mod run_wait;
+pub mod script;
+pub mod transcript;
+mod verdict;
+mod virtual_peers;
+pub mod virtual_rt;
+mod wrap;
+
+pub use crate::harness::{ClientStream, Harness};
+pub use crate::run_virtual::{Observe, Route, run_virtual};
+pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
+pub use crate::verdict::{check, check_virtual, judge_virtual};
+
+/// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
+///
+/// Several runtimes in one test target go into modules of their own.
+#[macro_export]
+macro_rules! suite {
+    ($harness:ty) => {
+        $crate::__for_each_case! { __suite_tests $harness }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __suite_tests {
+    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::check::<$harness>($crate::cases::$module::$name());
+            }
+        )*
+        $(
+            #[test]
+            fn $wait() {
+                $crate::check_wait::<$harness, $crate::cases::wait::$wait>();
+            }
+        )*
+    };
+}
+
+/// Makes a `#[test]` for every case, in virtual time alone.
+#[macro_export]
+macro_rules! virtual_suite {
+    () => {
+        $crate::__for_each_case! { __virtual_tests }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __virtual_tests {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::check_virtual(&$crate::cases::$module::$name());
+            }
+        )*
+        $(
+            #[test]
+            fn $wait() {
+                $crate::check_wait_virtual::<$crate::cases::wait::$wait>();
+            }
+        )*
+    };
+}

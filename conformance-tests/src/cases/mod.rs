@@ -1,0 +1,127 @@
+//! The cases: the catalogue of `timeouts.md` section 4 as data, grouped by its letters.
+//!
+//! A case says what the peers do and what must hold; it knows no runtime. Its function is called like
+//! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are
+//! functions over any runtime (`wait.rs`).
+
+pub mod c;
+pub mod h;
+pub mod k;
+pub mod p;
+pub mod q;
+pub mod r;
+pub mod t;
+pub mod wait;
+
+use crate::script::{Case, Script, script};
+
+/// More than two connections' kernel buffers swallow with the usual settings, so that whoever writes it is
+/// blocked if the reader stops.
+pub(crate) const BIG: u64 = 16 << 20;
+
+/// A longer body than anybody will ever send.
+pub(crate) const ENDLESS: u64 = 1 << 40;
+
+/// A POST of `len` bytes, the head alone.
+pub(crate) fn post(len: u64) -> Script {
+    script().head(&format!("POST / HTTP/1.1\nhost: conformance\ncontent-length: {len}"))
+}
+
+/// The head of a 200 with `len` bytes.
+pub(crate) fn ok(len: u64) -> Script {
+    script().head(&format!("HTTP/1.1 200 OK\ncontent-length: {len}"))
+}
+
+/// A case with the name of its test.
+pub type Named = (&'static str, fn() -> Case);
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __list_cases {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+        /// Every scripted case with the name of its test.
+        pub fn all() -> Vec<Named> {
+            vec![$((stringify!($name), $module::$name)),*]
+        }
+
+        /// The names of the tests of the cases about `wait_for`.
+        pub fn all_waits() -> Vec<(&'static str, String)> {
+            vec![$((stringify!($wait), wait::test_name_of::<wait::$wait>())),*]
+        }
+    };
+}
+
+/// Calls a macro with every case: the one list that the tests of all runtimes are made from.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __for_each_case {
+    ($callback:ident $($argument:tt)*) => {
+        $crate::$callback! { [$($argument)*] [
+            c::c_01_hang
+            c::c_02_no_ghost
+            c::c_03_refused
+            c::c_04_accepted_by_the_kernel_only
+            c::c_10_total_smaller
+            c::c_16_client_leaves_while_connecting
+            q::q_01_upstream_never_reads
+            q::q_02_progress_does_not_reset
+            q::q_05_client_stalls
+            q::q_06_client_drips
+            q::q_07_early_final_response
+            q::q_09_expect_silence
+            r::r_01_silent
+            r::r_02_drip_is_fine
+            r::r_05_stall_in_a_content_length_body
+            r::r_06_stall_in_a_chunked_body
+            r::r_07_stall_in_a_close_delimited_body_chunked
+            r::r_07_stall_in_a_close_delimited_body_http_1_0
+            r::r_12_slow_client_suspends
+            r::r_13_resume_is_a_full_period
+            r::r_19_stall_of_the_executor
+            r::r_20_stale_readiness
+            t::t_03_equal
+            t::t_04_stall_past_both_outer_earlier
+            t::t_05_stall_past_both_inner_earlier
+            t::t_13_flood
+            k::k_02_half_a_head
+            k::k_03_slowloris
+            k::k_09_408_survives_an_eager_sender
+            k::k_10_slow_reader
+            p::p_01_poison
+            p::p_05_idle_expiry
+            h::h_01_client_head
+            h::h_02_order
+            h::h_01_connect_without_a_body
+            h::h_01_connect_content_length
+            h::h_01_connect_chunked
+            h::h_01_write_content_length
+            h::h_01_write_chunked
+            h::h_01_client_body_content_length
+            h::h_01_client_body_chunked
+            h::h_01_read_content_length
+            h::h_01_read_chunked
+            h::h_01_read_close_delimited
+            h::h_01_total_content_length
+            h::h_01_total_chunked
+            h::h_01_total_close_delimited
+            h::h_01_client_write_content_length
+            h::h_01_client_write_chunked
+            h::h_01_client_write_close_delimited
+            h::h_01_keep_alive_content_length
+            h::h_01_keep_alive_chunked
+            h::h_01_pool_idle_content_length
+            h::h_01_pool_idle_chunked
+        ] [
+            w_01_zero_not_started
+            w_04_plain_timeout
+            w_08_cleanup_before_error
+            w_17_lazy_creation
+            t_03_wait_for_equal
+            t_04_wait_for_stall_past_both_outer_earlier
+            t_05_wait_for_stall_past_both_inner_earlier
+            t_13_wait_for_flood
+        ] }
+    };
+}
+
+__for_each_case! { __list_cases }

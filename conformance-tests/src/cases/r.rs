@@ -1,0 +1,198 @@
+//! R: reading the response (`timeouts.md` 4.4).
+
+use tidegate_core::DeadlineKind::Read;
+use tidegate_core::Side;
+
+use super::{BIG, ENDLESS, ok};
+use crate::expect::*;
+use crate::recorder::Framing;
+use crate::script::{Case, Step, ms, script};
+use crate::transcript::End;
+
+/// A silent upstream: a well-formed 504, the upstream connection gone before it, and the client's
+/// connection usable after it.
+pub fn r_01_silent() -> Case {
+    Case::new("R-01", "silent")
+        .upstream(script().read_to_end())
+        .upstream(script().read_message().then(ok(5)).body(5))
+        .client(
+            script()
+                .connect()
+                .mark("start")
+                .get("/1")
+                .read_some()
+                .snapshot("answered")
+                .read_message()
+                .get("/2")
+                .read_message(),
+        )
+        .expect(status(0, 0, 504))
+        .expect(Expect::new("a 504 with a length", |t, _| match t.response(0, 0).map(|m| m.framing) {
+            Some(Framing::Length(_)) => Ok(()),
+            other => Err(format!("it is framed by {other:?}")),
+        }))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(snapshot("answered", 0, 0))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(upstream_end(0, End::Rst))
+        .expect(status(0, 1, 200))
+        .expect(body(0, 1, 5))
+        .expect(success(1))
+        .expect(outcomes(2))
+}
+
+/// The read limit is for each read: a slow response that goes on is fine.
+pub fn r_02_drip_is_fine() -> Case {
+    Case::new("R-02", "drip is fine")
+        .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
+        .client(script().connect().mark("start").get("/").read_message().mark("done"))
+        .expect(status(0, 0, 200))
+        .expect(body(0, 0, 10))
+        .expect(before(Moment::Mark("start"), Moment::Mark("done")))
+        .expect(success(0))
+}
+
+/// A response that stalls after its head is cut visibly; no second status line is written.
+pub fn r_05_stall_in_a_content_length_body() -> Case {
+    Case::new("R-05", "stall in a Content-Length body")
+        .upstream(script().read_message().mark("stalls").then(ok(100)).body(40).read_to_end())
+        .client(script().connect().get("/").read_to_end())
+        .expect(cut(0, 0, 200, Some(40)))
+        .expect(client_end(0, End::Fin))
+        .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// A chunked response that stalls gets no last chunk.
+pub fn r_06_stall_in_a_chunked_body() -> Case {
+    Case::new("R-06", "stall in a chunked body")
+        .upstream(
+            script()
+                .read_message()
+                .mark("stalls")
+                .head("HTTP/1.1 200 OK\ntransfer-encoding: chunked")
+                .chunk(40)
+                .read_to_end(),
+        )
+        .client(script().connect().get("/").read_to_end())
+        .expect(cut(0, 0, 200, Some(40)))
+        .expect(client_end(0, End::Fin))
+        .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+fn framed(framing: Framing) -> Expect {
+    Expect::new(format!("a response framed by {framing:?}"), move |t, _| {
+        match t.response(0, 0).map(|m| m.framing) {
+            Some(found) if found == framing => Ok(()),
+            other => Err(format!("it is framed by {other:?}")),
+        }
+    })
+}
+
+/// A close-delimited response is re-framed for a client of HTTP/1.1, so that its cut is visible.
+pub fn r_07_stall_in_a_close_delimited_body_chunked() -> Case {
+    Case::new("R-07", "stall in a close-delimited body, chunked")
+        .upstream(
+            script()
+                .read_message()
+                .mark("stalls")
+                .head("HTTP/1.1 200 OK\nconnection: close")
+                .body(40)
+                .read_to_end(),
+        )
+        .client(script().connect().get("/").read_to_end())
+        .expect(framed(Framing::Chunked))
+        .expect(cut(0, 0, 200, Some(40)))
+        .expect(client_end(0, End::Fin))
+        .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// To a client of HTTP/1.0 only an RST can say that a close-delimited body was cut: a FIN would look
+/// like success.
+pub fn r_07_stall_in_a_close_delimited_body_http_1_0() -> Case {
+    Case::new("R-07", "stall in a close-delimited body, HTTP/1.0")
+        .upstream(
+            script()
+                .read_message()
+                .mark("stalls")
+                .head("HTTP/1.1 200 OK\nconnection: close")
+                .body(40)
+                .read_to_end(),
+        )
+        .client(script().connect().head("GET / HTTP/1.0\nhost: conformance").read_to_end())
+        .expect(framed(Framing::Close))
+        .expect(cut(0, 0, 200, Some(40)))
+        .expect(client_end(0, End::Rst))
+        .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// While a slow client leaves no room, the proxy does not read, and the read deadline does not run.
+pub fn r_12_slow_client_suspends() -> Case {
+    Case::new("R-12", "slow client suspends")
+        .policy(|p| p.client_write = None)
+        .upstream(script().read_message().then(ok(BIG)).body(BIG).mark("all sent"))
+        .client(script().connect().get("/").read_head().pause(ms(500)).mark("resumes").read_message())
+        .expect(before(Moment::Mark("resumes"), Moment::Mark("all sent")))
+        .expect(status(0, 0, 200))
+        .expect(body(0, 0, BIG))
+        .expect(success(0))
+}
+
+/// When the client resumes, the read deadline gets its full period again.
+pub fn r_13_resume_is_a_full_period() -> Case {
+    Case::new("R-13", "resume is a full period")
+        .policy(|p| p.client_write = None)
+        .upstream(
+            script()
+                .read_message()
+                .then(ok(ENDLESS))
+                .step(Step::BodyUntilBlocked(ms(100)))
+                .mark("falls silent")
+                .read_to_end(),
+        )
+        .client(script().connect().get("/").read_head().pause(ms(400)).mark("resumes").read_to_end())
+        .expect(before(Moment::Mark("falls silent"), Moment::Mark("resumes")))
+        .expect(window(Moment::Mark("resumes"), Moment::ClientEnd(0), ms(150)))
+        .expect(cut(0, 0, 200, None))
+        .expect(Expect::new("every byte that was sent to arrive", |t, _| {
+            let sent = t.upstreams.first().map_or(0, |u| u.sent);
+            let got = t.response(0, 0).map_or(0, |m| m.body_len);
+            if got == sent { Ok(()) } else { Err(format!("{got} of {sent} came")) }
+        }))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// Data that came in time counts, though the thread was blocked until after the deadline.
+pub fn r_19_stall_of_the_executor() -> Case {
+    Case::new("R-19", "stall of the executor")
+        .policy(|p| p.read = Some(ms(30)))
+        .stall("asked", ms(60))
+        .upstream(script().read_message().mark("asked").pause(ms(20)).then(ok(5)).body(5))
+        .client(script().connect().get("/").read_message())
+        .expect(status(0, 0, 200))
+        .expect(body(0, 0, 5))
+        .expect(success(0))
+}
+
+/// What the runtime believes about readiness is not asked: after a short read two more bytes come while
+/// the thread is blocked past the deadline.
+pub fn r_20_stale_readiness() -> Case {
+    Case::new("R-20", "stale readiness")
+        .policy(|p| p.read = Some(ms(100)))
+        .stall("two read", ms(160))
+        .upstream(script().read_message().then(ok(4)).body(2).wait_for("two read").pause(ms(30)).body(2))
+        .client(script().connect().get("/").read_head().read_body(2).mark("two read").read_message())
+        .expect(status(0, 0, 200))
+        .expect(body(0, 0, 4))
+        .expect(success(0))
+}

@@ -1,0 +1,148 @@
+//! A small deterministic executor: tasks run on one thread, in the order in which they were woken.
+//!
+//! The virtual runtime runs everything on it; the real runs use it where the proxy and a blocking
+//! neighbour must share one thread. It knows neither time nor sockets, and wakes a task only when that
+//! task's own waker was called, so a lost wake-up shows as a hang here as it would anywhere.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Which tasks an executor stall holds up.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Tasks of the code under test.
+    Proxy,
+    /// Tasks of the peers.
+    Peer,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The tasks and their ready queue.
+pub(crate) struct Executor {
+    tasks: RefCell<Tasks>,
+    ready: Arc<Ready>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    map: BTreeMap<u64, Entry>,
+}
+
+struct Entry {
+    group: Group,
+    waker: Arc<TaskWaker>,
+    /// Empty while the task is being polled.
+    task: Option<Task>,
+}
+
+#[derive(Default)]
+struct Ready {
+    queue: Mutex<VecDeque<u64>>,
+    outer: Mutex<Option<Waker>>,
+}
+
+struct TaskWaker {
+    id: u64,
+    queued: AtomicBool,
+    ready: Arc<Ready>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.id);
+            let outer = self.ready.outer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(outer) = outer {
+                outer.wake();
+            }
+        }
+    }
+}
+
+impl Executor {
+    pub(crate) fn new() -> Executor {
+        Executor { tasks: RefCell::default(), ready: Arc::default() }
+    }
+
+    /// Adds a task, ready to be polled.
+    pub(crate) fn spawn(&self, group: Group, task: impl Future<Output = ()> + 'static) {
+        let mut tasks = self.tasks.borrow_mut();
+        let id = tasks.next;
+        tasks.next += 1;
+        let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready: self.ready.clone() });
+        tasks.map.insert(id, Entry { group, waker: waker.clone(), task: Some(Box::pin(task)) });
+        drop(tasks);
+        waker.wake();
+    }
+
+    /// Polls the first ready task outside of `stalled`; says whether there was one.
+    pub(crate) fn run_one(&self, stalled: Option<Group>) -> bool {
+        let Some(id) = self.next_ready(stalled) else { return false };
+        let mut tasks = self.tasks.borrow_mut();
+        let Some(entry) = tasks.map.get_mut(&id) else { return true };
+        entry.waker.queued.store(false, Ordering::Release);
+        let waker = Waker::from(entry.waker.clone());
+        let Some(mut task) = entry.task.take() else { return true };
+        // A task may spawn or wake while it runs: nothing is borrowed meanwhile.
+        drop(tasks);
+        let done = task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let mut tasks = self.tasks.borrow_mut();
+        let finished = if done {
+            tasks.map.remove(&id)
+        } else {
+            if let Some(entry) = tasks.map.get_mut(&id) {
+                entry.task = Some(task);
+            }
+            return true;
+        };
+        drop(tasks);
+        drop(finished);
+        true
+    }
+
+    fn next_ready(&self, stalled: Option<Group>) -> Option<u64> {
+        let tasks = self.tasks.borrow();
+        let mut queue = self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let runs = |id: &u64| tasks.map.get(id).is_none_or(|entry| Some(entry.group) != stalled);
+        let position = queue.iter().position(runs)?;
+        queue.remove(position)
+    }
+
+    /// How many tasks of `group` there are.
+    pub(crate) fn count(&self, group: Group) -> usize {
+        self.tasks.borrow().map.values().filter(|entry| entry.group == group).count()
+    }
+
+    /// Drops every task of `group`.
+    pub(crate) fn clear(&self, group: Group) {
+        let mut tasks = self.tasks.borrow_mut();
+        let ids: Vec<u64> = tasks.map.iter().filter(|(_, e)| e.group == group).map(|(id, _)| *id).collect();
+        let dropped: Vec<Option<Entry>> = ids.iter().map(|id| tasks.map.remove(id)).collect();
+        drop(tasks);
+        drop(dropped);
+    }
+
+    /// Runs as a part of another executor's task: polls what is ready, a bounded number of times.
+    pub(crate) fn poll_tasks(&self, cx: &mut Context<'_>) -> Poll<()> {
+        *self.ready.outer.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        for _ in 0..64 {
+            if !self.run_one(None) {
+                return Poll::Pending;
+            }
+        }
+        // More may be ready: give the outer executor a turn and come back.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,366 @@
+//! Expectations: what must be true of a transcript, each with the words for when it is not.
+//!
+//! They hold in virtual time and on every runtime; only the width of a time window differs. A window is
+//! never widened downwards: a deadline that fires early is wrong everywhere.
+
+use std::fmt;
+use std::time::Duration;
+
+use tidegate_core::{DeadlineKind, Phase, Side};
+
+use crate::recorder::Message;
+use crate::script::ms;
+use crate::transcript::{ConnLog, End, Failure, Seen, Transcript};
+
+/// How late a runtime may report what is due, on a quiet machine. The environment variable `CI` widens it.
+pub const SLACK: Duration = ms(60);
+
+/// [`SLACK`] on a machine that builds for others meanwhile.
+pub const SLACK_CI: Duration = ms(150);
+
+/// How late virtual time may be: some trips through the virtual network.
+pub const SLACK_VIRTUAL: Duration = ms(5);
+
+/// How wide windows are in one run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Added to the limit.
+    pub slack: Duration,
+}
+
+type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync>;
+
+/// An expectation.
+pub struct Expect {
+    what: String,
+    check: Check,
+}
+
+impl fmt::Debug for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expect").field(&self.what).finish()
+    }
+}
+
+impl Expect {
+    /// Any expectation.
+    pub fn new(
+        what: impl Into<String>,
+        check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Expect {
+        Expect { what: what.into(), check: Box::new(check) }
+    }
+
+    /// What it wants, and what there was instead.
+    ///
+    /// # Errors
+    ///
+    /// If the expectation is not met.
+    pub fn check(&self, transcript: &Transcript, tolerance: Tolerance) -> Result<(), String> {
+        (self.check)(transcript, tolerance).map_err(|found| format!("expected {}; {found}", self.what))
+    }
+}
+
+/// A moment of a run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A named event.
+    Mark(&'static str),
+    /// When a client held the first byte of its n-th response.
+    FirstByte(usize, usize),
+    /// When a client saw the end of its connection.
+    ClientEnd(usize),
+    /// When the upstream saw the end of its n-th connection.
+    UpstreamEnd(usize),
+    /// When a client's write failed.
+    WriteError(usize),
+    /// When the n-th outcome was reported.
+    Outcome(usize),
+    /// When a client's connection was open.
+    Open(usize),
+}
+
+impl Moment {
+    /// When it was.
+    pub fn of(self, t: &Transcript) -> Result<Duration, String> {
+        let found = match self {
+            Moment::Mark(name) => t.marks.get(name).copied(),
+            Moment::FirstByte(client, message) => t.response(client, message).map(|m| m.first_byte),
+            Moment::ClientEnd(i) => t.clients.get(i).and_then(|c| c.end).map(|(_, at)| at),
+            Moment::UpstreamEnd(i) => t.upstreams.get(i).and_then(|c| c.end).map(|(_, at)| at),
+            Moment::WriteError(i) => t.clients.get(i).and_then(|c| c.write_error),
+            Moment::Outcome(i) => t.outcomes.get(i).map(|seen| seen.at),
+            Moment::Open(i) => t.clients.get(i).and_then(|c| c.opened),
+        };
+        found.ok_or_else(|| format!("{self} never came"))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Moment::Mark(name) => write!(f, "{name:?}"),
+            Moment::FirstByte(c, m) => write!(f, "the first byte of client {c}'s response {m}"),
+            Moment::ClientEnd(i) => write!(f, "the end of client {i}'s connection"),
+            Moment::UpstreamEnd(i) => write!(f, "the end of upstream connection {i}"),
+            Moment::WriteError(i) => write!(f, "client {i}'s failed write"),
+            Moment::Outcome(i) => write!(f, "the report of outcome {i}"),
+            Moment::Open(i) => write!(f, "the opening of client {i}'s connection"),
+        }
+    }
+}
+
+/// `to` comes after `from` by `limit`, never earlier, and later by the slack at most.
+pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
+    window_wider(from, to, limit, Duration::ZERO)
+}
+
+/// [`window`], wider by `more` than the slack, for what takes time besides.
+pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
+    let what = format!("{to} {limit:?} after {from}");
+    Expect::new(what, move |t, tolerance| {
+        let (from_at, to_at) = (from.of(t)?, to.of(t)?);
+        let Some(took) = to_at.checked_sub(from_at) else {
+            return Err(format!("it came {:?} before", from_at - to_at));
+        };
+        if took < limit {
+            return Err(format!("it came after {took:?}: EARLY, which no runtime is allowed to be"));
+        }
+        let latest = limit + tolerance.slack + more;
+        if took >= latest {
+            return Err(format!("it came after {took:?}, later than {latest:?}"));
+        }
+        Ok(())
+    })
+}
+
+/// `first` comes before `second`.
+pub fn before(first: Moment, second: Moment) -> Expect {
+    Expect::new(format!("{first} before {second}"), move |t, _| {
+        let (a, b) = (first.of(t)?, second.of(t)?);
+        if a < b { Ok(()) } else { Err(format!("they came at {a:?} and {b:?}")) }
+    })
+}
+
+fn message(t: &Transcript, client: usize, index: usize) -> Result<&Message, String> {
+    t.response(client, index).ok_or_else(|| format!("client {client} never got a response {index}"))
+}
+
+/// A client's n-th response is whole and has this status.
+pub fn status(client: usize, index: usize, status: u16) -> Expect {
+    Expect::new(format!("a complete {status} as client {client}'s response {index}"), move |t, _| {
+        let m = message(t, client, index)?;
+        match m.status() {
+            Some(s) if s != status => Err(format!("it is {:?}", m.start)),
+            _ if !m.complete => Err(format!("{:?} broke off after {} body bytes", m.start, m.body_len)),
+            _ => Ok(()),
+        }
+    })
+}
+
+/// A client's n-th response is whole and its body is so many bytes of the pattern.
+pub fn body(client: usize, index: usize, len: u64) -> Expect {
+    Expect::new(format!("{len} pattern bytes in client {client}'s response {index}"), move |t, _| {
+        let m = message(t, client, index)?;
+        if m.complete && m.is_pattern && m.body_len == len { Ok(()) } else { Err(describe_body(m)) }
+    })
+}
+
+/// A client's n-th response has this body.
+pub fn text(client: usize, index: usize, wanted: &'static str) -> Expect {
+    Expect::new(format!("the body {wanted:?} in client {client}'s response {index}"), move |t, _| {
+        let m = message(t, client, index)?;
+        if m.complete && m.text == wanted.as_bytes() { Ok(()) } else { Err(describe_body(m)) }
+    })
+}
+
+/// A client's n-th response has a field with this value.
+pub fn field(client: usize, index: usize, name: &'static str, value: &'static str) -> Expect {
+    Expect::new(format!("\"{name}: {value}\" in client {client}'s response {index}"), move |t, _| {
+        match message(t, client, index)?.field(name) {
+            Some(v) if v.eq_ignore_ascii_case(value) => Ok(()),
+            other => Err(format!("there is {other:?}")),
+        }
+    })
+}
+
+fn describe_body(m: &Message) -> String {
+    let whole = if m.complete { "complete" } else { "incomplete" };
+    let pattern = if m.is_pattern { "of the pattern" } else { "NOT of the pattern" };
+    format!("it is {whole}, {} bytes {pattern}, {:?}", m.body_len, String::from_utf8_lossy(&m.text))
+}
+
+/// A client's n-th response was begun and visibly cut: no end of the body, no gap, no second status
+/// line. `len` is how many body bytes came, where that is certain.
+pub fn cut(client: usize, index: usize, status: u16, len: Option<u64>) -> Expect {
+    Expect::new(format!("a {status}, cut, as client {client}'s response {index}"), move |t, _| {
+        let m = message(t, client, index)?;
+        let received = &t.clients[client].received;
+        if m.status() != Some(status) {
+            Err(format!("it is {:?}", m.start))
+        } else if m.complete {
+            Err("it looks complete: the cut is invisible".into())
+        } else if !m.is_pattern || received.messages.len() > index + 1 || received.broken.is_some() {
+            Err(format!("something else follows the part: {}", describe_body(m)))
+        } else if len.is_some_and(|len| len != m.body_len) {
+            Err(format!("{} body bytes came, not {len:?}", m.body_len))
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// A client got not one byte.
+pub fn got_nothing(client: usize) -> Expect {
+    Expect::new(format!("not one byte for client {client}"), move |t, _| {
+        match t.clients.get(client).map_or(0, |c| c.received.total) {
+            0 => Ok(()),
+            n => Err(format!("it got {n}")),
+        }
+    })
+}
+
+fn ended(
+    what: String,
+    end: End,
+    log: impl Fn(&Transcript) -> Option<&ConnLog> + Send + Sync + 'static,
+) -> Expect {
+    Expect::new(format!("{what} ended by {end:?}"), move |t, _| {
+        let log = log(t).ok_or("there is no such connection")?;
+        match log.end {
+            Some((found, _)) if found == end => Ok(()),
+            Some((found, at)) => Err(format!("it was ended by {found:?} at {at:?}")),
+            None => Err(format!("its end was not seen; the script is at {}", log.step)),
+        }
+    })
+}
+
+/// How the proxy ended a client's connection.
+pub fn client_end(i: usize, end: End) -> Expect {
+    ended(format!("client {i}'s connection"), end, move |t| t.clients.get(i))
+}
+
+/// How the proxy ended the upstream's n-th connection.
+pub fn upstream_end(i: usize, end: End) -> Expect {
+    ended(format!("upstream connection {i}"), end, move |t| t.upstreams.get(i))
+}
+
+/// The proxy opened so many connections to the upstream (and controls, where the case has any).
+pub fn accepted(n: usize) -> Expect {
+    Expect::new(format!("{n} connections accepted by the upstream"), move |t, _| {
+        if t.upstreams.len() == n { Ok(()) } else { Err(format!("there were {}", t.upstreams.len())) }
+    })
+}
+
+/// The request on an upstream connection was begun and never completed; what came of its body is a
+/// prefix, and so long where that is certain.
+pub fn request_cut(i: usize, len: Option<u64>) -> Expect {
+    Expect::new(format!("a cut request on upstream connection {i}"), move |t, _| {
+        let m = t.request(i, 0).ok_or("no request head came")?;
+        if m.complete {
+            Err("it looks complete".into())
+        } else if !m.is_pattern {
+            Err(describe_body(m))
+        } else if len.is_some_and(|len| len != m.body_len) {
+            Err(format!("{} body bytes came, not {len:?}", m.body_len))
+        } else {
+            Ok(())
+        }
+    })
+}
+
+fn outcome(t: &Transcript, i: usize) -> Result<&Seen, String> {
+    t.outcomes.get(i).ok_or_else(|| format!("observe was told {} outcomes only", t.outcomes.len()))
+}
+
+/// So many requests were reported.
+pub fn outcomes(n: usize) -> Expect {
+    Expect::new(format!("{n} outcomes reported"), move |t, _| {
+        if t.outcomes.len() == n { Ok(()) } else { Err(format!("there were {}", t.outcomes.len())) }
+    })
+}
+
+/// An outcome is a timeout of this kind, blocked on that side if one is given.
+pub fn timeout(i: usize, kind: DeadlineKind, blocked: Option<Side>) -> Expect {
+    Expect::new(format!("outcome {i} to be a {kind} timeout"), move |t, _| match outcome(t, i)?.failure {
+        Some(Failure::Timeout { kind: k, .. }) if k != kind => Err(format!("it is a {k} timeout")),
+        Some(Failure::Timeout { blocked_on, .. }) if blocked.is_some_and(|b| b != blocked_on) => {
+            Err(format!("it is, but blames the {blocked_on}"))
+        }
+        Some(Failure::Timeout { .. }) => Ok(()),
+        other => Err(format!("it is {other:?}")),
+    })
+}
+
+/// An outcome is this error, as [`Failure::Other`] names it.
+pub fn failure(i: usize, name: &'static str) -> Expect {
+    Expect::new(format!("outcome {i} to be {name}"), move |t, _| match outcome(t, i)?.failure {
+        Some(Failure::Other(found)) if found == name => Ok(()),
+        other => Err(format!("it is {other:?}")),
+    })
+}
+
+/// An outcome is a success.
+pub fn success(i: usize) -> Expect {
+    Expect::new(format!("outcome {i} to be a success"), move |t, _| match outcome(t, i)?.failure {
+        None => Ok(()),
+        Some(failure) => Err(format!("it is {failure:?}")),
+    })
+}
+
+/// What an outcome's timeout was waiting for.
+pub fn during(i: usize, phase: Phase) -> Expect {
+    Expect::new(format!("outcome {i} to be a timeout during {phase}"), move |t, _| {
+        match outcome(t, i)?.failure {
+            Some(Failure::Timeout { during, .. }) if during == phase => Ok(()),
+            other => Err(format!("it is {other:?}")),
+        }
+    })
+}
+
+/// How many connects an outcome took.
+pub fn attempts(i: usize, n: u16) -> Expect {
+    Expect::new(format!("outcome {i} to have taken {n} connects"), move |t, _| {
+        let found = outcome(t, i)?.attempts;
+        if found == n { Ok(()) } else { Err(format!("it took {found}")) }
+    })
+}
+
+/// The status that an outcome reports.
+pub fn reported(i: usize, status: Option<u16>) -> Expect {
+    Expect::new(format!("outcome {i} to report the status {status:?}"), move |t, _| {
+        let found = outcome(t, i)?.status;
+        if found == status { Ok(()) } else { Err(format!("it reports {found:?}")) }
+    })
+}
+
+/// Whether an outcome used an idle connection.
+pub fn reused(i: usize, reused: bool) -> Expect {
+    Expect::new(format!("outcome {i} to have reused a connection: {reused}"), move |t, _| {
+        if outcome(t, i)?.reused == reused { Ok(()) } else { Err("it is the other way round".into()) }
+    })
+}
+
+/// What a snapshot saw of the proxy's upstream connections.
+pub fn snapshot(name: &'static str, syn_sent: usize, established: usize) -> Expect {
+    let what = format!("at {name:?} {syn_sent} upstream connections in SYN_SENT, {established} ESTABLISHED");
+    Expect::new(what, move |t, _| {
+        let seen = t.snapshots.get(name).ok_or("the snapshot was not taken")?;
+        if (seen.syn_sent, seen.established) == (syn_sent, established) {
+            Ok(())
+        } else {
+            Err(format!("there were {} and {}", seen.syn_sent, seen.established))
+        }
+    })
+}
+
+/// In the proxy's own log, one line comes before another.
+pub fn ordered(first: &'static str, second: &'static str) -> Expect {
+    Expect::new(format!("the proxy to do {first:?} before {second:?}"), move |t, _| {
+        let at = |line: &str| t.order.iter().position(|l| l == line);
+        match (at(first), at(second)) {
+            (Some(a), Some(b)) if a < b => Ok(()),
+            _ => Err(format!("it did {:?}", t.order)),
+        }
+    })
+}

@@ -1,0 +1,96 @@
+//! What the kernel knows of this process: its sockets, and the rows of its connections.
+//!
+//! Read from `/proc`, so Linux only, from outside the code under test. A reading is taken when asked
+//! for; waiting for a value is a bounded poll, never a blind sleep.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
+
+/// The sockets that this process holds. Event queues and timers are not counted: runtimes open them when
+/// they please.
+pub fn sockets() -> usize {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return 0 };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
+/// A TCP state, as `/proc/net/tcp` numbers them.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum TcpState {
+    /// 01.
+    Established,
+    /// 02.
+    SynSent,
+    /// Any other.
+    Other(u8),
+}
+
+/// A row of `/proc/net/tcp`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Of the end that the row is about.
+    pub local_port: u16,
+    /// Of the other end.
+    pub remote_port: u16,
+    /// What it is doing.
+    pub state: TcpState,
+}
+
+/// The rows whose other end is at `remote_port`: the ends of those who connected there.
+pub fn rows_to(remote_port: u16) -> Vec<Row> {
+    rows().into_iter().filter(|row| row.remote_port == remote_port).collect()
+}
+
+/// The row of the end at `local_port` of a connection to `remote_port`.
+pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
+    rows().into_iter().find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
+}
+
+fn rows() -> Vec<Row> {
+    let Ok(file) = fs::File::open("/proc/self/net/tcp") else { return Vec::new() };
+    BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| parse(&line)).collect()
+}
+
+fn parse(line: &str) -> Option<Row> {
+    let mut words = line.split_whitespace().skip(1);
+    let port = |word: &str| u16::from_str_radix(word.split_once(':')?.1, 16).ok();
+    let (local_port, remote_port) = (port(words.next()?)?, port(words.next()?)?);
+    let state = match u8::from_str_radix(words.next()?, 16).ok()? {
+        1 => TcpState::Established,
+        2 => TcpState::SynSent,
+        other => TcpState::Other(other),
+    };
+    Some(Row { local_port, remote_port, state })
+}
+
+/// Waits until `reading` gives what `wanted` accepts, at most for `bound`; the last reading either way.
+pub fn settle<T>(bound: Duration, reading: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let until = Instant::now() + bound;
+    loop {
+        let value = reading();
+        if wanted(&value) || Instant::now() >= until {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn sees_the_row_of_a_connection() -> std::io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let (from, to) = (stream.local_addr()?.port(), listener.local_addr()?.port());
+        assert_eq!(row(from, to).map(|row| row.state), Some(TcpState::Established));
+        assert!(sockets() >= 2);
+        Ok(())
+    }
+}

@@ -1,0 +1,350 @@
+//! What one side received, read as HTTP/1.1 messages while it arrives.
+//!
+//! A small parser of our own, so that a fault in the proxy's parser cannot hide in the suite. Bodies are
+//! verified against the pattern and counted, not kept. It accepts what a message *means* and reports
+//! the rest as broken; it decides nothing about time.
+
+use std::time::Duration;
+
+use crate::pattern;
+
+/// How much of a body is kept to be read by people and compared literally.
+const TEXT: usize = 512;
+
+/// How a message body ends.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// After so many bytes.
+    Length(u64),
+    /// With the last chunk.
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// A message whose head was complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The start-line.
+    pub start: String,
+    /// The fields in order, names in lower case.
+    pub fields: Vec<(String, String)>,
+    /// How the body ends.
+    pub framing: Framing,
+    /// Body bytes received.
+    pub body_len: u64,
+    /// Whether they are a prefix of the pattern.
+    pub is_pattern: bool,
+    /// The first bytes of the body.
+    pub text: Vec<u8>,
+    /// Whether the end of the body was received.
+    pub complete: bool,
+    /// When its first byte came.
+    pub first_byte: Duration,
+    /// When its head was complete.
+    pub head_at: Duration,
+    /// When its last byte so far came.
+    pub last_byte: Duration,
+}
+
+impl Message {
+    /// The status code, if it is a response.
+    pub fn status(&self) -> Option<u16> {
+        self.start.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
+    }
+
+    /// The first value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Which kind of messages arrives.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Receives {
+    /// An upstream's side.
+    Requests,
+    /// A client's side.
+    Responses,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Head,
+    Body,
+    ChunkLine,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    Broken,
+}
+
+/// Everything that one connection received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    receives: Receives,
+    state: State,
+    /// An unfinished line or head.
+    line: Vec<u8>,
+    line_since: Duration,
+    /// The messages so far.
+    pub messages: Vec<Message>,
+    /// Bytes received.
+    pub total: u64,
+    /// What was no HTTP, if anything was not.
+    pub broken: Option<String>,
+}
+
+impl Recorder {
+    /// Nothing yet.
+    pub fn new(receives: Receives) -> Recorder {
+        Recorder {
+            receives,
+            state: State::Head,
+            line: Vec::new(),
+            line_since: Duration::ZERO,
+            messages: Vec::new(),
+            total: 0,
+            broken: None,
+        }
+    }
+
+    /// Bytes of an unfinished head.
+    pub fn partial_head(&self) -> &[u8] {
+        if self.state == State::Head { &self.line } else { &[] }
+    }
+
+    /// How many messages are complete.
+    pub fn complete_messages(&self) -> usize {
+        self.messages.iter().filter(|m| m.complete).count()
+    }
+
+    /// Takes received bytes.
+    pub fn feed(&mut self, mut bytes: &[u8], now: Duration) {
+        self.total += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let used = match self.state {
+                State::Head => self.head(bytes, now),
+                State::Body => self.body(bytes, now),
+                State::ChunkLine | State::ChunkEnd | State::Trailers => self.chunk_line(bytes, now),
+                State::ChunkData(left) => self.chunk_data(left, bytes, now),
+                State::Broken => return,
+            };
+            bytes = &bytes[used..];
+        }
+    }
+
+    /// The peer sent FIN: what is close-delimited is complete.
+    pub fn end(&mut self) {
+        if let Some(message) = self.messages.last_mut()
+            && message.framing == Framing::Close
+        {
+            message.complete = true;
+        }
+    }
+
+    fn break_off(&mut self, why: String) -> usize {
+        self.broken = Some(why);
+        self.state = State::Broken;
+        0
+    }
+
+    /// Collects up to and including `end`; says how much of `bytes` that took, and whether it came.
+    fn collect(&mut self, bytes: &[u8], end: &[u8], now: Duration) -> (usize, bool) {
+        if self.line.is_empty() {
+            self.line_since = now;
+        }
+        for (i, byte) in bytes.iter().enumerate() {
+            self.line.push(*byte);
+            if self.line.ends_with(end) {
+                return (i + 1, true);
+            }
+        }
+        (bytes.len(), false)
+    }
+
+    fn head(&mut self, bytes: &[u8], now: Duration) -> usize {
+        let (used, done) = self.collect(bytes, b"\r\n\r\n", now);
+        if !done {
+            return used;
+        }
+        let text = String::from_utf8_lossy(&self.line).into_owned();
+        self.line.clear();
+        let mut lines = text.split("\r\n");
+        let start = lines.next().unwrap_or_default().to_owned();
+        let mut fields = Vec::new();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let Some((name, value)) = line.split_once(':') else {
+                return self.break_off(format!("a field line without a colon: {line:?}"));
+            };
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let is_response = start.starts_with("HTTP/1.");
+        if is_response != (self.receives == Receives::Responses) {
+            return self.break_off(format!("unexpected start-line: {start:?}"));
+        }
+        let mut message = Message {
+            start,
+            fields,
+            framing: Framing::None,
+            body_len: 0,
+            is_pattern: true,
+            text: Vec::new(),
+            complete: false,
+            first_byte: self.line_since,
+            head_at: now,
+            last_byte: now,
+        };
+        message.framing = match framing(&message, self.receives) {
+            Ok(framing) => framing,
+            Err(why) => return self.break_off(why),
+        };
+        self.state = match message.framing {
+            Framing::None | Framing::Length(0) => {
+                message.complete = true;
+                State::Head
+            }
+            Framing::Length(_) | Framing::Close => State::Body,
+            Framing::Chunked => State::ChunkLine,
+        };
+        self.messages.push(message);
+        used
+    }
+
+    fn body(&mut self, bytes: &[u8], now: Duration) -> usize {
+        let Some(message) = self.messages.last_mut() else { return bytes.len() };
+        let take = match message.framing {
+            Framing::Length(n) => {
+                bytes.len().min(usize::try_from(n - message.body_len).unwrap_or(usize::MAX))
+            }
+            _ => bytes.len(),
+        };
+        message.take(&bytes[..take], now);
+        if message.framing == Framing::Length(message.body_len) {
+            message.complete = true;
+            self.state = State::Head;
+        }
+        take
+    }
+
+    fn chunk_data(&mut self, left: u64, bytes: &[u8], now: Duration) -> usize {
+        let take = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if let Some(message) = self.messages.last_mut() {
+            message.take(&bytes[..take], now);
+        }
+        self.state = match left - take as u64 {
+            0 => State::ChunkEnd,
+            left => State::ChunkData(left),
+        };
+        take
+    }
+
+    fn chunk_line(&mut self, bytes: &[u8], now: Duration) -> usize {
+        let (used, done) = self.collect(bytes, b"\r\n", now);
+        if !done {
+            return used;
+        }
+        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        self.state = match self.state {
+            State::ChunkEnd if line.is_empty() => State::ChunkLine,
+            State::ChunkEnd => {
+                return self.break_off(format!("{line:?} after a chunk"));
+            }
+            State::ChunkLine => {
+                let size = line.split(';').next().unwrap_or_default();
+                match u64::from_str_radix(size, 16) {
+                    Ok(0) => State::Trailers,
+                    Ok(n) => State::ChunkData(n),
+                    Err(_) => {
+                        return self.break_off(format!("a chunk line {line:?}"));
+                    }
+                }
+            }
+            _ if line.is_empty() => {
+                if let Some(message) = self.messages.last_mut() {
+                    message.complete = true;
+                    message.last_byte = now;
+                }
+                State::Head
+            }
+            _ => State::Trailers,
+        };
+        used
+    }
+}
+
+impl Message {
+    fn take(&mut self, bytes: &[u8], now: Duration) {
+        self.is_pattern &= pattern::matches(self.body_len, bytes);
+        let keep = bytes.len().min(TEXT - self.text.len());
+        self.text.extend_from_slice(&bytes[..keep]);
+        self.body_len += bytes.len() as u64;
+        self.last_byte = now;
+    }
+}
+
+fn framing(message: &Message, receives: Receives) -> Result<Framing, String> {
+    let bodyless = message.status().is_some_and(|s| s < 200 || s == 204 || s == 304);
+    if bodyless {
+        return Ok(Framing::None);
+    }
+    if let Some(coding) = message.field("transfer-encoding") {
+        return match coding {
+            "chunked" if message.field("content-length").is_none() => Ok(Framing::Chunked),
+            _ => Err(format!("ambiguous framing: {:?}", message.fields)),
+        };
+    }
+    match (message.field("content-length"), receives) {
+        (Some(n), _) => n.parse().map(Framing::Length).map_err(|_| format!("content-length {n:?}")),
+        (None, Receives::Requests) => Ok(Framing::None),
+        (None, Receives::Responses) => Ok(Framing::Close),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fed(receives: Receives, text: &str) -> Recorder {
+        let mut whole = Recorder::new(receives);
+        whole.feed(text.as_bytes(), Duration::ZERO);
+        let mut split = Recorder::new(receives);
+        for byte in text.as_bytes() {
+            split.feed(&[*byte], Duration::ZERO);
+        }
+        assert_eq!(whole, split);
+        whole
+    }
+
+    #[test]
+    fn reads_every_framing_in_any_pieces() {
+        let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc\
+                    HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+                    HTTP/1.1 200 OK\r\n\r\nrest";
+        let mut seen = fed(Receives::Responses, text);
+        let complete: Vec<bool> = seen.messages.iter().map(|m| m.complete).collect();
+        assert_eq!(complete, [true, true, true, false]);
+        assert_eq!(seen.messages[2].text, b"abc");
+        seen.end();
+        assert!(seen.messages[3].complete);
+    }
+
+    #[test]
+    fn a_second_status_line_in_a_body_is_body() {
+        let seen = fed(
+            Receives::Responses,
+            "HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\naaHTTP/1.1 504 Gateway Timeout\r\n\r\n",
+        );
+        assert_eq!(seen.messages.len(), 1);
+        assert!(!seen.messages[0].is_pattern && !seen.messages[0].complete);
+    }
+
+    #[test]
+    fn a_response_where_a_request_belongs_is_broken() {
+        assert!(fed(Receives::Requests, "HTTP/1.1 200 OK\r\n\r\n").broken.is_some());
+        assert!(fed(Receives::Responses, "garbage\r\n\r\n").broken.is_some());
+    }
+}

@@ -1,0 +1,247 @@
+//! A case on a real runtime: the proxy on a thread of its own, peers on theirs, and a watchdog over all.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_core::runtime::{self, Listener, Runtime, Spawn};
+use tidegate_core::{Connection, Gauges, Proxy, Upstreams};
+
+use crate::board::Board;
+use crate::gauges;
+use crate::harness::{Harness, sleep, warm_up};
+use crate::peers::Stage;
+use crate::run_virtual::{Observe, Route, check_left, config, forward, observe};
+use crate::script::Case;
+use crate::transcript::Transcript;
+use crate::wrap::{Inline, Logged, LoggedListener};
+
+/// Longer than any case takes; then the watchdog gives up.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// How long sockets and connections may take to go when everybody has left: the proxy's own linger and
+/// idle limits run then.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Events of the run itself; no script can name them.
+const SERVING: &str = "(the proxy serves)";
+const PEERS_GONE: &str = "(the peers are gone)";
+
+/// What a real run gave.
+pub(crate) struct Run {
+    pub(crate) transcript: Transcript,
+    /// How late this machine woke a thread that slept, at worst.
+    pub(crate) machine_late: Duration,
+}
+
+/// Runs a case on the harness's runtime.
+pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
+    warm_up::<H>();
+    let board = Arc::new(Board::default());
+    let sockets = gauges::sockets();
+    let lateness = Lateness::start();
+    if let Err(e) = act::<H>(case, &board, sockets) {
+        board.fault(format!("the suite could not set the case up: {e}"));
+    }
+    let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
+    if left > sockets {
+        board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
+    }
+    if !case.logged {
+        board.forget_order();
+    }
+    Run { transcript: board.transcript(), machine_late: lateness.stop() }
+}
+
+fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::Result<()> {
+    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let stage = Arc::new(Stage::new(Arc::clone(board), bound.local_addr()?));
+    let (ended, end) = mpsc::channel();
+    let server = {
+        let (stage, case) = (Arc::clone(&stage), Arc::clone(case));
+        stage.start_upstream(&case.upstream)?;
+        thread::spawn(move || {
+            under_test::<H>(&case, bound, &stage, sockets);
+            let _ = ended.send(());
+        })
+    };
+
+    board.wait(BOUND, || board.marked(SERVING).is_some() || server.is_finished());
+    if board.marked(SERVING).is_some() {
+        stage.start_clients(case);
+        board.wait(BOUND, || board.all_rest() || board.is_faulty() || server.is_finished());
+    }
+    if !board.all_rest() {
+        board.fault(format!("the scripts did not end within {BOUND:?}: {}", board.steps()));
+    }
+    stage.stop();
+    board.mark(PEERS_GONE, Duration::ZERO);
+    match end.recv_timeout(BOUND) {
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+            if let Err(panic) = server.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => board
+            .fault("the runtime did not come back: its thread is blocked, or a task never yields".to_owned()),
+    }
+    Ok(())
+}
+
+/// Everything that runs on the thread of the runtime under test.
+fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stage>, sockets: usize) {
+    let board = &stage.board;
+    H::block_on(|runtime| async move {
+        let listener = match H::listener(bound) {
+            Ok(listener) => listener,
+            Err(e) => return board.fault(format!("the adapter refuses the listener: {e}")),
+        };
+        if case.stall.is_none() && !case.logged {
+            serve(runtime, listener, case, stage, sockets).await;
+            return;
+        }
+        let inline = Inline::new(Logged::new(runtime, Arc::clone(board)));
+        let listener = LoggedListener::new(listener, Arc::clone(board));
+        let tasks = Arc::new(AtomicBool::new(false));
+        let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets));
+        let mut neighbour = pin!(neighbour(case, stage, Arc::clone(&tasks)));
+        poll_fn(|cx| {
+            if served.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let _ = inline.tasks().poll_tasks(cx);
+            if !tasks.load(Ordering::Relaxed) {
+                let _ = neighbour.as_mut().poll(cx);
+            }
+            Poll::Pending
+        })
+        .await;
+        inline.tasks().clear(crate::exec::Group::Proxy);
+    });
+}
+
+/// Blocks the thread when the case says so.
+async fn neighbour(case: &Case, stage: &Stage, done: Arc<AtomicBool>) {
+    let Some(stall) = case.stall else { return done.store(true, Ordering::Relaxed) };
+    happened(&stage.board, stall.from).await;
+    thread::sleep(stall.length);
+    done.store(true, Ordering::Relaxed);
+}
+
+async fn happened(board: &Board, event: &'static str) {
+    poll_fn(|cx| {
+        board.watch(cx.waker());
+        if board.marked(event).is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Serves until the peers are gone, waits until nothing is left of the case, and stops.
+async fn serve<R, L>(runtime: R, listener: L, case: &Arc<Case>, stage: &Arc<Stage>, sockets: usize)
+where
+    R: Runtime + Clone + Spawn<Connection<R, L::Stream, Route, Observe>>,
+    L: Listener,
+{
+    let board = &stage.board;
+    let proxy = Proxy::new(runtime.clone(), Upstreams::new([stage.upstream()]), config(case));
+    // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
+    let (theirs, ours) = (runtime.now(), Instant::now());
+    let clock = Arc::clone(stage);
+    let observe = observe(board, move || theirs + clock.epoch().saturating_duration_since(ours));
+    let mut server = pin!(proxy.serve(listener, forward as Route, observe));
+    let mut gone = pin!(happened(board, PEERS_GONE));
+    let mut idle = None;
+    beside(server.as_mut(), board, async {
+        poll_fn(|cx| {
+            // The first poll of the server comes before the first of this.
+            if idle.is_none() {
+                idle = Some(proxy.gauges());
+                board.mark(SERVING, Duration::ZERO);
+            }
+            gone.as_mut().poll(cx)
+        })
+        .await;
+    })
+    .await;
+
+    // One listener is left now that the peers have closed theirs.
+    let left = |gauges: Gauges| Some(gauges) != idle || gauges::sockets() > sockets + 1;
+    let until = Instant::now() + SETTLE;
+    beside(server.as_mut(), board, async {
+        while left(proxy.gauges()) && Instant::now() < until {
+            sleep(&runtime, Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let (now, idle) = (proxy.gauges(), idle.unwrap_or_else(|| proxy.gauges()));
+    check_left(board, "connections", now.tasks, idle.tasks);
+    check_left(board, "idle upstream connections", now.idle_upstreams, idle.idle_upstreams);
+    check_left(board, "sockets", gauges::sockets(), sockets + 1);
+
+    proxy.stop();
+    let mut limit = pin!(sleep(&runtime, SETTLE));
+    poll_fn(|cx| {
+        if server.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if limit.as_mut().poll(cx).is_ready() {
+            board.fault(format!("the server did not end within {SETTLE:?} of stop()"));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Polls the server while `other` runs to its end.
+async fn beside<S: Future<Output = ()>>(
+    mut server: Pin<&mut S>,
+    board: &Board,
+    other: impl Future<Output = ()>,
+) {
+    let mut other = pin!(other);
+    let mut ended = false;
+    poll_fn(|cx| {
+        if !ended && server.as_mut().poll(cx).is_ready() {
+            ended = true;
+            board.fault("the server ended although nobody stopped it".into());
+        }
+        other.as_mut().poll(cx)
+    })
+    .await;
+}
+
+/// Measures how late the machine wakes a sleeping thread: what a busy machine adds to every window.
+struct Lateness {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Duration>,
+}
+
+impl Lateness {
+    fn start() -> Lateness {
+        const NAP: Duration = Duration::from_millis(5);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Ordering::Relaxed) {
+                let began = Instant::now();
+                thread::sleep(NAP);
+                worst = worst.max(began.elapsed().saturating_sub(NAP));
+            }
+            worst
+        });
+        Lateness { stop, thread }
+    }
+
+    fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}

@@ -1,0 +1,118 @@
+//! A case in virtual time: the oracle for every real run of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_core::{Config, Decision, Instant, Outcome, Proxy, RequestHead, Upstreams};
+
+use crate::board::Board;
+use crate::script::Case;
+use crate::transcript::{Seen, Transcript};
+use crate::virtual_peers::Stage;
+use crate::virtual_rt::{Owner, Ran, World};
+use crate::wrap::{Logged, LoggedListener};
+
+/// The routes of every case: everything is forwarded.
+pub type Route = fn(&RequestHead<'_>) -> Decision;
+
+/// What listens to outcomes.
+pub type Observe = Box<dyn Fn(&Outcome) + Send + Sync>;
+
+/// Forwards everything.
+pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
+    Decision::forward()
+}
+
+/// The proxy's configuration in a case.
+pub(crate) fn config(case: &Case) -> Config {
+    let mut config = Config::default();
+    config.timeouts = case.policy;
+    config
+}
+
+/// Longer than any case takes.
+const BOUND: Duration = Duration::from_secs(60);
+
+/// How long nothing further may happen after a case: more than three times the longest limit of the
+/// profile.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Runs a case in virtual time.
+pub fn run_virtual(case: &Case) -> Transcript {
+    let world = World::new();
+    let board = Arc::new(Board::default());
+    let runtime = world.runtime(Owner::Proxy);
+    let stage = Stage {
+        world: world.clone(),
+        board: Arc::clone(&board),
+        epoch: world.now(),
+        upstream: runtime.free_address(),
+        proxy: runtime.free_address(),
+    };
+
+    let logged = Logged::new(runtime.clone(), Arc::clone(&board));
+    let proxy = Proxy::new(logged, Upstreams::new([stage.upstream]), config(case));
+    let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
+    let epoch = stage.epoch;
+    let observe = observe(&board, move || epoch);
+    world.spawn(Owner::Proxy, proxy.serve(listener, forward as Route, observe));
+    if let Some(stall) = case.stall {
+        let stage = stage.clone();
+        world.spawn(Owner::Peer, async move {
+            stage.happened(stall.from).await;
+            stage.world.stall(stall.length);
+        });
+    }
+    let sockets = runtime.sockets();
+    let tasks = proxy.gauges().tasks;
+    stage.start_peers(case);
+
+    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()) {
+        Ran::Done => {}
+        ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
+    }
+    world.cancel_tasks(Owner::Peer);
+    let quiet = world.now() + QUIET;
+    if world.run_until(quiet, || false) == Ran::Spinning {
+        board.fault("after the case the proxy polls without end".into());
+    }
+    let gauges = proxy.gauges();
+    check_left(&board, "connections", gauges.tasks, tasks);
+    check_left(&board, "idle upstream connections", gauges.idle_upstreams, 0);
+    check_left(&board, "sockets", runtime.sockets(), sockets);
+
+    proxy.stop();
+    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
+    if ran != Ran::Done {
+        board.fault(format!("after stop() the server did not end ({})", words(ran)));
+    }
+    world.cancel_tasks(Owner::Proxy);
+    check_left(&board, "sockets after stop()", runtime.sockets(), 0);
+    if !case.logged {
+        board.forget_order();
+    }
+    board.transcript()
+}
+
+pub(crate) fn check_left(board: &Board, what: &str, there: usize, expected: usize) {
+    if there != expected {
+        board.fault(format!("{what}: {there} after the case, {expected} before it"));
+    }
+}
+
+/// Writes outcomes to the board; `epoch` is the start of the case on the runtime's clock.
+pub(crate) fn observe(board: &Arc<Board>, epoch: impl Fn() -> Instant + Send + Sync + 'static) -> Observe {
+    let board = Arc::clone(board);
+    Box::new(move |outcome| {
+        board.outcome(Seen::new(outcome.finished.saturating_since(epoch()), outcome));
+    })
+}
+
+pub(crate) fn words(ran: Ran) -> &'static str {
+    match ran {
+        Ran::Done => "done",
+        Ran::OutOfTime => "out of time",
+        Ran::Deadlock => "nothing is ready and nothing is scheduled",
+        Ran::Spinning => "tasks run without letting time pass",
+    }
+}

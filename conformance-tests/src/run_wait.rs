@@ -1,0 +1,116 @@
+//! Runs the cases about `wait_for`: in virtual time, then on a runtime.
+
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::cases::wait::{Env, WaitCase};
+use crate::expect::SLACK_VIRTUAL;
+use crate::gauges::{self, TcpState};
+use crate::harness::{Harness, turn, warm_up};
+use crate::verdict::slack;
+use crate::virtual_rt::{Owner, Ran, World};
+
+/// Longer than any case takes.
+const BOUND: Duration = Duration::from_secs(10);
+
+/// What a run gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaitRun {
+    /// The log.
+    pub lines: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Runs a case in virtual time.
+///
+/// # Panics
+///
+/// If the case fails; that is its purpose.
+#[track_caller]
+pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
+    let world = World::new();
+    let (runtime, peer) = (world.runtime(Owner::Proxy), world.runtime(Owner::Peer));
+    let at = runtime.free_address();
+    let _listener = peer.listen(at, 16);
+    let gauge = runtime.clone();
+    let clock = world.clone();
+    let env = Env::new(runtime, at, move || gauge.established(at), move |d| clock.block(d));
+    let result = Rc::new(Cell::new(None));
+    let done = Rc::clone(&result);
+    world.spawn(Owner::Proxy, async move {
+        let took = C::run(&env).await;
+        done.set(Some(WaitRun { lines: env.lines(), took }));
+    });
+    let ran = world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0);
+    let Some(run) = result.take() else {
+        panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE);
+    };
+    assert_eq!(ran, Ran::Done);
+    judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
+    run
+}
+
+/// Runs a case in virtual time and on the harness's runtime.
+///
+/// # Panics
+///
+/// If the case fails; that is its purpose.
+#[track_caller]
+pub fn check_wait<H: Harness, C: WaitCase>() {
+    check_wait_virtual::<C>();
+    let _turn = turn();
+    warm_up::<H>();
+    let before = gauges::sockets();
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        // Declared first, so that it is closed last.
+        let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, 0)) {
+            Ok(listener) => listener,
+            Err(e) => panic!("the suite could not listen: {e}"),
+        };
+        let at = listener.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let established = move || {
+            gauges::rows_to(at.port()).iter().filter(|row| row.state == TcpState::Established).count()
+        };
+        let run = H::block_on(|runtime| async move {
+            let env = Env::new(runtime, at, established, thread::sleep);
+            let took = C::run(&env).await;
+            WaitRun { lines: env.lines(), took }
+        });
+        let _ = sender.send(run);
+    });
+    match receiver.recv_timeout(BOUND) {
+        Ok(run) => judge::<C>(H::NAME, &run, slack().slack),
+        Err(_) if thread.is_finished() => {}
+        Err(_) => panic!("{} {} fails on {}: it never ends", C::ID, C::TITLE, H::NAME),
+    }
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+    let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= before);
+    assert!(
+        left <= before,
+        "{} {} on {}: {left} sockets after it, {before} before",
+        C::ID,
+        C::TITLE,
+        H::NAME
+    );
+}
+
+#[track_caller]
+fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) {
+    let (id, title, limit) = (C::ID, C::TITLE, C::LIMIT);
+    assert_eq!(
+        run.lines,
+        C::LINES,
+        "{id} {title} fails {place}: something else happened, or in another order"
+    );
+    assert!(run.took >= limit, "{id} {title} fails {place}: EARLY, {:?} of {limit:?}", run.took);
+    let latest = limit + slack;
+    assert!(run.took < latest, "{id} {title} fails {place}: {:?}, later than {latest:?}", run.took);
+}

@@ -1,0 +1,399 @@
+//! Scripts: what the peers of the proxy do, as data.
+//!
+//! One language serves both worlds and both sides: the steps of a client and of an upstream are run by
+//! the same interpreter (`interp.rs`) over virtual pipes first and over plain `std::net` sockets then.
+//! This module describes; it runs nothing and expects nothing.
+
+use std::time::Duration;
+
+use tidegate_core::TimeoutPolicy;
+
+use crate::expect::Expect;
+
+/// Milliseconds, the unit of every case.
+pub const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// The scaled profile P of `timeouts.md` section 3. The total and the write-idle limit are off; a case
+/// overrides what it is about.
+pub const P: TimeoutPolicy = TimeoutPolicy {
+    connect: Some(ms(100)),
+    write: Some(ms(200)),
+    write_idle: None,
+    read: Some(ms(150)),
+    total: None,
+    queue: Some(ms(100)),
+    client_head: Some(ms(150)),
+    client_body: Some(ms(150)),
+    client_write: Some(ms(150)),
+    keep_alive: Some(ms(150)),
+    pool_idle: Some(ms(150)),
+    tunnel: Some(ms(150)),
+    tunnel_fin: Some(ms(150)),
+    linger: Some(ms(80)),
+    drain: Some(ms(300)),
+};
+
+/// One step of a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Opens the connection (clients; an upstream's connection is open when its script begins).
+    Connect,
+    /// Writes a message head and starts a new body: the pattern begins again.
+    Head(String),
+    /// Writes bytes as they are.
+    Bytes(Vec<u8>),
+    /// Writes so many body bytes, the continued pattern.
+    Body(u64),
+    /// Writes body bytes until the connection has taken none for so long: whatever the kernels on the way
+    /// can hold is full then.
+    BodyUntilBlocked(Duration),
+    /// Writes one chunk of so many pattern bytes.
+    Chunk(usize),
+    /// Writes the last chunk and an empty trailer section.
+    LastChunk,
+    /// Writes pattern bytes as fast as possible until the connection ends.
+    Flood,
+    /// Writes `size` pattern bytes every `every`, `times` times or until the connection ends.
+    Drip {
+        /// Bytes a write.
+        size: usize,
+        /// The pause after each write.
+        every: Duration,
+        /// How often.
+        times: u32,
+    },
+    /// Reads until at least one further byte has come.
+    ReadSome,
+    /// Reads exactly so many further bytes and not one more.
+    ReadExact(usize),
+    /// Reads until what was received in the current message contains this.
+    ReadUntil(Vec<u8>),
+    /// Reads until the head of the current message is complete.
+    ReadHead,
+    /// Reads until the current message holds at least so many body bytes.
+    ReadBody(u64),
+    /// Reads until the current message is complete; the next one is the current one from then on.
+    ReadMessage,
+    /// Reads `size` bytes every `every` until `event` has happened.
+    ReadSlowly {
+        /// Bytes a read, at most.
+        size: usize,
+        /// The pause after each read.
+        every: Duration,
+        /// What ends it.
+        until: &'static str,
+    },
+    /// Reads until the proxy ends the connection, and notes how it did.
+    ReadToEnd,
+    /// Waits.
+    Pause(Duration),
+    /// Waits until so long after the start of the case.
+    At(Duration),
+    /// Notes that the named event happens now. Put it *before* the stimulus that starts a clock: the
+    /// lower bound of a window is hard.
+    Mark(&'static str),
+    /// Waits for another peer's event.
+    WaitFor(&'static str),
+    /// Notes the state of the proxy's upstream connections.
+    Snapshot(&'static str),
+    /// Runs these steps beside the ones that follow, on the same connection.
+    Background(Vec<Step>),
+    /// Waits for the end of the background steps.
+    Join,
+    /// Sends FIN, and can go on reading.
+    Fin,
+    /// Sends RST.
+    Rst,
+    /// Closes the way a process does that forgets about the connection. Every script ends with it.
+    Close,
+    /// Keeps the connection open and untouched to the end of the case.
+    Hold,
+}
+
+/// The steps of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    steps: Vec<Step>,
+}
+
+/// An empty script.
+pub fn script() -> Script {
+    Script::default()
+}
+
+impl Script {
+    /// The steps in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Appends any step.
+    pub fn step(mut self, step: Step) -> Script {
+        self.steps.push(step);
+        self
+    }
+
+    /// Appends all steps of `other`.
+    pub fn then(mut self, other: Script) -> Script {
+        self.steps.extend(other.steps);
+        self
+    }
+
+    /// [`Step::Connect`].
+    pub fn connect(self) -> Script {
+        self.step(Step::Connect)
+    }
+
+    /// [`Step::Head`]: the lines, separated by `\n`; the line ends and the blank line are added.
+    pub fn head(self, lines: &str) -> Script {
+        let mut text = String::new();
+        for line in lines.lines() {
+            text.push_str(line.trim());
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        self.step(Step::Head(text))
+    }
+
+    /// A GET without a body.
+    pub fn get(self, path: &str) -> Script {
+        self.head(&format!("GET {path} HTTP/1.1\nhost: conformance"))
+    }
+
+    /// [`Step::Bytes`].
+    pub fn bytes(self, bytes: impl AsRef<[u8]>) -> Script {
+        self.step(Step::Bytes(bytes.as_ref().to_vec()))
+    }
+
+    /// [`Step::Body`] of `n` bytes.
+    pub fn body(self, n: u64) -> Script {
+        self.step(Step::Body(n))
+    }
+
+    /// [`Step::Chunk`].
+    pub fn chunk(self, n: usize) -> Script {
+        self.step(Step::Chunk(n))
+    }
+
+    /// [`Step::LastChunk`].
+    pub fn last_chunk(self) -> Script {
+        self.step(Step::LastChunk)
+    }
+
+    /// [`Step::Drip`].
+    pub fn drip(self, size: usize, every: Duration, times: u32) -> Script {
+        self.step(Step::Drip { size, every, times })
+    }
+
+    /// [`Step::ReadSome`].
+    pub fn read_some(self) -> Script {
+        self.step(Step::ReadSome)
+    }
+
+    /// [`Step::ReadHead`].
+    pub fn read_head(self) -> Script {
+        self.step(Step::ReadHead)
+    }
+
+    /// [`Step::ReadBody`].
+    pub fn read_body(self, n: u64) -> Script {
+        self.step(Step::ReadBody(n))
+    }
+
+    /// [`Step::ReadMessage`].
+    pub fn read_message(self) -> Script {
+        self.step(Step::ReadMessage)
+    }
+
+    /// [`Step::ReadToEnd`].
+    pub fn read_to_end(self) -> Script {
+        self.step(Step::ReadToEnd)
+    }
+
+    /// [`Step::Pause`].
+    pub fn pause(self, d: Duration) -> Script {
+        self.step(Step::Pause(d))
+    }
+
+    /// [`Step::At`].
+    pub fn at(self, t: Duration) -> Script {
+        self.step(Step::At(t))
+    }
+
+    /// [`Step::Mark`].
+    pub fn mark(self, event: &'static str) -> Script {
+        self.step(Step::Mark(event))
+    }
+
+    /// [`Step::WaitFor`].
+    pub fn wait_for(self, event: &'static str) -> Script {
+        self.step(Step::WaitFor(event))
+    }
+
+    /// [`Step::Snapshot`].
+    pub fn snapshot(self, name: &'static str) -> Script {
+        self.step(Step::Snapshot(name))
+    }
+
+    /// [`Step::Background`].
+    pub fn background(self, other: Script) -> Script {
+        self.step(Step::Background(other.steps))
+    }
+
+    /// [`Step::Hold`].
+    pub fn hold(self) -> Script {
+        self.step(Step::Hold)
+    }
+}
+
+/// What the proxy finds at its upstream's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// A listener that runs the n-th script on the n-th connection. A connection more than scripts is
+    /// counted and closed.
+    Scripts(Vec<Script>),
+    /// Nobody listens: connects are refused.
+    Closed,
+    /// The accept queue is full: connects hang, until `freed_by` happens, if it does.
+    FullBacklog {
+        /// The event at which the queue is emptied; from then on every connection is accepted and held.
+        freed_by: Option<&'static str>,
+    },
+    /// The kernel completes the handshake, and nobody ever calls `accept`.
+    KernelOnly,
+}
+
+/// Where a client connects to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the proxy.
+    Proxy,
+    /// Past it, to the upstream: a control that shows that a trap works.
+    Upstream,
+}
+
+/// A client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// What it does.
+    pub script: Script,
+    /// To whom.
+    pub target: Target,
+}
+
+/// The thread that runs the proxy is blocked by a neighbour task.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The event with which it begins.
+    pub from: &'static str,
+    /// How long it lasts.
+    pub length: Duration,
+}
+
+/// A case of the catalogue (`timeouts.md` section 4).
+#[derive(Debug)]
+pub struct Case {
+    /// Its id there, such as `R-05`.
+    pub id: &'static str,
+    /// What it shows, in a few words.
+    pub title: &'static str,
+    /// The limits.
+    pub policy: TimeoutPolicy,
+    /// Who answers.
+    pub upstream: Upstream,
+    /// Who asks.
+    pub clients: Vec<Client>,
+    /// Whether the executor is blocked meanwhile.
+    pub stall: Option<Stall>,
+    /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
+    pub logged: bool,
+    /// What must hold in both worlds.
+    pub expect: Vec<Expect>,
+}
+
+impl Case {
+    /// A case with the profile [`P`], and nobody in it yet.
+    pub fn new(id: &'static str, title: &'static str) -> Case {
+        Case {
+            id,
+            title,
+            policy: P,
+            upstream: Upstream::Scripts(Vec::new()),
+            clients: Vec::new(),
+            stall: None,
+            logged: false,
+            expect: Vec::new(),
+        }
+    }
+
+    /// Changes limits.
+    pub fn policy(mut self, change: impl FnOnce(&mut TimeoutPolicy)) -> Case {
+        change(&mut self.policy);
+        self
+    }
+
+    /// Adds a connection to the scripted upstream.
+    pub fn upstream(mut self, script: Script) -> Case {
+        match &mut self.upstream {
+            Upstream::Scripts(scripts) => scripts.push(script),
+            other => *other = Upstream::Scripts(vec![script]),
+        }
+        self
+    }
+
+    /// Sets another kind of upstream.
+    pub fn upstream_is(mut self, upstream: Upstream) -> Case {
+        self.upstream = upstream;
+        self
+    }
+
+    /// Adds a client.
+    pub fn client(mut self, script: Script) -> Case {
+        self.clients.push(Client { script, target: Target::Proxy });
+        self
+    }
+
+    /// Adds a client that connects past the proxy.
+    pub fn control(mut self, script: Script) -> Case {
+        self.clients.push(Client { script, target: Target::Upstream });
+        self
+    }
+
+    /// Blocks the executor.
+    pub fn stall(mut self, from: &'static str, length: Duration) -> Case {
+        self.stall = Some(Stall { from, length });
+        self
+    }
+
+    /// Logs the order of the proxy's closes and writes.
+    pub fn logged(mut self) -> Case {
+        self.logged = true;
+        self
+    }
+
+    /// Adds an expectation.
+    pub fn expect(mut self, expect: Expect) -> Case {
+        self.expect.push(expect);
+        self
+    }
+
+    /// The name of its `#[test]`: id and title in snake case.
+    pub fn test_name(&self) -> String {
+        test_name(self.id, self.title)
+    }
+}
+
+/// The name of the `#[test]` of a case.
+pub fn test_name(id: &str, title: &str) -> String {
+    let mut name = String::new();
+    for c in format!("{id} {title}").chars() {
+        match c {
+            c if c.is_ascii_alphanumeric() => name.push(c.to_ascii_lowercase()),
+            _ if name.ends_with('_') => {}
+            _ => name.push('_'),
+        }
+    }
+    name.trim_end_matches('_').to_owned()
+}

@@ -1,0 +1,303 @@
+//! What happened in a case, in a form that compares between virtual time and a real runtime.
+//!
+//! Instants are relative to the start of the case. This module stores and compares; what ought to have
+//! happened is written in `expect.rs` and the cases.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tidegate_core::{DeadlineKind, Error, Outcome, Phase, Side, UpstreamId};
+
+use crate::recorder::{Message, Receives, Recorder};
+
+/// How a peer saw the proxy end a connection.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By FIN.
+    Fin,
+    /// By RST.
+    Rst,
+}
+
+/// One connection as its peer saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnLog {
+    /// When it was open at the peer; `None` if it never was.
+    pub opened: Option<Duration>,
+    /// What arrived.
+    pub received: Recorder,
+    /// How the proxy ended it and when that was seen; `None` while it is open, or if the script did not
+    /// look.
+    pub end: Option<(End, Duration)>,
+    /// The first write that failed.
+    pub write_error: Option<Duration>,
+    /// Pattern bytes that the kernel accepted in the current message.
+    pub sent: u64,
+    /// The step that the script is at, for reports.
+    pub step: String,
+}
+
+impl ConnLog {
+    /// A connection of which nothing is known yet.
+    pub fn new(receives: Receives) -> ConnLog {
+        ConnLog {
+            opened: None,
+            received: Recorder::new(receives),
+            end: None,
+            write_error: None,
+            sent: 0,
+            step: String::from("not started"),
+        }
+    }
+}
+
+/// The proxy's upstream connections at one moment, seen from outside.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Connects on their way.
+    pub syn_sent: usize,
+    /// Connections that are `ESTABLISHED` at the proxy's end.
+    pub established: usize,
+}
+
+/// How a request ended, as `observe` was told: the part that compares between clocks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When.
+    pub at: Duration,
+    /// The status sent to the client.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// Which upstream.
+    pub upstream: Option<UpstreamId>,
+    /// Connects tried.
+    pub attempts: u16,
+    /// Whether an idle connection was used.
+    pub reused: bool,
+    /// Request body bytes.
+    pub request_bytes: u64,
+    /// Response body bytes.
+    pub response_bytes: u64,
+}
+
+/// An error without its instants.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A deadline.
+    Timeout {
+        /// Which.
+        kind: DeadlineKind,
+        /// Its limit.
+        limit: Duration,
+        /// What the exchange was waiting for.
+        during: Phase,
+        /// Whom it was waiting for.
+        blocked_on: Side,
+        /// Whether the client had a response head.
+        response_started: bool,
+    },
+    /// Anything else, the system's error number left out.
+    Other(&'static str),
+}
+
+impl Seen {
+    /// Reduces an outcome.
+    pub fn new(at: Duration, outcome: &Outcome) -> Seen {
+        Seen {
+            at,
+            status: outcome.status,
+            failure: outcome.error.as_ref().map(failure),
+            upstream: outcome.upstream,
+            attempts: outcome.attempts,
+            reused: outcome.reused,
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+        }
+    }
+}
+
+fn failure(error: &Error) -> Failure {
+    Failure::Other(match error {
+        Error::Timeout(e) => {
+            return Failure::Timeout {
+                kind: e.kind,
+                limit: e.limit,
+                during: e.during,
+                blocked_on: e.blocked_on,
+                response_started: e.response_started,
+            };
+        }
+        Error::Connect(e) if e.kind == tidegate_core::IoKind::Refused => "Connect(Refused)",
+        Error::Connect(_) => "Connect",
+        Error::UpstreamClosed => "UpstreamClosed",
+        Error::UpstreamReset(_) => "UpstreamReset",
+        Error::UpstreamProtocol(_) => "UpstreamProtocol",
+        Error::ClientAbort(_) => "ClientAbort",
+        Error::BadRequest(_) => "BadRequest",
+        Error::Stopped => "Stopped",
+        _ => "an error that this suite does not know",
+    })
+}
+
+/// Everything that happened in one run of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Transcript {
+    /// The clients, in the order of the case.
+    pub clients: Vec<ConnLog>,
+    /// The upstream's connections, in the order in which they were accepted.
+    pub upstreams: Vec<ConnLog>,
+    /// What `observe` was told, in order.
+    pub outcomes: Vec<Seen>,
+    /// When each named event happened.
+    pub marks: BTreeMap<&'static str, Duration>,
+    /// What each named snapshot saw.
+    pub snapshots: BTreeMap<&'static str, Snapshot>,
+    /// The proxy's own closes and first writes, in order; empty unless the case asks for it.
+    pub order: Vec<String>,
+    /// What was left over, or never ended; empty after a clean run.
+    pub faults: Vec<String>,
+}
+
+impl Transcript {
+    /// A client's message.
+    pub fn response(&self, client: usize, message: usize) -> Option<&Message> {
+        self.clients.get(client)?.received.messages.get(message)
+    }
+
+    /// A message that the upstream's connection got.
+    pub fn request(&self, upstream: usize, message: usize) -> Option<&Message> {
+        self.upstreams.get(upstream)?.received.messages.get(message)
+    }
+
+    /// The differences that count between the virtual run and a real one, in words.
+    pub fn differences(virtual_run: &Transcript, real: &Transcript) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut differ = |what: String, v: String, r: String| {
+            if v != r {
+                out.push(format!("{what}: in virtual time {v}, on this runtime {r}"));
+            }
+        };
+        let sides = [
+            ("client", &virtual_run.clients, &real.clients),
+            ("upstream connection", &virtual_run.upstreams, &real.upstreams),
+        ];
+        for (name, v, r) in sides {
+            differ(format!("number of {name}s"), v.len().to_string(), r.len().to_string());
+            for (i, (v, r)) in v.iter().zip(r).enumerate() {
+                differ(format!("{name} {i}: ended by"), ended(v), ended(r));
+                differ(format!("{name} {i}: received"), messages(v, r), messages(r, v));
+            }
+        }
+        differ("outcomes".into(), outcomes(virtual_run), outcomes(real));
+        differ("snapshots".into(), format!("{:?}", virtual_run.snapshots), format!("{:?}", real.snapshots));
+        out
+    }
+
+    /// The whole transcript, for people.
+    pub fn describe(&self) -> String {
+        let mut out = String::new();
+        let at = |t: Duration| format!("{:.1} ms", t.as_secs_f64() * 1e3);
+        for (name, t) in &self.marks {
+            let _ = writeln!(out, "  mark {name:?} at {}", at(*t));
+        }
+        for (side, logs) in [("client", &self.clients), ("upstream connection", &self.upstreams)] {
+            for (i, log) in logs.iter().enumerate() {
+                let _ = write!(out, "  {side} {i}: ");
+                let _ = match log.opened {
+                    Some(t) => write!(out, "open at {}", at(t)),
+                    None => write!(out, "never open"),
+                };
+                let _ = match log.end {
+                    Some((end, t)) => writeln!(out, ", ended by {end:?} at {}", at(t)),
+                    None => writeln!(out, ", end not seen; last step: {}", log.step),
+                };
+                for m in &log.received.messages {
+                    let _ = writeln!(
+                        out,
+                        "    {:?} head at {}, {} body bytes ({:?}, {}) by {}",
+                        m.start,
+                        at(m.head_at),
+                        m.body_len,
+                        m.framing,
+                        if m.complete { "complete" } else { "incomplete" },
+                        at(m.last_byte),
+                    );
+                }
+                let partial = log.received.partial_head();
+                if !partial.is_empty() {
+                    let _ = writeln!(out, "    and {} bytes of a further head", partial.len());
+                }
+                if let Some(broken) = &log.received.broken {
+                    let _ = writeln!(out, "    then no HTTP: {broken}");
+                }
+                if let Some(t) = log.write_error {
+                    let _ = writeln!(out, "    a write failed at {}", at(t));
+                }
+            }
+        }
+        for seen in &self.outcomes {
+            let _ = writeln!(out, "  outcome at {}: {}", at(seen.at), outcome(seen));
+        }
+        for (name, snapshot) in &self.snapshots {
+            let _ = writeln!(out, "  snapshot {name:?}: {snapshot:?}");
+        }
+        for line in &self.order {
+            let _ = writeln!(out, "  the proxy: {line}");
+        }
+        for fault in &self.faults {
+            let _ = writeln!(out, "  left over: {fault}");
+        }
+        out
+    }
+}
+
+fn ended(log: &ConnLog) -> String {
+    log.end.map_or_else(|| "nothing that the script saw".into(), |(end, _)| format!("{end:?}"))
+}
+
+/// Fields whose value depends on the clock or on an ephemeral port.
+const VOLATILE: [&str; 3] = ["date", "forwarded", "x-forwarded-for"];
+
+/// The messages of `log`: exact where both runs received them whole, else whether they are a verified
+/// prefix.
+fn messages(log: &ConnLog, other: &ConnLog) -> String {
+    let mut out = String::new();
+    for (i, m) in log.received.messages.iter().enumerate() {
+        let fields: Vec<String> = m
+            .fields
+            .iter()
+            .filter(|(name, _)| !VOLATILE.contains(&name.as_str()))
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        let _ = write!(out, "[{} | {} | ", m.start, fields.join(", "));
+        let both = m.complete && other.received.messages.get(i).is_some_and(|o| o.complete);
+        let _ = match (both, m.is_pattern) {
+            (true, true) => write!(out, "{} bytes of the pattern]", m.body_len),
+            (true, false) => write!(out, "{:?}]", String::from_utf8_lossy(&m.text)),
+            (false, true) if m.complete => write!(out, "complete]"),
+            (false, true) => write!(out, "a prefix of the pattern]"),
+            (false, false) => write!(out, "not the pattern: {:?}]", String::from_utf8_lossy(&m.text)),
+        };
+    }
+    if let Some(broken) = &log.received.broken {
+        let _ = write!(out, " then no HTTP: {broken}");
+    }
+    if !log.received.partial_head().is_empty() {
+        let _ = write!(out, " and a partial head");
+    }
+    if out.is_empty() { "nothing".into() } else { out }
+}
+
+fn outcome(seen: &Seen) -> String {
+    let Seen { status, failure, upstream, attempts, reused, .. } = seen;
+    format!(
+        "status {status:?}, error {failure:?}, upstream {upstream:?}, {attempts} connects, reused {reused}"
+    )
+}
+
+fn outcomes(t: &Transcript) -> String {
+    let all: Vec<String> = t.outcomes.iter().map(outcome).collect();
+    if all.is_empty() { "none".into() } else { all.join("; ") }
+}

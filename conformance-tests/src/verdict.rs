@@ -1,0 +1,81 @@
+//! From transcripts to a verdict, in words that an adapter's author understands.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::expect::{SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
+use crate::harness::{Harness, turn};
+use crate::run_real::run_real;
+use crate::run_virtual::run_virtual;
+use crate::script::Case;
+use crate::transcript::Transcript;
+
+/// What is wrong with a virtual run of `case`; empty if nothing is.
+pub fn judge_virtual(case: &Case, transcript: &Transcript) -> Vec<String> {
+    judge(case, transcript, Tolerance { slack: SLACK_VIRTUAL })
+}
+
+fn judge(case: &Case, transcript: &Transcript, tolerance: Tolerance) -> Vec<String> {
+    let failed = case.expect.iter().filter_map(|expect| expect.check(transcript, tolerance).err());
+    failed.chain(transcript.faults.iter().cloned()).collect()
+}
+
+/// The slack of this machine.
+pub(crate) fn slack() -> Tolerance {
+    let slack = if std::env::var_os("CI").is_some() { SLACK_CI } else { SLACK };
+    Tolerance { slack }
+}
+
+/// Runs a case in virtual time and panics unless it holds.
+///
+/// # Panics
+///
+/// If the case fails; that is its purpose.
+#[track_caller]
+pub fn check_virtual(case: &Case) {
+    let transcript = run_virtual(case);
+    let wrong = judge_virtual(case, &transcript);
+    if !wrong.is_empty() {
+        panic!("{}", report(case, "in virtual time", &wrong, &[("this run", &transcript)]));
+    }
+}
+
+/// Runs a case in virtual time, then on the harness's runtime, and panics unless both hold and agree.
+///
+/// # Panics
+///
+/// If the case fails; that is its purpose.
+#[track_caller]
+pub fn check<H: Harness>(case: Case) {
+    let case = Arc::new(case);
+    let oracle = run_virtual(&case);
+    let wrong = judge_virtual(&case, &oracle);
+    if !wrong.is_empty() {
+        let place = "in virtual time already: the fault is in the proxy or the case, not in the adapter";
+        panic!("{}", report(&case, place, &wrong, &[("virtual time", &oracle)]));
+    }
+    let run = {
+        let _turn = turn();
+        run_real::<H>(&case)
+    };
+    let mut tolerance = slack();
+    tolerance.slack += run.machine_late;
+    let mut wrong = judge(&case, &run.transcript, tolerance);
+    wrong.extend(Transcript::differences(&oracle, &run.transcript));
+    if !wrong.is_empty() {
+        let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
+        let runs = [("this runtime", &run.transcript), ("virtual time", &oracle)];
+        panic!("{}", report(&case, &place, &wrong, &runs));
+    }
+}
+
+fn report(case: &Case, place: &str, wrong: &[String], runs: &[(&str, &Transcript)]) -> String {
+    let mut out = format!("{} {} fails {place}:\n", case.id, case.title);
+    for line in wrong {
+        let _ = writeln!(out, "- {line}");
+    }
+    for (name, transcript) in runs {
+        let _ = writeln!(out, "what happened, {name}:\n{}", transcript.describe());
+    }
+    out
+}

@@ -1,0 +1,245 @@
+//! A runtime in virtual time: the traits of [`tidegate_core::runtime`] over a simulated network.
+//!
+//! A [`World`] holds a manual clock, an event queue, a kernel model of loopback TCP (`net.rs`) and a
+//! deterministic executor. Code under test and its peers run as tasks; when no task is ready, the clock
+//! jumps to the next event. There is no real time, no thread and no randomness here: the same tasks give
+//! the same run. The network has a delay ([`LATENCY`]), so that even an endless flood makes time pass.
+
+mod kernel;
+mod net;
+mod runtime;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tidegate_core::Instant;
+
+use self::net::{Net, Packet};
+pub use self::runtime::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
+use crate::exec::{Executor, Group};
+
+/// One way through the virtual network.
+pub const LATENCY: Duration = Duration::from_micros(100);
+
+/// What each direction of a virtual connection can hold: half of it in the sender's buffer, half in the
+/// receiver's.
+pub const HOP: usize = 128 * 1024;
+
+/// Polls at one instant after which a run counts as spinning.
+const SPIN_LIMIT: u32 = 200_000;
+
+/// Whose end of a connection it is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The code under test.
+    Proxy,
+    /// A scripted peer.
+    Peer,
+}
+
+impl Owner {
+    fn group(self) -> Group {
+        match self {
+            Owner::Proxy => Group::Proxy,
+            Owner::Peer => Group::Peer,
+        }
+    }
+}
+
+/// A simulated machine: clock, network and tasks. Cheap to clone; one thread.
+#[derive(Clone)]
+pub struct World {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    now: Cell<Instant>,
+    sequence: Cell<u64>,
+    events: RefCell<BTreeMap<EventKey, Event>>,
+    net: RefCell<Net>,
+    tasks: Executor,
+    stalled_until: Cell<Option<Instant>>,
+}
+
+/// Events at the same instant happen in the order in which they were scheduled.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct EventKey {
+    at: Instant,
+    sequence: u64,
+}
+
+enum Event {
+    Wake(Waker),
+    Packet(Packet),
+    EndOfStall,
+}
+
+/// Why a run ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// The condition came true.
+    Done,
+    /// The instant came first.
+    OutOfTime,
+    /// No task is ready and nothing is scheduled: a lost wake-up, or an end without an event.
+    Deadlock,
+    /// Tasks ran again and again without letting time pass.
+    Spinning,
+}
+
+impl Default for World {
+    fn default() -> World {
+        World::new()
+    }
+}
+
+impl World {
+    /// An empty world. Its clock does not start at the epoch, so that code which mistakes an unset
+    /// instant for the start of time is found out.
+    pub fn new() -> World {
+        World {
+            inner: Rc::new(Inner {
+                now: Cell::new(Instant::from_millis(1_000_000)),
+                sequence: Cell::new(0),
+                events: RefCell::default(),
+                net: RefCell::new(Net::new()),
+                tasks: Executor::new(),
+                stalled_until: Cell::new(None),
+            }),
+        }
+    }
+
+    /// The virtual clock.
+    pub fn now(&self) -> Instant {
+        self.inner.now.get()
+    }
+
+    /// A runtime in this world for `owner`.
+    pub fn runtime(&self, owner: Owner) -> VirtualRuntime {
+        VirtualRuntime::new(self.clone(), owner)
+    }
+
+    /// Adds a task.
+    pub fn spawn(&self, owner: Owner, task: impl Future<Output = ()> + 'static) {
+        self.inner.tasks.spawn(owner.group(), task);
+    }
+
+    /// How many tasks `owner` has.
+    pub fn tasks(&self, owner: Owner) -> usize {
+        self.inner.tasks.count(owner.group())
+    }
+
+    /// Drops all tasks of `owner`.
+    pub fn cancel_tasks(&self, owner: Owner) {
+        self.inner.tasks.clear(owner.group());
+    }
+
+    /// Blocks the proxy's executor thread from now on for `length`; peers and network go on.
+    pub fn stall(&self, length: Duration) {
+        let until = self.now() + length;
+        self.inner.stalled_until.set(Some(until));
+        self.schedule(until, Event::EndOfStall);
+    }
+
+    /// Lets time pass while the calling task runs, as a task does that blocks its thread: what falls due
+    /// meanwhile happens after it.
+    pub fn block(&self, length: Duration) {
+        self.inner.now.set(self.now() + length);
+    }
+
+    /// Waits until `at`.
+    pub fn sleep_until(&self, at: Instant) -> Sleep {
+        Sleep { timer: VirtualTimer::new(self.clone()), at, armed: false }
+    }
+
+    /// Runs tasks and lets time pass until `done`, at most until `limit`.
+    pub fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
+        let mut polls_at_this_instant = 0;
+        loop {
+            if done() {
+                return Ran::Done;
+            }
+            let stalled = self.inner.stalled_until.get().map(|_| Group::Proxy);
+            if self.inner.tasks.run_one(stalled) {
+                polls_at_this_instant += 1;
+                if polls_at_this_instant > SPIN_LIMIT {
+                    return Ran::Spinning;
+                }
+                continue;
+            }
+            let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else { return Ran::Deadlock };
+            if key.at > limit {
+                self.inner.events.borrow_mut().insert(key, event);
+                self.inner.now.set(limit);
+                return Ran::OutOfTime;
+            }
+            if key.at > self.now() {
+                self.inner.now.set(key.at);
+                polls_at_this_instant = 0;
+            }
+            match event {
+                Event::Wake(waker) => waker.wake(),
+                Event::Packet(packet) => self.deliver(packet),
+                Event::EndOfStall => self.inner.stalled_until.set(None),
+            }
+        }
+    }
+
+    fn schedule(&self, at: Instant, event: Event) -> EventKey {
+        let sequence = self.inner.sequence.get();
+        self.inner.sequence.set(sequence + 1);
+        let key = EventKey { at: at.max(self.now()), sequence };
+        self.inner.events.borrow_mut().insert(key, event);
+        key
+    }
+
+    fn cancel(&self, key: EventKey) {
+        self.inner.events.borrow_mut().remove(&key);
+    }
+
+    fn deliver(&self, packet: Packet) {
+        let sent = self.inner.net.borrow_mut().deliver(packet);
+        self.transmit(sent);
+    }
+
+    /// Puts packets on the wire.
+    fn transmit(&self, packets: Vec<(Duration, Packet)>) {
+        for (delay, packet) in packets {
+            self.schedule(self.now() + delay, Event::Packet(packet));
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// Waits for an instant. Cancel safe.
+#[derive(Debug)]
+pub struct Sleep {
+    timer: VirtualTimer,
+    at: Instant,
+    armed: bool,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        use tidegate_core::runtime::Timer;
+        let at = self.at;
+        if !self.armed {
+            self.armed = true;
+            Pin::new(&mut self.timer).arm(at);
+        }
+        Pin::new(&mut self.timer).poll_fired(cx)
+    }
+}

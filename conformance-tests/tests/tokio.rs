@@ -1,0 +1,54 @@
+//! The suite on tokio, with one thread and with several.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+
+use tidegate_conformance::Harness;
+use tidegate_tokio::{Listener, Tokio};
+use tokio::runtime::{Builder, Runtime};
+
+fn run<F: Future>(runtime: io::Result<Runtime>, main: impl FnOnce(Tokio) -> F) -> F::Output {
+    let runtime = runtime.expect("a tokio runtime");
+    runtime.block_on(async { main(Tokio::new().expect("inside a runtime")).await })
+}
+
+struct CurrentThread;
+
+impl Harness for CurrentThread {
+    type Runtime = Tokio;
+    type Listener = Listener;
+    const NAME: &'static str = "tokio, current thread";
+
+    fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Tokio) -> F) -> T {
+        run(Builder::new_current_thread().enable_all().build(), main)
+    }
+
+    fn listener(bound: TcpListener) -> io::Result<Listener> {
+        bound.try_into()
+    }
+}
+
+struct MultiThread;
+
+impl Harness for MultiThread {
+    type Runtime = Tokio;
+    type Listener = Listener;
+    const NAME: &'static str = "tokio, two threads";
+
+    fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Tokio) -> F) -> T {
+        run(Builder::new_multi_thread().worker_threads(2).enable_all().build(), main)
+    }
+
+    fn listener(bound: TcpListener) -> io::Result<Listener> {
+        bound.try_into()
+    }
+}
+
+mod current_thread {
+    tidegate_conformance::suite!(super::CurrentThread);
+}
+
+mod multi_thread {
+    tidegate_conformance::suite!(super::MultiThread);
+}
