@@ -54,6 +54,8 @@ pub(crate) struct Exchange {
     /// A deadline was due before the next operation began: it is not begun (`timeouts.md` T5).
     pub(crate) held: bool,
     retried: bool,
+    /// The upstream connection came from the pool.
+    reused: bool,
     /// What the client was told about its connection.
     keep_alive: bool,
     status: Option<u16>,
@@ -75,6 +77,7 @@ impl Exchange {
             withheld: false,
             held: false,
             retried: false,
+            reused: false,
             keep_alive: false,
             status: None,
             error: None,
@@ -245,7 +248,8 @@ impl Relay {
     /// The connection is there.
     pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
         self.exchange.stage = Stage::Relaying;
-        self.upstream.connected(reused);
+        self.exchange.reused = reused;
+        self.upstream.connected();
         self.settle(env);
         self.exchange.held = self.deadlines.due(env.now).is_some();
     }
@@ -265,7 +269,7 @@ impl Relay {
     /// (`timeouts.md` T10, RFC 9110 section 9.2.2).
     fn may_retry(&self) -> bool {
         let (upstream, request) = (&self.upstream, &self.client.request);
-        upstream.reused
+        self.exchange.reused
             && !upstream.answered
             && !self.exchange.retried
             && request.idempotent
@@ -584,7 +588,7 @@ impl Relay {
             secondary: exchange.secondary,
             upstream: exchange.upstream,
             attempts: exchange.attempts,
-            reused: self.upstream.reused,
+            reused: exchange.reused,
             request_bytes: exchange.request_bytes,
             response_bytes: exchange.response_bytes,
             started: exchange.started,

@@ -8,11 +8,28 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+/// How many bytes the kernel takes that it has not sent yet.
+///
+/// By default that is megabytes, and "not writable" only means that less than a third of them is free: a
+/// direct write to a peer that reads nothing then still succeeds for a long time, and would pass for
+/// progress. With this limit a socket that says that it is full is full, and a connection's share of
+/// the kernel's memory is bounded.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
+
+/// The options of every stream: nonblocking, small writes at once, and a bounded send queue.
+fn set_stream_options(socket: &Socket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    Ok(())
+}
+
 /// Begins a nonblocking connect and returns the socket that is connecting (or already connected).
 pub fn start_connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    set_stream_options(&socket)?;
     match socket.connect(&to.into()) {
         Ok(()) => {}
         Err(e) if in_progress(&e) => {}
@@ -51,11 +68,9 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Prepares an accepted socket: nonblocking, small writes at once.
+/// Prepares an accepted socket: nonblocking, small writes at once, a bounded send queue.
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)
+    set_stream_options(&SockRef::from(stream))
 }
 
 /// Sends FIN.

@@ -207,6 +207,7 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
         }
         assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
         assert_eq!(rig.outcome().error, Some(Error::UpstreamClosed));
+        assert_eq!((rig.outcome().reused, rig.outcome().attempts), (!retried, 1 + u16::from(retried)));
     }
 }
 
