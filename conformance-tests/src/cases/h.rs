@@ -127,7 +127,15 @@ fn client_write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, ClientWrite)
         .upstream(script().read_message().then(response(framing)).then(part(framing, BIG)))
         .expect(upstream_end(0, End::Rst))
-        .client(script().connect().get("/").read_head().pause(ms(400)).snapshot("outcome").read_to_end())
+        .client(
+            script()
+                .connect()
+                .get("/")
+                .read_head()
+                .wait_until("let go", 0, 0)
+                .snapshot("outcome")
+                .read_to_end(),
+        )
         .expect(client_end(0, End::Rst))
 }
 
