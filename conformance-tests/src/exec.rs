@@ -119,6 +119,12 @@ impl Executor {
         queue.remove(position)
     }
 
+    /// Wakes every task, for no reason.
+    pub(crate) fn wake_all(&self) {
+        let wakers: Vec<_> = self.tasks.borrow().map.values().map(|entry| entry.waker.clone()).collect();
+        wakers.iter().for_each(Wake::wake_by_ref);
+    }
+
     /// How many tasks of `group` there are.
     pub(crate) fn count(&self, group: Group) -> usize {
         self.tasks.borrow().map.values().filter(|entry| entry.group == group).count()
