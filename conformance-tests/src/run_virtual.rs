@@ -25,9 +25,7 @@ pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
 
 /// The proxy's configuration in a case.
 pub(crate) fn config(case: &Case) -> Config {
-    let mut config = Config::default();
-    config.timeouts = case.policy;
-    config
+    Config { timeouts: case.policy, ..Config::default() }
 }
 
 /// Longer than any case takes.
