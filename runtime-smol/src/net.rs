@@ -1,8 +1,8 @@
 //! TCP on async-io: streams, connection attempts and listeners.
 //!
-//! Every operation tries the system call first and waits for readiness only on `WouldBlock`. FIN, RST
-//! and the direct calls are those of `tidegate_core::runtime`: `close()` of async-io sends no FIN
-//! (`timeouts.md` D22).
+//! An operation tries the system call first; once it came back short or with `WouldBlock`, it waits for the
+//! reactor before the next one. FIN, RST and the direct calls are those of `tidegate_core::runtime`:
+//! `close()` of async-io sends no FIN (`timeouts.md` D22).
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
@@ -16,54 +16,84 @@ use tidegate_core::runtime;
 
 /// A TCP connection.
 #[derive(Debug)]
-pub struct Stream(Async<TcpStream>);
+pub struct Stream {
+    io: Async<TcpStream>,
+    /// The last read emptied the socket: another call would only learn that it still is.
+    drained: bool,
+    /// The last write filled the socket. The kernel goes on to take a few bytes at a time from there, which is
+    /// no progress: it counts as writable when the reactor says so, as it does on every runtime.
+    filled: bool,
+}
+
+impl Stream {
+    fn new(io: Async<TcpStream>) -> Stream {
+        Stream { io, drained: false, filled: false }
+    }
+}
 
 impl runtime::Stream for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.0.get_ref().read(buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
-                done => return Poll::Ready(done),
+            if self.drained {
+                ready!(self.io.poll_readable(cx))?;
+            }
+            let result = self.io.get_ref().read(buf);
+            self.drained = came_short(&result, buf.len());
+            if !would_block(&result) {
+                return Poll::Ready(result);
             }
         }
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
-            match self.0.get_ref().write_vectored(bufs) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_writable(cx))?,
-                done => return Poll::Ready(done),
+            if self.filled {
+                ready!(self.io.poll_writable(cx))?;
+            }
+            let result = self.io.get_ref().write_vectored(bufs);
+            self.filled = came_short(&result, bufs.iter().map(|buf| buf.len()).sum());
+            if !would_block(&result) {
+                return Poll::Ready(result);
             }
         }
     }
 
     fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(runtime::shutdown_write(&self.0))
+        Poll::Ready(runtime::shutdown_write(&self.io))
     }
 
     fn abort(self) {
-        runtime::abort(&self.0);
+        runtime::abort(&self.io);
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        runtime::try_read(&self.0, buf)
+        runtime::try_read(&self.io, buf)
     }
 
     fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        runtime::try_write_vectored(&self.0, bufs)
+        runtime::try_write_vectored(&self.io, bufs)
     }
+}
+
+/// Whether there was less to do than was asked for: the next call would find nothing.
+fn came_short(result: &io::Result<usize>, asked: usize) -> bool {
+    result.as_ref().map_or(true, |n| *n < asked)
+}
+
+fn would_block(result: &io::Result<usize>) -> bool {
+    result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.io.as_fd()
     }
 }
 
 impl From<Async<TcpStream>> for Stream {
     /// Takes the stream as it is; `TCP_NODELAY` is the caller's to set.
     fn from(stream: Async<TcpStream>) -> Stream {
-        Stream(stream)
+        Stream::new(stream)
     }
 }
 
@@ -73,7 +103,7 @@ impl TryFrom<TcpStream> for Stream {
     /// Makes the socket nonblocking, sets `TCP_NODELAY`, and registers it with the reactor.
     fn try_from(stream: TcpStream) -> io::Result<Stream> {
         runtime::set_accepted(&stream)?;
-        Async::new_nonblocking(stream).map(Stream)
+        Async::new_nonblocking(stream).map(Stream::new)
     }
 }
 
@@ -109,7 +139,7 @@ impl Future for Connect {
                 }
             }
         }
-        Poll::Ready(Ok(Stream(socket)))
+        Poll::Ready(Ok(Stream::new(socket)))
     }
 }
 

@@ -74,7 +74,9 @@ pub trait Stream: Unpin {
     /// Reads at least one byte into `buf`; zero means that the peer sent FIN. `buf` is never empty.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
 
-    /// Writes from the slices in order and says how many bytes were accepted.
+    /// Writes from the slices in order and says how many bytes were accepted. After a short write the next
+    /// one waits until the kernel reports the socket writable: the crumbs that a full socket still takes are
+    /// no progress of its peer, and would pass for it.
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
     /// Pushes what a wrapping stream (TLS) holds back down to the socket. A socket holds nothing back.
@@ -91,7 +93,7 @@ pub trait Stream: Unpin {
     /// [`Stream::poll_read`] as one direct call.
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// [`Stream::poll_write_vectored`] as one direct call.
+    /// [`Stream::poll_write_vectored`] as one direct call, if the kernel reports the socket writable.
     fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 

@@ -6,30 +6,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
-/// How many bytes the kernel takes that it has not sent yet.
-///
-/// By default that is megabytes, and "not writable" only means that less than a third of them is free: a
-/// direct write to a peer that reads nothing then still succeeds for a long time, and would pass for
-/// progress. With this limit a socket that says that it is full is full, and a connection's share of
-/// the kernel's memory is bounded.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 128 * 1024;
-
-/// The options of every stream: nonblocking, small writes at once, and a bounded send queue.
-fn set_stream_options(socket: &Socket) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    Ok(())
-}
 
 /// Begins a nonblocking connect and returns the socket that is connecting (or already connected).
 pub fn start_connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    set_stream_options(&socket)?;
+    set_accepted(&socket)?;
     match socket.connect(&to.into()) {
         Ok(()) => {}
         Err(e) if in_progress(&e) => {}
@@ -68,9 +51,11 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Prepares an accepted socket: nonblocking, small writes at once, a bounded send queue.
+/// Prepares an accepted socket: nonblocking, small writes at once.
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
-    set_stream_options(&SockRef::from(stream))
+    let socket = SockRef::from(stream);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)
 }
 
 /// Sends FIN.
@@ -93,7 +78,16 @@ pub fn try_read(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
 
-/// One direct vectored write, whatever readiness the runtime believes in.
+/// One direct vectored write, whatever readiness the runtime believes in, if the kernel calls the socket
+/// writable.
+///
+/// A write alone would not tell: a socket that is not writable (less than a third of its send buffer is
+/// free) still takes bytes, for minutes if each attempt comes at a deadline, and a peer that reads nothing
+/// would pass for one that makes progress. Readiness as the kernel reports it is what all runtimes wait for.
 pub fn try_write_vectored(stream: &impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+    let mut fds = [PollFd::new(stream, PollFlags::OUT)];
+    if poll(&mut fds, Some(&Timespec::default()))? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     (&*SockRef::from(stream)).write_vectored(bufs)
 }
