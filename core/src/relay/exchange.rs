@@ -107,7 +107,7 @@ impl Relay {
             Read => {
                 let early = !upstream.inbound.unparsed().is_empty() || upstream.response.is_some();
                 relaying
-                    && upstream.wants_read()
+                    && upstream.wants_read(&client.outbound)
                     && (upstream.request_written()
                         || early
                         || upstream.write_failed

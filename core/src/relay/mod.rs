@@ -110,7 +110,7 @@ impl Relay {
         let relaying = stage == Stage::Relaying;
         Interest {
             read_client,
-            read_upstream: relaying && upstream.wants_read(),
+            read_upstream: relaying && upstream.wants_read(&client.outbound),
             write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
