@@ -476,9 +476,11 @@ impl Relay {
             // What fails later never replaces what failed first (`timeouts.md` T7).
             Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
         }
-        let answered = self.exchange.status.is_some();
+        // A client that takes nothing takes no answer either.
+        let slow = is_slow_client(error);
+        let answerable = self.exchange.status.is_none() && !slow;
         match Verdict::of(error) {
-            Some(verdict) if !answered => {
+            Some(verdict) if answerable => {
                 // A request that was read to its end leaves the connection usable, unless it was faulty.
                 let keep = self.client.request.keep_alive
                     && self.client.decoder.is_complete()
@@ -496,7 +498,7 @@ impl Relay {
                 };
                 self.answer(&response, env);
             }
-            Some(_) => self.cut(is_slow_client(error), env),
+            Some(_) => self.cut(slow, env),
             None => self.abandon_client(error, env),
         }
     }

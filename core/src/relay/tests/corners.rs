@@ -23,3 +23,14 @@ fn an_interim_response_that_waits_for_the_client_holds_the_upstream_back() {
     rig.upstream(OK5);
     assert!(rig.client_gets().ends_with("hello"));
 }
+
+#[test]
+fn a_client_that_takes_no_interim_response_is_reset() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.upstream(HINTS);
+    rig.actions();
+    rig.at(150);
+    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::Abort(Side::Client)]);
+    assert_eq!((rig.timeout().kind, rig.outcome().status), (Kind::ClientWrite, None));
+}
