@@ -165,7 +165,8 @@ impl Relay {
     /// Whom the exchange waits for (`timeouts.md` T9; once the response lies with us, for the client).
     fn blocked_on(&self, kind: DeadlineKind) -> Side {
         use DeadlineKind::{ClientBody, ClientHead, ClientWrite};
-        if matches!(kind, ClientBody | ClientHead | ClientWrite) || self.exchange.stage == Stage::Draining {
+        let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
+        if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
             Side::Client
         } else if self.upstream.outbound.is_pending() || self.client.decoder.is_complete() {
             Side::Upstream
@@ -199,7 +200,7 @@ impl Relay {
             elapsed: env.now.saturating_since(started),
             during: self.phase(),
             blocked_on: self.blocked_on(kind),
-            response_started: self.upstream.response.is_some(),
+            response_started: self.exchange.status.is_some(),
         });
         self.deadlines.disarm(kind);
         self.exchange.held = false;
@@ -604,6 +605,8 @@ impl Relay {
         self.client.inbound.discard_runs();
         self.client.outbound.reset(env.bufs);
         self.upstream.reset(env);
+        // The next exchange may begin before anything else looks at the deadlines.
+        self.sync_deadlines(env.now);
     }
 }
 

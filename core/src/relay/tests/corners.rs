@@ -7,6 +7,10 @@ use alloc::vec;
 
 const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
 
+fn ms(n: u64) -> Option<Duration> {
+    Some(Duration::from_millis(n))
+}
+
 #[test]
 fn an_interim_response_that_waits_for_the_client_holds_the_upstream_back() {
     let mut rig = Rig::relaying(TimeoutPolicy { client_write: None, ..profile() }, GET);
@@ -33,4 +37,27 @@ fn a_client_that_takes_no_interim_response_is_reset() {
     rig.at(150);
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::Abort(Side::Client)]);
     assert_eq!((rig.timeout().kind, rig.outcome().status), (Kind::ClientWrite, None));
+}
+
+#[test]
+fn t_12_a_pipelined_request_that_is_answered_here_has_a_total_of_its_own() {
+    let mut rig = Rig::new(TimeoutPolicy { total: ms(100), ..profile() });
+    rig.client(&[GET, GET].concat());
+    rig.connected();
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    rig.answers = true;
+    rig.at(60);
+    rig.take(Side::Client, 1);
+    assert_eq!(rig.next(), Some((100, Kind::Total)));
+    // The first response goes out whole; the second is begun in the same moment and not sent.
+    let left: usize = rig.relay.send_bufs(Side::Client).map(<[u8]>::len).sum();
+    rig.take(Side::Client, left);
+    assert_eq!(rig.outcomes.len(), 1);
+    assert_eq!(rig.next(), Some((160, Kind::Total)));
+    rig.at(160);
+    let Some(Error::Timeout(t)) = rig.outcomes[1].error else { panic!("{:?}", rig.outcomes) };
+    assert_eq!((t.kind, t.elapsed), (Kind::Total, Duration::from_millis(100)));
+    // T9: there is no upstream to wait for.
+    assert_eq!((t.blocked_on, t.response_started), (Side::Client, true));
 }
