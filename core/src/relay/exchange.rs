@@ -168,7 +168,11 @@ impl Relay {
         let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
         if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
             Side::Client
-        } else if self.upstream.outbound.is_pending() || self.client.decoder.is_complete() {
+        } else if self.upstream.outbound.is_pending()
+            || self.client.decoder.is_complete()
+            // The body is not asked for yet.
+            || self.exchange.withheld
+        {
             Side::Upstream
         } else {
             Side::Client

@@ -61,3 +61,18 @@ fn t_12_a_pipelined_request_that_is_answered_here_has_a_total_of_its_own() {
     // T9: there is no upstream to wait for.
     assert_eq!((t.blocked_on, t.response_started), (Side::Client, true));
 }
+
+#[test]
+fn a_body_that_waits_for_a_100_is_not_the_clients_delay() {
+    // Both limits begin in one turn if the upstream's socket takes the head at once.
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    for policy in
+        [TimeoutPolicy { write: ms(150), ..profile() }, TimeoutPolicy { total: ms(150), ..profile() }]
+    {
+        let mut rig = Rig::relaying(policy, head);
+        rig.upstream_gets();
+        rig.at(150);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
+        assert_eq!(rig.timeout().blocked_on, Side::Upstream);
+    }
+}
