@@ -471,6 +471,7 @@ impl Relay {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;
+        self.exchange.held = false;
         if self.exchange.stage == Stage::Idle {
             // There is no request, only a broken beginning of one.
             self.exchange = Exchange::new(self.config.timeouts, env.now);

@@ -76,3 +76,13 @@ fn a_body_that_waits_for_a_100_is_not_the_clients_delay() {
         assert_eq!(rig.timeout().blocked_on, Side::Upstream);
     }
 }
+
+#[test]
+fn what_is_held_for_a_deadline_is_let_go_by_a_fault() {
+    let mut rig = Rig::new(TimeoutPolicy { total: ms(0), ..profile() });
+    rig.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    rig.at(0);
+    let answer = rig.client_gets();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(rig.outcomes.len(), 1);
+}
