@@ -61,6 +61,8 @@ pub(crate) struct Exchange {
     secondary: Option<IoFailure>,
     upstream: Option<UpstreamId>,
     attempts: u16,
+    /// The connection came from the pool.
+    reused: bool,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
 }
@@ -81,6 +83,7 @@ impl Exchange {
             secondary: None,
             upstream: None,
             attempts: 0,
+            reused: false,
             request_bytes: 0,
             response_bytes: 0,
         }
@@ -257,7 +260,8 @@ impl Relay {
     /// The connection is there.
     pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
         self.exchange.stage = Stage::Relaying;
-        self.upstream.connected(reused);
+        self.exchange.reused = reused;
+        self.upstream.connected();
         self.settle(env);
         self.exchange.held = self.deadlines.due(env.now).is_some();
     }
@@ -277,9 +281,9 @@ impl Relay {
     /// (`timeouts.md` T10, RFC 9110 section 9.2.2).
     fn may_retry(&self) -> bool {
         let (upstream, request) = (&self.upstream, &self.client.request);
-        upstream.reused
-            && !upstream.answered
+        self.exchange.reused
             && !self.exchange.retried
+            && !upstream.answered
             && request.idempotent
             && request.framing == Framing::None
     }
@@ -599,7 +603,7 @@ impl Relay {
             secondary: exchange.secondary,
             upstream: exchange.upstream,
             attempts: exchange.attempts,
-            reused: self.upstream.reused,
+            reused: exchange.reused,
             request_bytes: exchange.request_bytes,
             response_bytes: exchange.response_bytes,
             started: exchange.started,

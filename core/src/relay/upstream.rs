@@ -30,7 +30,6 @@ pub(crate) struct UpstreamConn {
     pub(crate) ended: Option<Ended>,
     /// Writing failed; the answer may still come (RFC 9112 section 9.5).
     pub(crate) write_failed: bool,
-    pub(crate) reused: bool,
     scan: HeadScan,
     interim: usize,
 }
@@ -45,16 +44,14 @@ impl UpstreamConn {
             response: None,
             ended: None,
             write_failed: false,
-            reused: false,
             scan: HeadScan::new(),
             interim: 0,
         }
     }
 
     /// A connection is there; the request is still to be written, from its first byte.
-    pub(crate) fn connected(&mut self, reused: bool) {
+    pub(crate) fn connected(&mut self) {
         self.outbound.rewind();
-        self.reused = reused;
         self.answered = false;
         self.ended = None;
         self.write_failed = false;

@@ -86,3 +86,14 @@ fn what_is_held_for_a_deadline_is_let_go_by_a_fault() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(rig.outcomes.len(), 1);
 }
+
+#[test]
+fn an_outcome_tells_of_a_reused_connection_also_after_a_timeout() {
+    let mut rig = Rig::new(profile());
+    rig.pooled = true;
+    rig.client(GET);
+    rig.upstream_gets();
+    rig.at(150);
+    rig.client_gets();
+    assert_eq!((rig.timeout().kind, rig.outcome().reused), (Kind::Read, true));
+}
