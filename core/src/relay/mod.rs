@@ -255,7 +255,7 @@ impl Relay {
     pub fn stop(&mut self, env: &mut Env<'_>) {
         if self.is_active() {
             self.fail(Error::Stopped, env);
-        } else {
+        } else if !self.is_closed() {
             self.close_client(End::Close);
         }
         self.settle(env);

@@ -97,3 +97,20 @@ fn an_outcome_tells_of_a_reused_connection_also_after_a_timeout() {
     rig.client_gets();
     assert_eq!((rig.timeout().kind, rig.outcome().reused), (Kind::Read, true));
 }
+
+#[test]
+fn a_stop_does_not_soften_an_end_that_was_decided() {
+    // A hook that panics leaves the last actions to the drop, which stops the machine.
+    let mut rig = Rig::relaying(profile(), b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    rig.upstream_gets();
+    rig.upstream(b"HTTP/1.1 200 OK\r\n\r\nabc");
+    rig.client_gets();
+    rig.actions();
+    rig.with(|relay, env| {
+        relay.failed(Op::Read(Side::Upstream), RESET, env);
+        assert_eq!(relay.poll_action(), Some(Action::Abort(Side::Upstream)));
+        assert_eq!(relay.poll_action(), Some(Action::Report));
+        relay.stop(env);
+    });
+    assert_eq!(rig.actions(), [Action::Abort(Side::Client)]);
+}
