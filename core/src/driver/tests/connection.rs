@@ -309,3 +309,20 @@ fn a_stop_ends_a_connection_in_one_turn() {
     assert_eq!(rig.outcomes.borrow()[0].error, Some(Error::Stopped));
     assert_eq!(rig.fake.open(), 0);
 }
+
+#[test]
+fn without_a_keeper_what_is_due_makes_room_when_it_is_met() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    send(&rig.fake.upstream(0), OK5);
+    rig.task.run();
+    rig.at(149);
+    send(&rig.client, b"G");
+    rig.at(151);
+    assert_eq!(rig.proxy.gauges().idle_upstreams, 1);
+    send(&rig.client, &GET[1..]);
+    rig.task.run();
+    assert_eq!(rig.fake.0.borrow().upstreams.len(), 2, "not handed out");
+    assert!(rig.fake.upstream(0).borrow().closed);
+}
