@@ -13,7 +13,6 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::buf::BufPool;
 use crate::driver::lifecycle::Membership;
@@ -65,8 +64,6 @@ pin_project_lite::pin_project! {
         timer: R::Timer,
         // What the timer is armed for; `NEVER` if it is unarmed or spent.
         armed: Instant,
-        // The waker that the armed timer knows.
-        waker: Option<Waker>,
         date: HttpDate,
         dated: Option<Instant>,
     }
@@ -121,7 +118,6 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             shutting: false,
             unflushed: [0; 2],
             armed: Instant::NEVER,
-            waker: None,
             date: HttpDate::default(),
             dated: None,
         }
@@ -395,19 +391,13 @@ where
         for _ in 0..2 {
             if next < *self.armed {
                 *self.armed = next;
-                *self.waker = None;
                 self.timer.as_mut().arm(next);
             }
             if *self.armed == Instant::NEVER {
                 return;
             }
-            // A timer that has not fired and knows this waker needs no poll.
-            let known = self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
-            if known && self.shared.runtime.now() < *self.armed {
-                return;
-            }
+            // Asked in every turn: the one that woke us before its time will not do so again.
             if self.timer.as_mut().poll_fired(cx).is_pending() {
-                *self.waker = Some(cx.waker().clone());
                 return;
             }
             *self.armed = Instant::NEVER;

@@ -12,6 +12,8 @@ mod lifecycle;
 mod proxy;
 mod scope;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use self::connection::Connection;
 pub use self::keeper::Keeper;
