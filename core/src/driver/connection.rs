@@ -15,12 +15,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::buf::BufPool;
+use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::Membership;
 use crate::driver::proxy::{Decision, Shared};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Outcome, Relay};
-use crate::runtime::{Runtime, Stream, Timer};
+use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 
 /// Socket operations in one turn, before other tasks get theirs.
@@ -61,9 +62,7 @@ pin_project_lite::pin_project! {
         // Bytes that each side's stream has taken and not yet passed on to its socket.
         unflushed: [usize; 2],
         #[pin]
-        timer: R::Timer,
-        // What the timer is armed for; `NEVER` if it is unarmed or spent.
-        armed: Instant,
+        alarm: Alarm<R::Timer>,
         date: HttpDate,
         dated: Option<Instant>,
     }
@@ -107,7 +106,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
     ) -> Connection<R, C, F, G> {
         let relay = Relay::new(Arc::clone(&shared.config), peer.map(|p| p.ip()), shared.runtime.now());
         Connection {
-            timer: shared.runtime.timer(),
+            alarm: Alarm::new(shared.runtime.timer()),
             shared,
             membership,
             hooks,
@@ -117,7 +116,6 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             connect: None,
             shutting: false,
             unflushed: [0; 2],
-            armed: Instant::NEVER,
             date: HttpDate::default(),
             dated: None,
         }
@@ -211,7 +209,8 @@ where
         if capped || self.is_due(env.now) {
             cx.waker().wake_by_ref();
         } else {
-            self.arm_timer(cx);
+            let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
+            self.alarm.as_mut().set(next, cx);
         }
         Poll::Pending
     }
@@ -382,28 +381,6 @@ where
             }
             (_, Poll::Pending) => Step::Waits,
         }
-    }
-
-    /// Arms the timer only if the earliest deadline moved before what it is armed for; a firing that
-    /// comes before its time just arms it for the rest.
-    fn arm_timer(&mut self, cx: &mut Context<'_>) {
-        let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
-        for _ in 0..2 {
-            if next < *self.armed {
-                *self.armed = next;
-                self.timer.as_mut().arm(next);
-            }
-            if *self.armed == Instant::NEVER {
-                return;
-            }
-            // Asked in every turn: the one that woke us before its time will not do so again.
-            if self.timer.as_mut().poll_fired(cx).is_pending() {
-                return;
-            }
-            *self.armed = Instant::NEVER;
-        }
-        // It fires although its time has not come: look at the clock again in a turn of its own.
-        cx.waker().wake_by_ref();
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! [`Runtime`]: crate::runtime::Runtime
 
+mod alarm;
 mod connection;
 mod keeper;
 mod lifecycle;
