@@ -13,15 +13,15 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::buf::BufPool;
+use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::Membership;
 use crate::driver::proxy::{Decision, Shared};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Outcome, Relay};
-use crate::runtime::{Runtime, Stream, Timer};
+use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 
 /// Socket operations in one turn, before other tasks get theirs.
@@ -62,11 +62,7 @@ pin_project_lite::pin_project! {
         // Bytes that each side's stream has taken and not yet passed on to its socket.
         unflushed: [usize; 2],
         #[pin]
-        timer: R::Timer,
-        // What the timer is armed for; `NEVER` if it is unarmed or spent.
-        armed: Instant,
-        // The waker that the armed timer knows.
-        waker: Option<Waker>,
+        alarm: Alarm<R::Timer>,
         date: HttpDate,
         dated: Option<Instant>,
     }
@@ -110,7 +106,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
     ) -> Connection<R, C, F, G> {
         let relay = Relay::new(Arc::clone(&shared.config), peer.map(|p| p.ip()), shared.runtime.now());
         Connection {
-            timer: shared.runtime.timer(),
+            alarm: Alarm::new(shared.runtime.timer()),
             shared,
             membership,
             hooks,
@@ -120,8 +116,6 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             connect: None,
             shutting: false,
             unflushed: [0; 2],
-            armed: Instant::NEVER,
-            waker: None,
             date: HttpDate::default(),
             dated: None,
         }
@@ -215,7 +209,8 @@ where
         if capped || self.is_due(env.now) {
             cx.waker().wake_by_ref();
         } else {
-            self.arm_timer(cx);
+            let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
+            self.alarm.as_mut().set(next, cx);
         }
         Poll::Pending
     }
@@ -386,34 +381,6 @@ where
             }
             (_, Poll::Pending) => Step::Waits,
         }
-    }
-
-    /// Arms the timer only if the earliest deadline moved before what it is armed for; a firing that
-    /// comes before its time just arms it for the rest.
-    fn arm_timer(&mut self, cx: &mut Context<'_>) {
-        let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
-        for _ in 0..2 {
-            if next < *self.armed {
-                *self.armed = next;
-                *self.waker = None;
-                self.timer.as_mut().arm(next);
-            }
-            if *self.armed == Instant::NEVER {
-                return;
-            }
-            // A timer that has not fired and knows this waker needs no poll.
-            let known = self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
-            if known && self.shared.runtime.now() < *self.armed {
-                return;
-            }
-            if self.timer.as_mut().poll_fired(cx).is_pending() {
-                *self.waker = Some(cx.waker().clone());
-                return;
-            }
-            *self.armed = Instant::NEVER;
-        }
-        // It fires although its time has not come: look at the clock again in a turn of its own.
-        cx.waker().wake_by_ref();
     }
 }
 

@@ -10,9 +10,10 @@ use core::task::{Context, Poll};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::Membership;
 use crate::driver::proxy::Shared;
-use crate::runtime::{Runtime, Stream, Timer};
+use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Pool, UpstreamId};
 
@@ -97,8 +98,7 @@ pin_project_lite::pin_project! {
         membership: Option<Membership>,
         number: u64,
         #[pin]
-        timer: R::Timer,
-        armed: Instant,
+        alarm: Alarm<R::Timer>,
     }
 
     impl<R: Runtime> PinnedDrop for Keeper<R> {
@@ -120,8 +120,8 @@ impl<R: Runtime> Keeper<R> {
             state.keepers.push((state.count, None));
             state.count
         });
-        let timer = shared.runtime.timer();
-        Keeper { shared, membership, number, timer, armed: Instant::NEVER }
+        let alarm = Alarm::new(shared.runtime.timer());
+        Keeper { shared, membership, number, alarm }
     }
 }
 
@@ -129,7 +129,7 @@ impl<R: Runtime> Future for Keeper<R> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
+        let this = self.project();
         if this.membership.as_mut().is_some_and(|m| m.poll_stopped(cx)) {
             this.shared.idle.clear();
             return Poll::Ready(());
@@ -149,16 +149,7 @@ impl<R: Runtime> Future for Keeper<R> {
                 Instant::NEVER
             }
         });
-        // Re-armed lazily: an earlier firing only looks at the clock again.
-        if next < *this.armed {
-            *this.armed = next;
-            this.timer.as_mut().arm(next);
-        }
-        if *this.armed != Instant::NEVER && this.timer.as_mut().poll_fired(cx).is_ready() {
-            // Spent. The next poll sweeps and arms it anew.
-            *this.armed = Instant::NEVER;
-            cx.waker().wake_by_ref();
-        }
+        this.alarm.set(next, cx);
         Poll::Pending
     }
 }

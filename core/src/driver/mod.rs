@@ -6,12 +6,15 @@
 //!
 //! [`Runtime`]: crate::runtime::Runtime
 
+mod alarm;
 mod connection;
 mod keeper;
 mod lifecycle;
 mod proxy;
 mod scope;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use self::connection::Connection;
 pub use self::keeper::Keeper;

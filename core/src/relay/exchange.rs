@@ -54,8 +54,6 @@ pub(crate) struct Exchange {
     /// A deadline was due before the next operation began: it is not begun (`timeouts.md` T5).
     pub(crate) held: bool,
     retried: bool,
-    /// The upstream connection came from the pool.
-    reused: bool,
     /// What the client was told about its connection.
     keep_alive: bool,
     status: Option<u16>,
@@ -63,6 +61,8 @@ pub(crate) struct Exchange {
     secondary: Option<IoFailure>,
     upstream: Option<UpstreamId>,
     attempts: u16,
+    /// The connection came from the pool.
+    reused: bool,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
 }
@@ -77,13 +77,13 @@ impl Exchange {
             withheld: false,
             held: false,
             retried: false,
-            reused: false,
             keep_alive: false,
             status: None,
             error: None,
             secondary: None,
             upstream: None,
             attempts: 0,
+            reused: false,
             request_bytes: 0,
             response_bytes: 0,
         }
@@ -115,8 +115,8 @@ impl Relay {
         let written = upstream.request_written();
         let writing = !written && upstream.response.is_none() && !upstream.write_failed;
         let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
-        let read =
-            upstream.wants_read() && (written || early || upstream.write_failed || self.exchange.withheld);
+        let read = upstream.wants_read(&client.outbound)
+            && (written || early || upstream.write_failed || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
     }
 
@@ -161,9 +161,14 @@ impl Relay {
     /// Whom the exchange waits for (`timeouts.md` T9; once the response lies with us, for the client).
     fn blocked_on(&self, kind: DeadlineKind) -> Side {
         use DeadlineKind::{ClientBody, ClientHead, ClientWrite};
-        if matches!(kind, ClientBody | ClientHead | ClientWrite) || self.exchange.stage == Stage::Draining {
+        let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
+        if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
             Side::Client
-        } else if self.upstream.outbound.is_pending() || self.client.decoder.is_complete() {
+        } else if self.upstream.outbound.is_pending()
+            || self.client.decoder.is_complete()
+            // The body is not asked for yet.
+            || self.exchange.withheld
+        {
             Side::Upstream
         } else {
             Side::Client
@@ -195,7 +200,7 @@ impl Relay {
             elapsed: env.now.saturating_since(started),
             during: self.phase(),
             blocked_on: self.blocked_on(kind),
-            response_started: self.upstream.response.is_some(),
+            response_started: self.exchange.status.is_some(),
         });
         self.deadlines.disarm(kind);
         self.exchange.held = false;
@@ -270,8 +275,8 @@ impl Relay {
     fn may_retry(&self) -> bool {
         let (upstream, request) = (&self.upstream, &self.client.request);
         self.exchange.reused
-            && !upstream.answered
             && !self.exchange.retried
+            && !upstream.answered
             && request.idempotent
             && request.framing == Framing::None
     }
@@ -463,6 +468,7 @@ impl Relay {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;
+        self.exchange.held = false;
         if self.exchange.stage == Stage::Idle {
             // There is no request, only a broken beginning of one.
             self.exchange = Exchange::new(self.config.timeouts, env.now);
@@ -473,9 +479,11 @@ impl Relay {
             // What fails later never replaces what failed first (`timeouts.md` T7).
             Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
         }
-        let answered = self.exchange.status.is_some();
+        // A client that takes nothing takes no answer either.
+        let slow = is_slow_client(error);
+        let answerable = self.exchange.status.is_none() && !slow;
         match Verdict::of(error) {
-            Some(verdict) if !answered => {
+            Some(verdict) if answerable => {
                 // A request that was read to its end leaves the connection usable, unless it was faulty.
                 let keep = self.client.request.keep_alive
                     && self.client.decoder.is_complete()
@@ -493,7 +501,7 @@ impl Relay {
                 };
                 self.answer(&response, env);
             }
-            Some(_) => self.cut(is_slow_client(error), env),
+            Some(_) => self.cut(slow, env),
             None => self.abandon_client(error, env),
         }
     }
@@ -599,6 +607,8 @@ impl Relay {
         self.client.inbound.discard_runs();
         self.client.outbound.reset(env.bufs);
         self.upstream.reset(env);
+        // The next exchange may begin before anything else looks at the deadlines.
+        self.sync_deadlines(env.now);
     }
 }
 

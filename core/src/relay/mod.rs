@@ -110,7 +110,7 @@ impl Relay {
         let relaying = stage == Stage::Relaying;
         Interest {
             read_client,
-            read_upstream: relaying && upstream.wants_read(),
+            read_upstream: relaying && upstream.wants_read(&client.outbound),
             write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
@@ -255,7 +255,7 @@ impl Relay {
     pub fn stop(&mut self, env: &mut Env<'_>) {
         if self.is_active() {
             self.fail(Error::Stopped, env);
-        } else {
+        } else if !self.is_closed() {
             self.close_client(End::Close);
         }
         self.settle(env);

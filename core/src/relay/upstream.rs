@@ -67,11 +67,13 @@ impl UpstreamConn {
         self.response.is_some() && self.decoder.is_complete()
     }
 
-    /// Whether more bytes of the response are wanted and have a place.
-    pub(crate) fn wants_read(&self) -> bool {
+    /// Whether more bytes of the response are wanted and have a place. None are while an interim head
+    /// waits in `out` for the client: what follows it cannot be looked at, and so not be bounded.
+    pub(crate) fn wants_read(&self, out: &Outbound) -> bool {
         (self.outbound.head_sent() || self.write_failed)
             && self.ended.is_none()
             && !self.response_received()
+            && (self.response.is_some() || out.head_sent())
             && self.inbound.has_room(self.response.is_none())
     }
 

@@ -45,13 +45,17 @@ impl<S> Pool<S> {
         Ok(())
     }
 
-    /// The connection to `id` that became idle last. One whose deadline is due at `now` is not handed
-    /// out: [`Pool::sweep`] will close it.
+    /// The connection to `id` that became idle last. Those whose deadline is due at `now` are not handed
+    /// out: what is met of them is dropped, so that without a [`Pool::sweep`] too they take nobody's place.
     pub fn take(&mut self, id: UpstreamId, now: Instant) -> Option<S> {
         let idle = self.idle.get_mut(id.index())?;
-        let at = idle.iter().rposition(|i| i.until > now)?;
-        self.len -= 1;
-        Some(idle.remove(at).stream)
+        while let Some(last) = idle.pop() {
+            self.len -= 1;
+            if last.until > now {
+                return Some(last.stream);
+            }
+        }
+        None
     }
 
     /// Removes every connection that is due at `now` or of which `dead` says so, and returns the
@@ -126,11 +130,14 @@ mod tests {
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();
         assert_eq!(pool.sweep(at(99), |_| false), at(100));
-        assert_eq!(pool.take(a, at(200)), None);
         assert_eq!(pool.sweep(at(150), |_| false), at(200));
         assert_eq!(pool.len(), 1);
         assert_eq!(pool.sweep(at(150), |s| *s == "late"), Instant::NEVER);
         assert!(pool.is_empty());
+        pool.put(a, "early", at(100)).unwrap();
+        pool.put(a, "late", at(200)).unwrap();
+        assert_eq!(pool.take(a, at(200)), None);
+        assert!(pool.is_empty(), "nobody else may sweep");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The machine alone, in exact time: a rig that plays the driver, the client and the upstream.
 
+mod corners;
 mod deadlines;
 mod endings;
 mod properties;
@@ -52,6 +53,10 @@ pub(super) struct Rig {
     /// Every action that was taken since it was last looked at.
     pub(super) actions: Vec<Action>,
     pub(super) outcomes: Vec<Outcome>,
+    /// Requests are answered by the route.
+    pub(super) answers: bool,
+    /// The pool has an idle connection for every request.
+    pub(super) pooled: bool,
 }
 
 impl Rig {
@@ -67,6 +72,8 @@ impl Rig {
             date: HttpDate::default(),
             actions: Vec::new(),
             outcomes: Vec::new(),
+            answers: false,
+            pooled: false,
         }
     }
 
@@ -84,13 +91,15 @@ impl Rig {
         result
     }
 
-    /// Plays the driver's part: routes to the upstreams, and finds the pool empty.
+    /// Plays the driver's part: routes to the upstreams, and finds the pool empty, unless told otherwise.
     fn act(&mut self) {
         while let Some(action) = self.relay.poll_action() {
             self.actions.push(action);
             let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs };
             match action {
+                Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
                 Action::Route => self.relay.forward(self.upstreams.pick(), &self.policy, &mut env),
+                Action::Checkout(_) if self.pooled => self.relay.connected(true, &mut env),
                 Action::Checkout(_) => self.relay.pool_miss(&mut env),
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 _ => {}

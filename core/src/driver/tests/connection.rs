@@ -1,0 +1,328 @@
+//! One connection: its turns, its timer, its wakers, and what is left when it is dropped.
+
+use super::*;
+use crate::driver::{Decision, Proxy};
+use crate::error::Error;
+use crate::relay::{Config, Outcome};
+use crate::timeout::{DeadlineKind, TimeoutPolicy};
+use crate::upstream::Upstreams;
+
+fn ms(n: u64) -> Option<Duration> {
+    Some(Duration::from_millis(n))
+}
+
+fn profile() -> TimeoutPolicy {
+    TimeoutPolicy {
+        connect: ms(100),
+        write: ms(200),
+        read: ms(150),
+        client_head: ms(150),
+        client_body: ms(150),
+        client_write: ms(150),
+        keep_alive: ms(150),
+        pool_idle: ms(150),
+        linger: ms(80),
+        ..TimeoutPolicy::OFF
+    }
+}
+
+type Outcomes = Rc<RefCell<Vec<Outcome>>>;
+
+struct Rig {
+    fake: Fake,
+    proxy: Proxy<Fake>,
+    client: Handle,
+    task: Task,
+    outcomes: Outcomes,
+}
+
+fn rig(timeouts: TimeoutPolicy) -> Rig {
+    let fake = Fake::new();
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    let proxy = Proxy::new(fake.clone(), upstreams, Config { timeouts, ..Config::default() });
+    let (client, outcomes) = (peer(), Outcomes::default());
+    let task = Task::new(connection(&fake, &proxy, &client, &outcomes));
+    Rig { fake, proxy, client, task, outcomes }
+}
+
+fn connection(
+    fake: &Fake,
+    proxy: &Proxy<Fake>,
+    client: &Handle,
+    outcomes: &Outcomes,
+) -> impl Future<Output = ()> + 'static {
+    let outcomes = outcomes.clone();
+    proxy.serve_connection(
+        fake.stream(client),
+        None,
+        |_: &crate::RequestHead<'_>| Decision::forward(),
+        move |outcome: &Outcome| outcomes.borrow_mut().push(*outcome),
+    )
+}
+
+impl Rig {
+    fn at(&mut self, ms: u64) -> bool {
+        self.fake.set_clock(ms);
+        self.task.run()
+    }
+
+    fn kind(&self) -> Option<DeadlineKind> {
+        match self.outcomes.borrow().last()?.error? {
+            Error::Timeout(t) => Some(t.kind),
+            other => panic!("no timeout but {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_request_passes_and_the_connections_are_kept() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    assert!(!rig.task.run());
+    let upstream = rig.fake.upstream(0);
+    assert!(got(&upstream).starts_with("GET / HTTP/1.1\r\n"));
+    send(&upstream, OK5);
+    assert!(!rig.task.run());
+    assert!(got(&rig.client).ends_with("hello"));
+    assert_eq!(rig.proxy.gauges().idle_upstreams, 1);
+    assert!(rig.at(150), "keep-alive");
+    assert_eq!(rig.fake.open(), 1, "the pool's");
+    assert_eq!(rig.proxy.gauges().tasks, 0);
+}
+
+/// A-02, T-13: no operation is ever pending; turns end all the same, and the total fires.
+#[test]
+fn a_flood_neither_holds_the_thread_nor_outruns_the_total() {
+    for size in [1usize, 64 * 1024] {
+        static BYTES: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+        let mut rig = rig(TimeoutPolicy { total: ms(100), ..profile() });
+        send(&rig.client, GET);
+        rig.task.run();
+        let upstream = rig.fake.upstream(0);
+        upstream.borrow_mut().floods = Some(&BYTES[..size]);
+        send(&upstream, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let mut clock = 0;
+        while rig.outcomes.borrow().is_empty() {
+            assert!(rig.task.is_woken(), "a turn that was cut short wakes its task");
+            let before = upstream.borrow().calls;
+            clock += 1;
+            rig.fake.set_clock(clock);
+            rig.task.poll();
+            assert!(upstream.borrow().calls - before <= 32, "a turn is bounded");
+            rig.client.borrow_mut().got.clear();
+            assert!(clock <= 100);
+        }
+        assert_eq!((clock, rig.kind()), (100, Some(DeadlineKind::Total)));
+        assert!(upstream.borrow().aborted && upstream.borrow().closed);
+        assert!(rig.client.borrow().got_fin, "fewer bytes than announced, then FIN");
+    }
+}
+
+/// whatever the timer does, no deadline is early, lost, or late by more than the timer is.
+#[test]
+fn timers_that_are_early_late_or_spent_lose_no_deadline() {
+    let by = Duration::from_millis(20);
+    for (fires, read, linger) in [
+        (Fires::InTime, 150, 230),
+        (Fires::Late(by), 170, 270),
+        (Fires::Early(by), 150, 230),
+        (Fires::Early(Duration::from_secs(9)), 150, 230),
+    ] {
+        let mut rig = rig(profile());
+        rig.fake.0.borrow_mut().fires = fires;
+        // A body that does not come: the connection lingers after the answer.
+        send(&rig.client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n");
+        let mut answered = None;
+        let mut closed = None;
+        for clock in 0..400 {
+            rig.fake.set_clock(clock);
+            // A timer that is far too early makes the task look again and again, a turn at a time.
+            for _ in 0..3 {
+                if rig.task.is_woken() && rig.task.poll() {
+                    closed.get_or_insert(clock);
+                }
+            }
+            if !rig.client.borrow().got.is_empty() {
+                answered.get_or_insert(clock);
+            }
+        }
+        assert_eq!((answered, closed), (Some(read), Some(linger)), "{fires:?}");
+        assert_eq!(rig.kind(), Some(DeadlineKind::Read));
+        assert_eq!(rig.fake.open(), 0);
+    }
+}
+
+/// the last waker counts, for the timer, the sockets, the attempt to connect and the stop.
+#[test]
+fn a_waker_that_was_swapped_is_the_one_that_is_woken() {
+    let events: [fn(&mut Rig); 4] = [
+        |rig| rig.fake.set_clock(100),
+        |rig| send(&rig.client, b"x"),
+        |rig| rig.fake.connect(),
+        |rig| rig.proxy.stop(),
+    ];
+    for event in events {
+        let mut rig = rig(profile());
+        rig.fake.0.borrow_mut().connects = false;
+        send(&rig.client, GET);
+        rig.task.run();
+        let old = rig.task.swap_waker();
+        rig.task.poll();
+        assert!(!rig.task.is_woken());
+        let before = old.count();
+        event(&mut rig);
+        assert!(rig.task.is_woken());
+        assert_eq!(old.count(), before);
+    }
+}
+
+/// Rule 4 of `timeouts.md` 1.3: a readiness that the runtime has not noticed does not become a timeout.
+#[test]
+fn a_deadline_that_is_due_looks_at_the_sockets_first() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    upstream.borrow_mut().asleep = true;
+    send(&upstream, OK5);
+    assert!(!rig.at(150));
+    assert!(got(&rig.client).ends_with("hello"));
+    assert_eq!(rig.outcomes.borrow()[0].error, None);
+}
+
+/// wake-ups without a cause fire nothing and cost a bounded look.
+#[test]
+fn a_wake_storm_changes_nothing() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    let before = upstream.borrow().calls;
+    rig.fake.set_clock(149);
+    for _ in 0..1000 {
+        rig.task.poll();
+    }
+    assert!(upstream.borrow().calls - before <= 1000);
+    assert!(!rig.task.is_woken() && rig.outcomes.borrow().is_empty());
+    rig.at(150);
+    assert_eq!(rig.kind(), Some(DeadlineKind::Read));
+}
+
+/// What happens to one connection over time, to its end.
+type Script = &'static [fn(&mut Rig)];
+
+const KEPT_THEN_STALE: Script = &[
+    |rig| send(&rig.client, &GET[..9]),
+    |rig| send(&rig.client, &GET[9..]),
+    |rig| rig.fake.connect(),
+    |rig| send(&rig.fake.upstream(0), &OK5[..30]),
+    |rig| send(&rig.fake.upstream(0), &OK5[30..]),
+    |rig| send(&rig.client, GET),
+    |rig| at(&rig.fake.upstream(0), |p| p.fin = true),
+    |rig| send(&rig.fake.upstream(1), OK5),
+    |rig| rig.fake.set_clock(150),
+];
+
+const TIMED_OUT: Script = &[
+    |rig| send(&rig.client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab"),
+    |rig| rig.fake.connect(),
+    |rig| rig.fake.set_clock(150),
+    |rig| send(&rig.client, b"cd"),
+    |rig| rig.fake.set_clock(230),
+];
+
+const CUT: Script = &[
+    |rig| send(&rig.client, b"GET / HTTP/1.0\r\n\r\n"),
+    |rig| rig.fake.connect(),
+    |rig| send(&rig.fake.upstream(0), b"HTTP/1.1 200 OK\r\n\r\nabc"),
+    |rig| at(&rig.fake.upstream(0), |p| p.reset = true),
+];
+
+/// H-07: dropped after any poll, a connection leaves no socket but the pool's, no timer and no task.
+#[test]
+fn a_connection_may_be_dropped_after_any_poll() {
+    for (name, script) in [("kept", KEPT_THEN_STALE), ("timed out", TIMED_OUT), ("cut", CUT)] {
+        let mut k = 0;
+        loop {
+            let mut rig = rig(profile());
+            rig.fake.0.borrow_mut().connects = false;
+            let mut left = k;
+            let mut cancelled = false;
+            let mut run = |rig: &mut Rig| {
+                while !cancelled && rig.task.is_woken() {
+                    if left == 0 {
+                        rig.task.cancel();
+                        cancelled = true;
+                    } else {
+                        left -= 1;
+                        rig.task.poll();
+                    }
+                }
+                cancelled
+            };
+            let mut events = script.iter();
+            let cancelled = loop {
+                if run(&mut rig) {
+                    break true;
+                }
+                match events.next() {
+                    Some(event) => event(&mut rig),
+                    None => break false,
+                }
+            };
+            let idle = rig.proxy.gauges().idle_upstreams;
+            assert_eq!(rig.fake.open(), idle, "{name} at {k}");
+            assert_eq!(rig.proxy.gauges().tasks, 0, "{name} at {k}");
+            assert!(rig.fake.0.borrow().timers.is_empty(), "{name} at {k}");
+            let fake = rig.fake.clone();
+            drop(rig);
+            assert_eq!(fake.open(), 0, "{name} at {k}");
+            if !cancelled {
+                break;
+            }
+            k += 1;
+        }
+        assert!(k >= script.len(), "{name}: {k} polls");
+    }
+}
+
+#[test]
+fn a_dropped_connection_resets_what_would_look_whole() {
+    let mut rig = rig(profile());
+    send(&rig.client, b"GET / HTTP/1.0\r\n\r\n");
+    rig.task.run();
+    send(&rig.fake.upstream(0), b"HTTP/1.1 200 OK\r\n\r\nabc");
+    rig.task.run();
+    assert!(got(&rig.client).ends_with("abc"));
+    rig.task.cancel();
+    assert!(rig.client.borrow().aborted && rig.fake.upstream(0).borrow().aborted);
+}
+
+#[test]
+fn a_stop_ends_a_connection_in_one_turn() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    rig.proxy.stop();
+    assert!(rig.task.run());
+    assert!(rig.fake.upstream(0).borrow().aborted);
+    assert_eq!(rig.outcomes.borrow()[0].error, Some(Error::Stopped));
+    assert_eq!(rig.fake.open(), 0);
+}
+
+#[test]
+fn without_a_keeper_what_is_due_makes_room_when_it_is_met() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    send(&rig.fake.upstream(0), OK5);
+    rig.task.run();
+    rig.at(149);
+    send(&rig.client, b"G");
+    rig.at(151);
+    assert_eq!(rig.proxy.gauges().idle_upstreams, 1);
+    send(&rig.client, &GET[1..]);
+    rig.task.run();
+    assert_eq!(rig.fake.0.borrow().upstreams.len(), 2, "not handed out");
+    assert!(rig.fake.upstream(0).borrow().closed);
+}

@@ -1,0 +1,115 @@
+//! Accepting, the idle pool's keeper, and the end of both.
+
+use super::*;
+use crate::driver::{Decision, Proxy};
+use crate::relay::{Config, Outcome};
+use crate::upstream::Upstreams;
+
+fn proxy(fake: &Fake) -> Proxy<Fake> {
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    Proxy::new(fake.clone(), upstreams, Config::default())
+}
+
+fn serve(proxy: &Proxy<Fake>, listener: &FakeListener) -> Task {
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    Task::new(proxy.serve(listener.clone(), route, |_: &Outcome| {}))
+}
+
+#[test]
+fn clients_are_accepted_in_bounded_turns_and_all_end_with_the_server() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let proxy = proxy(&fake);
+    let mut server = serve(&proxy, &listener);
+    let clients: Vec<_> = (0..200).map(|_| peer()).collect();
+    for client in &clients {
+        listener.push(Ok(fake.stream(client)));
+    }
+    server.poll();
+    assert!(server.is_woken(), "more wait");
+    let mut tasks = fake.spawned();
+    assert!(tasks.len() < 200);
+    server.run();
+    tasks.extend(fake.spawned());
+    assert_eq!((tasks.len(), proxy.gauges().tasks), (200, 201));
+    tasks.iter_mut().for_each(|task| assert!(!task.run()));
+    server.cancel();
+    tasks.iter_mut().for_each(|task| assert!(task.run()));
+    assert_eq!((fake.open(), proxy.gauges().tasks), (0, 0));
+}
+
+#[test]
+fn a_failing_accept_pauses_and_goes_on() {
+    for fires in [Fires::InTime, Fires::Early(Duration::from_millis(20))] {
+        let (fake, listener) = (Fake::new(), FakeListener::default());
+        fake.0.borrow_mut().fires = fires;
+        let proxy = proxy(&fake);
+        let mut server = serve(&proxy, &listener);
+        let client = peer();
+        listener.push(Err(ErrorKind::ConnectionAborted.into()));
+        listener.push(Err(io::Error::from_raw_os_error(24)));
+        listener.push(Ok(fake.stream(&client)));
+        server.run();
+        assert_eq!((fake.spawned().len(), listener.0.borrow().calls), (0, 2));
+        fake.set_clock(79);
+        server.run();
+        assert!(fake.spawned().is_empty());
+        fake.set_clock(100);
+        server.run();
+        assert_eq!(fake.spawned().len(), 1, "{fires:?}");
+    }
+}
+
+#[test]
+fn a_stopped_server_ends_when_its_last_connection_has_ended() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let proxy = proxy(&fake);
+    let mut server = serve(&proxy, &listener);
+    listener.push(Ok(fake.stream(&peer())));
+    server.run();
+    let mut task = fake.spawned().remove(0);
+    task.run();
+    proxy.stop();
+    assert!(!server.run());
+    assert!(task.run());
+    assert!(server.is_woken() && server.run());
+}
+
+/// P-05, P-06, P-08: an idle connection is closed when it is due, when its upstream closes it, and when
+/// that sends what nobody asked for; whatever the keeper's timer does.
+#[test]
+fn the_keeper_closes_what_must_not_be_used() {
+    let ends: [fn(&Fake); 3] = [
+        |fake| fake.set_clock(60_000),
+        |fake| at(&fake.upstream(0), |p| p.fin = true),
+        |fake| send(&fake.upstream(0), b"HTTP/1.1 200 OK\r\n"),
+    ];
+    for end in ends {
+        for fires in [Fires::InTime, Fires::Early(Duration::from_millis(20))] {
+            let (fake, listener) = (Fake::new(), FakeListener::default());
+            fake.0.borrow_mut().fires = fires;
+            let proxy = proxy(&fake);
+            let mut server = serve(&proxy, &listener);
+            let client = peer();
+            listener.push(Ok(fake.stream(&client)));
+            server.run();
+            let mut task = fake.spawned().remove(0);
+            send(&client, GET);
+            task.run();
+            send(&fake.upstream(0), OK5);
+            task.run();
+            server.run();
+            task.cancel();
+            server.run();
+            assert_eq!((fake.open(), proxy.gauges().idle_upstreams), (1, 1));
+            fake.set_clock(59_990);
+            // One poll is one look, however early the timer is.
+            for _ in 0..3 {
+                server.poll();
+            }
+            assert_eq!(fake.open(), 1);
+            end(&fake);
+            server.run();
+            assert_eq!((fake.open(), proxy.gauges().idle_upstreams), (0, 0));
+        }
+    }
+}

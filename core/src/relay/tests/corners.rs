@@ -1,0 +1,116 @@
+//! Where two rules of `timeouts.md` meet: interim responses and slow clients, pipelines and deadlines,
+//! limits of zero and faults that come at the same moment.
+
+use super::*;
+use crate::timeout::DeadlineKind as Kind;
+use alloc::vec;
+
+const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+
+fn ms(n: u64) -> Option<Duration> {
+    Some(Duration::from_millis(n))
+}
+
+#[test]
+fn an_interim_response_that_waits_for_the_client_holds_the_upstream_back() {
+    let mut rig = Rig::relaying(TimeoutPolicy { client_write: None, ..profile() }, GET);
+    rig.upstream_gets();
+    rig.upstream(HINTS);
+    // What follows cannot be looked at yet, so it stays where it is, and no read runs meanwhile.
+    let flood = vec![b'x'; 4 << 20];
+    assert!(rig.upstream(&flood) <= crate::buf::BLOCK);
+    assert_eq!(rig.next(), None);
+    rig.at(1000);
+    assert!(rig.outcomes.is_empty());
+    rig.client_gets();
+    assert_eq!(rig.next(), Some((1150, Kind::Read)));
+    rig.upstream(OK5);
+    assert!(rig.client_gets().ends_with("hello"));
+}
+
+#[test]
+fn a_client_that_takes_no_interim_response_is_reset() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.upstream(HINTS);
+    rig.actions();
+    rig.at(150);
+    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::Abort(Side::Client)]);
+    assert_eq!((rig.timeout().kind, rig.outcome().status), (Kind::ClientWrite, None));
+}
+
+#[test]
+fn t_12_a_pipelined_request_that_is_answered_here_has_a_total_of_its_own() {
+    let mut rig = Rig::new(TimeoutPolicy { total: ms(100), ..profile() });
+    rig.client(&[GET, GET].concat());
+    rig.connected();
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    rig.answers = true;
+    rig.at(60);
+    rig.take(Side::Client, 1);
+    assert_eq!(rig.next(), Some((100, Kind::Total)));
+    // The first response goes out whole; the second is begun in the same moment and not sent.
+    let left: usize = rig.relay.send_bufs(Side::Client).map(<[u8]>::len).sum();
+    rig.take(Side::Client, left);
+    assert_eq!(rig.outcomes.len(), 1);
+    assert_eq!(rig.next(), Some((160, Kind::Total)));
+    rig.at(160);
+    let Some(Error::Timeout(t)) = rig.outcomes[1].error else { panic!("{:?}", rig.outcomes) };
+    assert_eq!((t.kind, t.elapsed), (Kind::Total, Duration::from_millis(100)));
+    // T9: there is no upstream to wait for.
+    assert_eq!((t.blocked_on, t.response_started), (Side::Client, true));
+}
+
+#[test]
+fn a_body_that_waits_for_a_100_is_not_the_clients_delay() {
+    // Both limits begin in one turn if the upstream's socket takes the head at once.
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
+    for policy in
+        [TimeoutPolicy { write: ms(150), ..profile() }, TimeoutPolicy { total: ms(150), ..profile() }]
+    {
+        let mut rig = Rig::relaying(policy, head);
+        rig.upstream_gets();
+        rig.at(150);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
+        assert_eq!(rig.timeout().blocked_on, Side::Upstream);
+    }
+}
+
+#[test]
+fn what_is_held_for_a_deadline_is_let_go_by_a_fault() {
+    let mut rig = Rig::new(TimeoutPolicy { total: ms(0), ..profile() });
+    rig.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    rig.at(0);
+    let answer = rig.client_gets();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(rig.outcomes.len(), 1);
+}
+
+#[test]
+fn an_outcome_tells_of_a_reused_connection_also_after_a_timeout() {
+    let mut rig = Rig::new(profile());
+    rig.pooled = true;
+    rig.client(GET);
+    rig.upstream_gets();
+    rig.at(150);
+    rig.client_gets();
+    assert_eq!((rig.timeout().kind, rig.outcome().reused), (Kind::Read, true));
+}
+
+#[test]
+fn a_stop_does_not_soften_an_end_that_was_decided() {
+    // A hook that panics leaves the last actions to the drop, which stops the machine.
+    let mut rig = Rig::relaying(profile(), b"GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    rig.upstream_gets();
+    rig.upstream(b"HTTP/1.1 200 OK\r\n\r\nabc");
+    rig.client_gets();
+    rig.actions();
+    rig.with(|relay, env| {
+        relay.failed(Op::Read(Side::Upstream), RESET, env);
+        assert_eq!(relay.poll_action(), Some(Action::Abort(Side::Upstream)));
+        assert_eq!(relay.poll_action(), Some(Action::Report));
+        relay.stop(env);
+    });
+    assert_eq!(rig.actions(), [Action::Abort(Side::Client)]);
+}
