@@ -102,8 +102,8 @@ impl Relay {
         let writing =
             relaying && !upstream.request_written() && upstream.response.is_none() && !upstream.write_failed;
         match kind {
-            // It covers everything but the error response that something has already led to.
-            Total => stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some()),
+            // It covers everything but the error response that it has itself led to.
+            Total => stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent()),
             Connect => stage == Stage::Connecting,
             Write => writing,
             WriteIdle => writing && upstream.outbound.is_pending(),
@@ -131,6 +131,10 @@ impl Relay {
             // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
             PoolIdle | Queue | Tunnel | TunnelFin | Drain => false,
         }
+    }
+
+    fn is_total_spent(&self) -> bool {
+        matches!(self.exchange.error, Some(Error::Timeout(TimeoutError { kind: DeadlineKind::Total, .. })))
     }
 
     /// The request body is incomplete and still goes to the upstream.
