@@ -24,6 +24,8 @@ pub(crate) struct Idle<S>(Mutex<State<S>>);
 #[derive(Debug)]
 struct State<S> {
     pool: Pool<S>,
+    /// The proxy was stopped: nothing is taken in any more.
+    closed: bool,
     /// The earliest deadline that the keeper knows of.
     next: Instant,
     /// Keepers by number; the first one keeps, the others stand by.
@@ -34,7 +36,7 @@ struct State<S> {
 impl<S> Default for Idle<S> {
     fn default() -> Idle<S> {
         let (pool, keepers) = (Pool::default(), Vec::new());
-        Idle(Mutex::new(State { pool, next: Instant::NEVER, keepers, count: 0 }))
+        Idle(Mutex::new(State { pool, closed: false, next: Instant::NEVER, keepers, count: 0 }))
     }
 }
 
@@ -52,6 +54,9 @@ impl<S: Stream> Idle<S> {
     /// Takes in a connection that became idle.
     pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant) {
         let wake = self.with(|state| {
+            if state.closed {
+                return None;
+            }
             let keeper = state.keepers.first().and_then(|(_, waker)| waker.clone());
             if keeper.as_ref().is_some_and(|k| is_dead(&mut stream, &mut Context::from_waker(k))) {
                 return None;
@@ -76,9 +81,12 @@ impl<S: Stream> Idle<S> {
         }
     }
 
-    /// Closes everything.
-    pub(crate) fn clear(&self) {
-        self.with(|state| state.pool.clear());
+    /// Closes everything, also what a connection that has not seen the stop yet would put here.
+    pub(crate) fn close(&self) {
+        self.with(|state| {
+            state.closed = true;
+            state.pool.clear();
+        });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -131,7 +139,6 @@ impl<R: Runtime> Future for Keeper<R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         if this.membership.as_mut().is_some_and(|m| m.poll_stopped(cx)) {
-            this.shared.idle.clear();
             return Poll::Ready(());
         }
         let now = this.shared.runtime.now();

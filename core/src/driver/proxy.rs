@@ -101,6 +101,7 @@ impl<R: Runtime> Proxy<R> {
     /// anywhere, more than once.
     pub fn stop(&self) {
         self.shared.lifecycle.stop();
+        self.shared.idle.close();
     }
 
     /// How much is there now.

@@ -73,7 +73,6 @@ where
         let mut this = self.project();
         if this.membership.poll_stopped(cx) {
             *this.listener = None;
-            this.shared.idle.clear();
             let alone = this.group.members() == 1;
             return if alone { Poll::Ready(()) } else { Poll::Pending };
         }

@@ -98,8 +98,8 @@ impl Relay {
     fn wanted(&self) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
-        // An error response that something has already led to has no total.
-        let total = stage != Stage::Idle && !(stage == Stage::Answering && self.exchange.error.is_some());
+        // It covers everything but the error response that it has itself led to.
+        let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
         // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
         let kinds = Kinds::NONE
             .with(Total, total)
@@ -118,6 +118,10 @@ impl Relay {
         let read = upstream.wants_read(&client.outbound)
             && (written || early || upstream.write_failed || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
+    }
+
+    fn is_total_spent(&self) -> bool {
+        matches!(self.exchange.error, Some(Error::Timeout(TimeoutError { kind: DeadlineKind::Total, .. })))
     }
 
     /// The exchange waits for the client to send more of its body: all of it that came has gone, and there

@@ -326,3 +326,17 @@ fn without_a_keeper_what_is_due_makes_room_when_it_is_met() {
     assert_eq!(rig.fake.0.borrow().upstreams.len(), 2, "not handed out");
     assert!(rig.fake.upstream(0).borrow().closed);
 }
+
+#[test]
+fn a_stop_closes_idle_connections_with_nobody_to_keep_them() {
+    let mut rig = rig(profile());
+    send(&rig.client, GET);
+    rig.task.run();
+    send(&rig.fake.upstream(0), OK5);
+    rig.task.run();
+    assert_eq!(rig.fake.open(), 2);
+    rig.proxy.stop();
+    assert_eq!((rig.fake.open(), rig.proxy.gauges().idle_upstreams), (1, 0));
+    assert!(rig.task.run());
+    assert_eq!(rig.fake.open(), 0);
+}

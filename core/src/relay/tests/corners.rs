@@ -81,7 +81,6 @@ fn a_body_that_waits_for_a_100_is_not_the_clients_delay() {
 fn what_is_held_for_a_deadline_is_let_go_by_a_fault() {
     let mut rig = Rig::new(TimeoutPolicy { total: ms(0), ..profile() });
     rig.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
-    rig.at(0);
     let answer = rig.client_gets();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(rig.outcomes.len(), 1);
@@ -113,4 +112,18 @@ fn a_stop_does_not_soften_an_end_that_was_decided() {
         relay.stop(env);
     });
     assert_eq!(rig.actions(), [Action::Abort(Side::Client)]);
+}
+
+#[test]
+fn the_total_bounds_an_error_response_that_the_client_does_not_take() {
+    let mut rig = Rig::relaying(TimeoutPolicy { client_write: None, total: ms(250), ..profile() }, GET);
+    rig.upstream_gets();
+    rig.at(150);
+    rig.take(Side::Client, 1);
+    assert_eq!(rig.next(), Some((250, Kind::Total)));
+    rig.actions();
+    rig.at(250);
+    // T7: what failed first is what is reported.
+    assert_eq!(rig.timeout().kind, Kind::Read);
+    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite]);
 }

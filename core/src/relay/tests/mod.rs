@@ -3,6 +3,7 @@
 mod corners;
 mod deadlines;
 mod endings;
+mod exchanges;
 mod properties;
 mod relaying;
 
@@ -55,7 +56,9 @@ pub(super) struct Rig {
     pub(super) outcomes: Vec<Outcome>,
     /// Requests are answered by the route.
     pub(super) answers: bool,
-    /// The pool has an idle connection for every request.
+    /// The pool keeps what it is given.
+    pub(super) keeps: bool,
+    /// The pool has an idle connection.
     pub(super) pooled: bool,
 }
 
@@ -73,6 +76,7 @@ impl Rig {
             actions: Vec::new(),
             outcomes: Vec::new(),
             answers: false,
+            keeps: false,
             pooled: false,
         }
     }
@@ -99,7 +103,10 @@ impl Rig {
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
                 Action::Route => self.relay.forward(self.upstreams.pick(), &self.policy, &mut env),
-                Action::Checkout(_) if self.pooled => self.relay.connected(true, &mut env),
+                Action::Release { .. } => self.pooled |= self.keeps,
+                Action::Checkout(_) if core::mem::take(&mut self.pooled) => {
+                    self.relay.connected(true, &mut env);
+                }
                 Action::Checkout(_) => self.relay.pool_miss(&mut env),
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 _ => {}

@@ -86,7 +86,8 @@ fn decoded(mut bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-const REQUESTS: [&[u8]; 6] = [
+const REQUESTS: [&[u8]; 7] = [
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"\r\nGET /x?y HTTP/1.0\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world",
@@ -95,7 +96,13 @@ const REQUESTS: [&[u8]; 6] = [
     b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n",
 ];
 
-const RESPONSES: [&[u8]; 6] = [
+/// What surplus of the first answer the second request meets depends on when it came.
+const PIPELINE: &[u8] =
+    b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+const RESPONSES: [&[u8]; 8] = [
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
@@ -124,14 +131,25 @@ proptest! {
         prop_assert_eq!(whole.closed, split.closed);
     }
 
-    /// Any events in any order, at any times: no panic, no wait without a deadline, at most one outcome
-    /// per request, nothing after the end.
+    /// Any events in any order, at any times, under any limits: no panic, no wait without a deadline, no
+    /// state that nothing can end, at most one outcome per request and one upstream connection at a time,
+    /// nothing after the end.
     #[test]
     fn no_trace_breaks_an_invariant(
+        limits in 0usize..4,
+        zero in 0..DeadlineKind::COUNT,
         seed in proptest::collection::vec((0u8..14, 0u64..400, 1usize..300), 1..120),
     ) {
-        let policy = TimeoutPolicy { total: Some(Duration::from_millis(300)), ..profile() };
+        let mut policy = match limits {
+            0 => TimeoutPolicy::OFF,
+            _ => TimeoutPolicy { total: Some(Duration::from_millis(300)), ..profile() },
+        };
+        if limits > 1 {
+            nothing_for(&mut policy, DeadlineKind::ALL[zero]);
+        }
         let mut rig = Rig::new(policy);
+        rig.keeps = limits % 2 == 0;
+        let mut busy = false;
         let mut clock = 0;
         let (mut heads, mut tail) = (0, [0usize; 2]);
         for (event, time, size) in seed {
@@ -140,7 +158,7 @@ proptest! {
             let interest = rig.relay.interest();
             match event {
                 0..=3 => {
-                    let bytes = REQUESTS[size % REQUESTS.len()];
+                    let bytes = REQUESTS.get(size % (REQUESTS.len() + 1)).unwrap_or(&PIPELINE);
                     let from = tail[0] % bytes.len();
                     tail[0] += rig.client(&bytes[from..(from + size).min(bytes.len())]);
                 }
@@ -170,15 +188,60 @@ proptest! {
                     });
                 }
             }
-            heads += rig.actions().iter().filter(|a| matches!(a, Action::Route)).count();
+            let actions = rig.actions();
+            for action in &actions {
+                match action {
+                    Action::Connect(_) => {
+                        prop_assert!(!busy, "two upstream connections: {:?}", actions);
+                        busy = true;
+                    }
+                    Action::Checkout(_) => prop_assert!(!busy, "{:?}", actions),
+                    Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) | Action::Release { .. } => {
+                        busy = false;
+                    }
+                    _ => {}
+                }
+            }
+            let stage = rig.relay.exchange.stage;
+            busy |= matches!(stage, Stage::Connecting | Stage::Relaying) && !rig.relay.exchange.held;
+            heads += actions.iter().filter(|a| matches!(a, Action::Route)).count();
             // A head that never was complete may have an outcome too: one more at most.
             prop_assert!(rig.outcomes.len() <= heads + 1);
+            let (interest, next) = (rig.relay.interest(), rig.relay.poll_timeout());
             if rig.relay.is_closed() {
-                prop_assert_eq!(rig.relay.poll_timeout(), None);
-                prop_assert_eq!(rig.relay.interest(), Interest::default());
-            } else {
-                prop_assert!(rig.relay.poll_timeout().is_some(), "a wait without a deadline: {:?}", rig.relay);
+                prop_assert_eq!((next, interest, busy), (None, Interest::default(), false));
+                break;
+            }
+            prop_assert!(next.is_some() || limits == 0, "a wait without a deadline: {:?}", rig.relay);
+            let due = next.is_some_and(|d| d.at <= rig.now);
+            let awaited = interest != Interest::default() || stage == Stage::Connecting;
+            prop_assert!(awaited || due, "nothing can end this: {:?}", rig.relay);
+            for side in [Side::Client, Side::Upstream] {
+                let write = rig.relay.send_bufs(side).next().is_some();
+                prop_assert!(write || !interest.wants(Op::Write(side)), "nothing to write: {:?}", rig.relay);
+                if interest.wants(Op::Read(side)) {
+                    let room = rig.with(|relay, env| relay.recv_buf(side, env).len());
+                    prop_assert!(room > 0, "no room to read into: {:?}", rig.relay);
+                }
             }
         }
+    }
+}
+
+/// Makes one limit zero.
+fn nothing_for(policy: &mut TimeoutPolicy, kind: DeadlineKind) {
+    let zero = Some(Duration::ZERO);
+    match kind {
+        DeadlineKind::Total => policy.total = zero,
+        DeadlineKind::Connect => policy.connect = zero,
+        DeadlineKind::Write => policy.write = zero,
+        DeadlineKind::WriteIdle => policy.write_idle = zero,
+        DeadlineKind::Read => policy.read = zero,
+        DeadlineKind::ClientHead => policy.client_head = zero,
+        DeadlineKind::ClientBody => policy.client_body = zero,
+        DeadlineKind::ClientWrite => policy.client_write = zero,
+        DeadlineKind::KeepAlive => policy.keep_alive = zero,
+        DeadlineKind::Linger => policy.linger = zero,
+        _ => {}
     }
 }
