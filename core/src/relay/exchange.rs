@@ -1,9 +1,9 @@
-//! One request and its response: every transition, and every deadline.
+//! One request and its response: every transition.
 //!
-//! This file is the law of the project in code: [`Relay::wanted`] is the table of `timeouts.md` 2.2
-//! (when a deadline starts, is suspended and stops; what resets it is at the event), [`Relay::fail`] is
-//! what the client and the upstream see when something goes wrong (2.2, 2.3), and [`Relay::settle`]
-//! moves what can be moved after every event. It knows no socket and no clock; byte formats are in
+//! With `deadlines.rs`, which says when each deadline runs, this file is the law of the project in code:
+//! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
+//! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
+//! event. It knows no socket and no clock; byte formats are in
 //! `http/`, buffers in `flow.rs`.
 //!
 //! ```text
@@ -18,7 +18,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Error, IoFailure, Phase, Side, TimeoutError};
+use crate::error::{Error, IoFailure, TimeoutError};
 use crate::http::{self, Framing, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
@@ -26,7 +26,7 @@ use crate::relay::outcome::{End, Env, Outcome, Step};
 use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
-use crate::timeout::{Deadline, DeadlineKind, Kinds, TimeoutPolicy};
+use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
 use crate::upstream::{Candidates, UpstreamId};
 
 /// Where the exchange stands; see the picture above.
@@ -46,18 +46,18 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) stage: Stage,
-    policy: TimeoutPolicy,
+    pub(crate) policy: TimeoutPolicy,
     candidates: Candidates,
-    started: Instant,
+    pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
-    withheld: bool,
+    pub(crate) withheld: bool,
     /// A deadline was due before the next operation began: it is not begun (`timeouts.md` T5).
     pub(crate) held: bool,
     retried: bool,
     /// What the client was told about its connection.
     keep_alive: bool,
     status: Option<u16>,
-    error: Option<Error>,
+    pub(crate) error: Option<Error>,
     secondary: Option<IoFailure>,
     upstream: Option<UpstreamId>,
     attempts: u16,
@@ -91,107 +91,6 @@ impl Exchange {
 }
 
 impl Relay {
-    // ---- deadlines -------------------------------------------------------------------------------
-
-    /// Which deadlines run now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2. One that
-    /// begins to be wanted gets its full limit; one that is no longer wanted is off.
-    fn wanted(&self) -> Kinds {
-        use DeadlineKind::*;
-        let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
-        // It covers everything but the error response that it has itself led to.
-        let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
-        // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
-        let kinds = Kinds::NONE
-            .with(Total, total)
-            .with(Connect, stage == Stage::Connecting)
-            .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
-            .with(ClientWrite, client.outbound.is_pending())
-            .with(KeepAlive, client.state == ClientState::Idle)
-            .with(Linger, client.state == ClientState::Linger)
-            .with(ClientBody, self.awaits_body());
-        if stage != Stage::Relaying {
-            return kinds;
-        }
-        let written = upstream.request_written();
-        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
-        let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
-        let read = upstream.wants_read(&client.outbound)
-            && (written || early || upstream.write_failed || self.exchange.withheld);
-        kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
-    }
-
-    fn is_total_spent(&self) -> bool {
-        matches!(self.exchange.error, Some(Error::Timeout(TimeoutError { kind: DeadlineKind::Total, .. })))
-    }
-
-    /// The exchange waits for the client to send more of its body: all of it that came has gone, and there
-    /// is room for more.
-    fn awaits_body(&self) -> bool {
-        matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying)
-            && !self.client.decoder.is_complete()
-            && !self.upstream.outbound.is_pending()
-            && !self.upstream.write_failed
-            && !self.exchange.withheld
-            && !self.client.inbound.eof
-            && self.client.inbound.has_room(false)
-    }
-
-    fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
-        match kind {
-            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => {
-                &self.config.timeouts
-            }
-            _ => &self.exchange.policy,
-        }
-    }
-
-    /// Arms what has begun to be wanted and disarms what is no longer.
-    pub(crate) fn sync_deadlines(&mut self, now: Instant) {
-        let (wanted, armed) = (self.wanted(), self.deadlines.armed());
-        for kind in armed.without(wanted) {
-            self.deadlines.disarm(kind);
-        }
-        for kind in wanted.without(armed) {
-            let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
-            self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
-        }
-    }
-
-    /// Progress resets `kind`: [`Relay::sync_deadlines`] gives it its full limit again if it is wanted.
-    pub(crate) fn progress(&mut self, kind: DeadlineKind) {
-        self.deadlines.disarm(kind);
-    }
-
-    /// Whom the exchange waits for (`timeouts.md` T9; once the response lies with us, for the client).
-    fn blocked_on(&self, kind: DeadlineKind) -> Side {
-        use DeadlineKind::{ClientBody, ClientHead, ClientWrite};
-        let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
-        if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
-            Side::Client
-        } else if self.upstream.outbound.is_pending()
-            || self.client.decoder.is_complete()
-            // The body is not asked for yet.
-            || self.exchange.withheld
-        {
-            Side::Upstream
-        } else {
-            Side::Client
-        }
-    }
-
-    fn phase(&self) -> Phase {
-        match (self.client.state, self.exchange.stage) {
-            (ClientState::First | ClientState::Head, _) => Phase::RequestHead,
-            (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
-            (_, Stage::Idle) => Phase::Idle,
-            (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
-            (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
-            (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,
-            (_, Stage::Relaying) if self.upstream.request_written() => Phase::ResponseHead,
-            (_, Stage::Relaying) => Phase::Request,
-        }
-    }
-
     /// One deadline is due: the only place where a timeout is decided.
     pub(crate) fn expire(&mut self, due: Deadline, env: &mut Env<'_>) {
         let Deadline { at, kind } = due;

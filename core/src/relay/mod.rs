@@ -20,6 +20,7 @@
 //! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
 
 mod client;
+mod deadlines;
 mod exchange;
 mod flow;
 mod outcome;

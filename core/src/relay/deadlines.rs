@@ -1,0 +1,112 @@
+//! The deadline table: which deadline runs in which state, and for whom it waits.
+//!
+//! [`Relay::wanted`] is the table of `timeouts.md` 2.2: when a deadline starts, is suspended and stops. What
+//! resets one is at the event ([`Relay::progress`]); what becomes of one that is due is in `exchange.rs`.
+
+use crate::error::{Error, Phase, Side, TimeoutError};
+use crate::relay::Relay;
+use crate::relay::client::ClientState;
+use crate::relay::exchange::Stage;
+use crate::time::Instant;
+use crate::timeout::{DeadlineKind, Kinds, TimeoutPolicy};
+
+impl Relay {
+    /// Which deadlines run now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2. One that
+    /// begins to be wanted gets its full limit; one that is no longer wanted is off.
+    fn wanted(&self) -> Kinds {
+        use DeadlineKind::*;
+        let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
+        // It covers everything but the error response that it has itself led to.
+        let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
+        // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
+        let kinds = Kinds::NONE
+            .with(Total, total)
+            .with(Connect, stage == Stage::Connecting)
+            .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
+            .with(ClientWrite, client.outbound.is_pending())
+            .with(KeepAlive, client.state == ClientState::Idle)
+            .with(Linger, client.state == ClientState::Linger)
+            .with(ClientBody, self.awaits_body());
+        if stage != Stage::Relaying {
+            return kinds;
+        }
+        let written = upstream.request_written();
+        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
+        let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
+        let read = upstream.wants_read(&client.outbound)
+            && (written || early || upstream.write_failed || self.exchange.withheld);
+        kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
+    }
+
+    fn is_total_spent(&self) -> bool {
+        matches!(self.exchange.error, Some(Error::Timeout(TimeoutError { kind: DeadlineKind::Total, .. })))
+    }
+
+    /// The exchange waits for the client to send more of its body: all of it that came has gone, and there
+    /// is room for more.
+    fn awaits_body(&self) -> bool {
+        matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying)
+            && !self.client.decoder.is_complete()
+            && !self.upstream.outbound.is_pending()
+            && !self.upstream.write_failed
+            && !self.exchange.withheld
+            && !self.client.inbound.eof
+            && self.client.inbound.has_room(false)
+    }
+
+    pub(crate) fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
+        match kind {
+            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => {
+                &self.config.timeouts
+            }
+            _ => &self.exchange.policy,
+        }
+    }
+
+    /// Arms what has begun to be wanted and disarms what is no longer.
+    pub(crate) fn sync_deadlines(&mut self, now: Instant) {
+        let (wanted, armed) = (self.wanted(), self.deadlines.armed());
+        for kind in armed.without(wanted) {
+            self.deadlines.disarm(kind);
+        }
+        for kind in wanted.without(armed) {
+            let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
+            self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
+        }
+    }
+
+    /// Progress resets `kind`: [`Relay::sync_deadlines`] gives it its full limit again if it is wanted.
+    pub(crate) fn progress(&mut self, kind: DeadlineKind) {
+        self.deadlines.disarm(kind);
+    }
+
+    /// Whom the exchange waits for (`timeouts.md` T9; once the response lies with us, for the client).
+    pub(crate) fn blocked_on(&self, kind: DeadlineKind) -> Side {
+        use DeadlineKind::{ClientBody, ClientHead, ClientWrite};
+        let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
+        if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
+            Side::Client
+        } else if self.upstream.outbound.is_pending()
+            || self.client.decoder.is_complete()
+            // The body is not asked for yet.
+            || self.exchange.withheld
+        {
+            Side::Upstream
+        } else {
+            Side::Client
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match (self.client.state, self.exchange.stage) {
+            (ClientState::First | ClientState::Head, _) => Phase::RequestHead,
+            (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
+            (_, Stage::Idle) => Phase::Idle,
+            (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
+            (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
+            (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,
+            (_, Stage::Relaying) if self.upstream.request_written() => Phase::ResponseHead,
+            (_, Stage::Relaying) => Phase::Request,
+        }
+    }
+}
