@@ -3,12 +3,14 @@
 //! No task, no timer, no socket: [`Pool`] is generic over what it keeps, and the driver's keeper lends
 //! it the clock.
 
+mod admission;
 mod pool;
 
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+pub use self::admission::{Admission, Admitted, Ticket};
 pub use self::pool::Pool;
 
 /// One of the [`Upstreams`].

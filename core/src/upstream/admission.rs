@@ -1,0 +1,362 @@
+//! Who may use which upstream: round robin, limits, one queue, and a memory of what has failed.
+//!
+//! Data alone: no semaphore, no task, no clock. A request is *granted* an upstream, *waits* in one FIFO, or is
+//! refused because the queue is full. Whoever was granted gives it back exactly once; what becomes free goes to
+//! the first in the queue that can use it. `granted + free` is constant, and a place in the queue or a grant that
+//! was not fetched yet goes on to the next when its owner leaves.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::time::Instant;
+use crate::upstream::UpstreamId;
+
+/// How long an upstream that could not be reached is left out while there are others.
+const FAILURE_MEMORY: Duration = Duration::from_secs(5);
+
+/// A place in the queue. Not `Clone`: it is fetched or cancelled once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(usize);
+
+/// What came of asking for an upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// This one; it must be given back.
+    Granted(UpstreamId),
+    /// None is free now.
+    Waits(Ticket),
+    /// None is free, and the queue is full.
+    Refused,
+    /// There is none that was not tried.
+    Exhausted,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Exchanges that use it.
+    busy: usize,
+    /// It could not be reached, and is left out until then while there are others.
+    down: Instant,
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    waker: W,
+    tried: Vec<UpstreamId>,
+    granted: Option<UpstreamId>,
+}
+
+/// The limits and the queue of one list of upstreams. `W` is what wakes a waiter.
+#[derive(Debug)]
+pub struct Admission<W> {
+    states: Vec<State>,
+    limit: usize,
+    queue_limit: usize,
+    turn: usize,
+    queue: VecDeque<usize>,
+    waiters: Vec<Option<Waiter<W>>>,
+    vacant: Vec<usize>,
+}
+
+impl<W: Clone> Admission<W> {
+    /// `upstreams` of them, each for at most `limit` exchanges at once; at most `queue_limit` requests wait.
+    pub fn new(upstreams: usize, limit: usize, queue_limit: usize) -> Admission<W> {
+        let state = || State { busy: 0, down: Instant::EPOCH };
+        Admission {
+            states: core::iter::repeat_with(state).take(upstreams).collect(),
+            limit,
+            queue_limit,
+            turn: 0,
+            queue: VecDeque::new(),
+            waiters: Vec::new(),
+            vacant: Vec::new(),
+        }
+    }
+
+    /// Asks for an upstream that is not among `tried`.
+    pub fn admit(&mut self, tried: &[UpstreamId], now: Instant, waker: &W) -> Admitted {
+        if (0..self.states.len()).all(|i| tried.contains(&id(i))) {
+            return Admitted::Exhausted;
+        }
+        // Who came first goes first, unless nobody who waits could use what this one can.
+        if let Some(id) = self.choose(tried, now) {
+            return self.grant(id, now);
+        }
+        if self.queue.len() >= self.queue_limit {
+            return Admitted::Refused;
+        }
+        let waiter = Waiter { waker: waker.clone(), tried: tried.to_vec(), granted: None };
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                self.waiters[slot] = Some(waiter);
+                slot
+            }
+            None => {
+                self.waiters.push(Some(waiter));
+                self.waiters.len() - 1
+            }
+        };
+        self.queue.push_back(slot);
+        Admitted::Waits(Ticket(slot))
+    }
+
+    /// Whose turn it is among those that are free, were not tried, and are not known to be down; the ones
+    /// that are down only if all that are left are.
+    fn choose(&mut self, tried: &[UpstreamId], now: Instant) -> Option<UpstreamId> {
+        let ring = self.states.len();
+        let order = |turn: usize| (0..ring).map(move |k| (turn + k) % ring);
+        let usable = |i: &usize| !tried.contains(&id(*i));
+        let any_up = order(self.turn).filter(usable).any(|i| self.states[i].down <= now);
+        let free = |i: &usize| {
+            let state = &self.states[*i];
+            state.busy < self.limit && (state.down <= now || !any_up)
+        };
+        let chosen = order(self.turn).filter(usable).find(free)?;
+        self.turn = (chosen + 1) % ring;
+        Some(id(chosen))
+    }
+
+    fn grant(&mut self, id: UpstreamId, now: Instant) -> Admitted {
+        let state = &mut self.states[id.index()];
+        state.busy += 1;
+        if state.down != Instant::EPOCH && state.down <= now {
+            // One request finds out whether it is back; the others wait for what that one finds.
+            state.down = now + FAILURE_MEMORY;
+        }
+        Admitted::Granted(id)
+    }
+
+    /// What the queue has granted to `ticket`; if nothing yet, `waker` is the one to wake.
+    ///
+    /// # Errors
+    ///
+    /// The ticket, to be asked about again.
+    pub fn fetch(&mut self, ticket: Ticket, waker: &W) -> Result<UpstreamId, Ticket> {
+        let Some(waiter) = self.waiters.get_mut(ticket.0).and_then(Option::as_mut) else {
+            return Err(ticket);
+        };
+        match waiter.granted {
+            Some(id) => {
+                self.vacate(ticket.0);
+                Ok(id)
+            }
+            None => {
+                waiter.waker = waker.clone();
+                Err(ticket)
+            }
+        }
+    }
+
+    /// Gives an upstream back. Returns whom to wake.
+    pub fn release(&mut self, id: UpstreamId, now: Instant) -> Option<W> {
+        let state = self.states.get_mut(id.index())?;
+        state.busy = state.busy.saturating_sub(1);
+        self.hand_over(now)
+    }
+
+    /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, goes to the next.
+    /// Returns whom to wake.
+    pub fn cancel(&mut self, ticket: Ticket, now: Instant) -> Option<W> {
+        let granted = self.waiters.get(ticket.0).and_then(Option::as_ref).and_then(|w| w.granted);
+        self.vacate(ticket.0);
+        match granted {
+            Some(id) => self.release(id, now),
+            None => {
+                self.queue.retain(|slot| *slot != ticket.0);
+                None
+            }
+        }
+    }
+
+    /// The upstream could not be reached.
+    pub fn failed(&mut self, id: UpstreamId, now: Instant) {
+        if let Some(state) = self.states.get_mut(id.index()) {
+            state.down = now + FAILURE_MEMORY;
+        }
+    }
+
+    /// The upstream was reached. Returns whom to wake: one that waited for another may use this one.
+    pub fn succeeded(&mut self, id: UpstreamId, now: Instant) -> Option<W> {
+        let state = self.states.get_mut(id.index())?;
+        if state.down == Instant::EPOCH {
+            return None;
+        }
+        state.down = Instant::EPOCH;
+        self.hand_over(now)
+    }
+
+    /// The first in the queue that can use something free gets it.
+    fn hand_over(&mut self, now: Instant) -> Option<W> {
+        for place in 0..self.queue.len() {
+            let slot = self.queue[place];
+            let Some(tried) = self.waiters[slot].as_mut().map(|w| core::mem::take(&mut w.tried)) else {
+                continue;
+            };
+            let chosen = self.choose(&tried, now);
+            if let Some(id) = chosen {
+                self.grant(id, now);
+                self.queue.remove(place);
+            }
+            if let Some(waiter) = self.waiters[slot].as_mut() {
+                waiter.tried = tried;
+                waiter.granted = chosen;
+                if chosen.is_some() {
+                    return Some(waiter.waker.clone());
+                }
+            }
+        }
+        None
+    }
+
+    fn vacate(&mut self, slot: usize) {
+        if self.waiters.get_mut(slot).and_then(Option::take).is_some() {
+            self.vacant.push(slot);
+        }
+    }
+
+    /// Exchanges that use an upstream, grants that were not fetched yet among them.
+    pub fn busy(&self) -> usize {
+        self.states.iter().map(|state| state.busy).sum()
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+fn id(index: usize) -> UpstreamId {
+    UpstreamId(index as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Instant = Instant::EPOCH;
+
+    fn granted(admitted: Admitted) -> usize {
+        match admitted {
+            Admitted::Granted(id) => id.index(),
+            other => panic!("not granted but {other:?}"),
+        }
+    }
+
+    fn ticket(admitted: Admitted) -> Ticket {
+        match admitted {
+            Admitted::Waits(ticket) => ticket,
+            other => panic!("does not wait but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn round_robin_skips_what_is_full_and_then_one_queue_takes_the_first_freed() {
+        let mut a = Admission::new(2, 1, 9);
+        assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
+        assert_eq!(granted(a.admit(&[], NOW, &1)), 1);
+        let first = ticket(a.admit(&[], NOW, &2));
+        let second = ticket(a.admit(&[], NOW, &3));
+        assert_eq!(a.release(id(1), NOW), Some(2));
+        let second = a.fetch(second, &3).unwrap_err();
+        assert_eq!(a.fetch(first, &2), Ok(id(1)));
+        assert_eq!(a.release(id(0), NOW), Some(3));
+        assert_eq!(a.fetch(second, &3), Ok(id(0)));
+        assert_eq!((a.busy(), a.waiting()), (2, 0));
+    }
+
+    #[test]
+    fn p_10_a_waiter_that_leaves_just_as_it_is_granted_passes_it_on() {
+        let mut a = Admission::new(1, 1, 9);
+        granted(a.admit(&[], NOW, &0));
+        let tickets = [1, 2, 3].map(|w| ticket(a.admit(&[], NOW, &w)));
+        let [first, middle, third] = tickets;
+        assert_eq!(a.release(id(0), NOW), Some(1));
+        assert_eq!(a.fetch(first, &1), Ok(id(0)));
+        assert_eq!(a.release(id(0), NOW), Some(2));
+        assert_eq!(a.cancel(middle, NOW), Some(3));
+        assert_eq!(a.fetch(third, &3), Ok(id(0)));
+        assert_eq!(a.busy(), 1);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_what_was_tried_is_not_offered_again() {
+        let mut a = Admission::new(2, 1, 1);
+        assert_eq!(granted(a.admit(&[id(0)], NOW, &0)), 1);
+        let waits = ticket(a.admit(&[id(0)], NOW, &1));
+        assert_eq!(a.admit(&[id(0)], NOW, &2), Admitted::Refused);
+        assert_eq!(a.admit(&[id(0), id(1)], NOW, &2), Admitted::Exhausted);
+        assert_eq!(granted(a.admit(&[], NOW, &3)), 0);
+        assert_eq!(a.release(id(0), NOW), None, "the one that waits has tried it");
+        assert_eq!(a.cancel(waits, NOW), None);
+        assert_eq!((a.busy(), a.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn a_failed_upstream_is_left_out_for_a_while_and_then_tried_by_one() {
+        let mut a = Admission::new(2, 9, 9);
+        a.failed(id(0), NOW);
+        for _ in 0..3 {
+            assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
+        }
+        let later = NOW + FAILURE_MEMORY;
+        let both = [granted(a.admit(&[], later, &0)), granted(a.admit(&[], later, &0))];
+        assert!(both.contains(&0), "it is tried again");
+        assert_eq!(granted(a.admit(&[], later, &0)), 1, "by one alone");
+        a.succeeded(id(0), later);
+        let both = [granted(a.admit(&[], later, &0)), granted(a.admit(&[], later, &0))];
+        assert!(both.contains(&0) && both.contains(&1));
+    }
+
+    #[test]
+    fn a_lone_upstream_is_always_tried() {
+        let mut a = Admission::new(1, 9, 9);
+        a.failed(id(0), NOW);
+        assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, no permit is lost and none is made.
+        #[test]
+        fn permits_are_conserved(events in proptest::collection::vec((0u8..6, 0usize..8), 1..200)) {
+            let (upstreams, limit) = (3, 2);
+            let mut a = Admission::new(upstreams, limit, 5);
+            let (mut held, mut waiting) = (Vec::new(), Vec::new());
+            let mut now = NOW;
+            for (event, n) in events {
+                match event {
+                    0 | 1 => match a.admit(&[], now, &n) {
+                        Admitted::Granted(id) => held.push(id),
+                        Admitted::Waits(ticket) => waiting.push(ticket),
+                        Admitted::Refused => prop_assert_eq!(a.waiting(), 5),
+                        Admitted::Exhausted => prop_assert!(false),
+                    },
+                    2 if !held.is_empty() => drop(a.release(held.swap_remove(n % held.len()), now)),
+                    3 if !waiting.is_empty() => {
+                        let ticket = waiting.swap_remove(n % waiting.len());
+                        match a.fetch(ticket, &n) {
+                            Ok(id) => held.push(id),
+                            Err(ticket) => waiting.push(ticket),
+                        }
+                    }
+                    4 if !waiting.is_empty() => drop(a.cancel(waiting.swap_remove(n % waiting.len()), now)),
+                    5 => {
+                        now = now + Duration::from_secs(n as u64);
+                        if n % 2 == 0 { a.failed(id(n % upstreams), now) } else { drop(a.succeeded(id(n % upstreams), now)) }
+                    }
+                    _ => {}
+                }
+                prop_assert!(a.states.iter().all(|s| s.busy <= limit));
+                prop_assert_eq!(a.busy() + a.waiting(), held.len() + waiting.len());
+            }
+            for ticket in waiting {
+                a.cancel(ticket, now);
+            }
+            for id in held {
+                a.release(id, now);
+            }
+            prop_assert_eq!((a.busy(), a.waiting()), (0, 0));
+        }
+    }
+}
