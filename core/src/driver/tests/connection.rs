@@ -340,3 +340,79 @@ fn a_stop_closes_idle_connections_with_nobody_to_keep_them() {
     assert!(rig.task.run());
     assert_eq!(rig.fake.open(), 0);
 }
+
+/// Q-01, K-10 through a stream that takes everything in: what was not flushed was not sent.
+#[test]
+fn what_a_wrapping_stream_holds_back_counts_as_unsent() {
+    let mut rig = rig(profile());
+    let stuck = peer();
+    (stuck.borrow_mut().wraps, stuck.borrow_mut().room) = (true, 10);
+    rig.fake.0.borrow_mut().next = Some(stuck.clone());
+    send(&rig.client, GET);
+    rig.task.run();
+    assert_eq!(got(&stuck), "GET / HTTP");
+    rig.at(200);
+    assert!(got(&rig.client).starts_with("HTTP/1.1 504 "));
+    assert_eq!(rig.kind(), Some(DeadlineKind::Write));
+    assert!(stuck.borrow().aborted);
+
+    // Nothing of it is left for the next upstream, which flushes a piece at a time.
+    let slow = peer();
+    (slow.borrow_mut().wraps, slow.borrow_mut().room) = (true, 10);
+    rig.fake.0.borrow_mut().next = Some(slow.clone());
+    send(&rig.client, GET);
+    rig.task.run();
+    at(&slow, |p| p.room = 10);
+    rig.task.run();
+    assert_eq!(got(&slow), "GET / HTTP/1.1\r\nhost");
+    at(&slow, |p| p.room = usize::MAX);
+    rig.task.run();
+    assert!(got(&slow).ends_with("\r\n\r\n"));
+
+    (rig.client.borrow_mut().wraps, rig.client.borrow_mut().room) = (true, 3);
+    send(&slow, OK5);
+    rig.task.run();
+    rig.at(350);
+    assert_eq!(got(&rig.client), "HTT");
+    assert_eq!(rig.kind(), Some(DeadlineKind::ClientWrite));
+    assert_eq!(rig.outcomes.borrow()[1].response_bytes, 0);
+    assert!(rig.client.borrow().aborted);
+    assert!(rig.task.run());
+}
+
+/// H-09: a hook that panics ends its own connection and nothing else.
+#[test]
+fn a_panic_in_a_hook_leaves_nothing_behind() {
+    for panics_at in ["route", "observe"] {
+        let mut rig = rig(profile());
+        let client = peer();
+        let mut task = Task::new(rig.proxy.serve_connection(
+            rig.fake.stream(&client),
+            None,
+            move |_: &crate::RequestHead<'_>| {
+                assert_ne!(panics_at, "route");
+                Decision::forward()
+            },
+            move |_: &Outcome| assert_ne!(panics_at, "observe"),
+        ));
+        send(&client, b"GET / HTTP/1.0\r\n\r\n");
+        let mut run = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.run()));
+        if panics_at == "observe" {
+            assert!(run().is_ok());
+            let upstream = rig.fake.upstream(0);
+            send(&upstream, b"HTTP/1.1 200 OK\r\n\r\nabc");
+            assert!(run().is_ok());
+            at(&upstream, |p| p.reset = true);
+        }
+        assert!(run().is_err());
+        task.cancel();
+        assert_eq!(client.borrow().aborted, panics_at == "observe", "a response that is not whole");
+        assert_eq!((rig.fake.open(), rig.proxy.gauges().tasks), (1, 1));
+        send(&rig.client, GET);
+        rig.task.run();
+        let upstream = rig.fake.0.borrow().upstreams.last().cloned().unwrap();
+        send(&upstream, OK5);
+        rig.task.run();
+        assert!(got(&rig.client).ends_with("hello"));
+    }
+}
