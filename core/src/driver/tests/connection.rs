@@ -416,3 +416,57 @@ fn a_panic_in_a_hook_leaves_nothing_behind() {
         assert!(got(&rig.client).ends_with("hello"));
     }
 }
+
+proptest::proptest! {
+    /// Whatever the peers do and whenever the timers fire, a connection is woken for its deadlines and ends;
+    /// what is open then lies in the pool.
+    #[test]
+    fn every_connection_ends(
+        late in 0u64..30,
+        trace in proptest::collection::vec((0u8..10, 0usize..40), 0..60),
+    ) {
+        const REQUESTS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\
+            POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n123456789\
+            POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        const ANSWER: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n\
+            HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let mut rig = rig(TimeoutPolicy { total: ms(300), ..profile() });
+        rig.fake.0.borrow_mut().fires = Fires::Late(Duration::from_millis(late));
+        let (mut clock, mut sent, mut answered) = (0, 0, 0);
+        for (event, size) in trace {
+            let upstream = rig.fake.0.borrow().upstreams.last().cloned();
+            let side = if size % 2 == 0 { Some(rig.client.clone()) } else { upstream.clone() };
+            match (event, side, upstream) {
+                (0 | 1, ..) => {
+                    let piece = REQUESTS.iter().cycle().skip(sent).take(size);
+                    sent += size;
+                    send(&rig.client, &piece.copied().collect::<Vec<_>>());
+                }
+                (2 | 3, _, Some(upstream)) => {
+                    let piece = ANSWER.iter().cycle().skip(answered).take(size);
+                    answered += size;
+                    send(&upstream, &piece.copied().collect::<Vec<_>>());
+                }
+                (4, Some(peer), _) => at(&peer, |p| p.room = [0, 5, usize::MAX][size % 3]),
+                (5, Some(peer), _) => at(&peer, |p| p.asleep = !p.asleep),
+                (6, Some(peer), _) if size < 8 => at(&peer, |p| p.fin = true),
+                (6, Some(peer), _) if size < 12 => at(&peer, |p| p.reset = true),
+                (7, ..) if size % 2 == 0 => rig.fake.connect(),
+                (7, ..) => rig.fake.0.borrow_mut().connects = false,
+                (8, Some(peer), _) if peer.borrow().got.is_empty() => peer.borrow_mut().wraps = true,
+                _ => {
+                    clock += size as u64;
+                    rig.fake.set_clock(clock);
+                }
+            }
+            rig.task.run();
+        }
+        let mut ended = rig.task.run();
+        for _ in 0..400 {
+            clock += 10;
+            ended |= rig.at(clock);
+        }
+        proptest::prop_assert!(ended, "nobody wakes it");
+        proptest::prop_assert_eq!(rig.fake.open(), rig.proxy.gauges().idle_upstreams);
+    }
+}
