@@ -152,6 +152,9 @@ pub enum Error {
     /// The client's request is malformed or too large.
     #[error("the client's request: {0}")]
     BadRequest(HttpError),
+    /// No upstream was free, and too many requests waited for one.
+    #[error("the queue for an upstream is full")]
+    QueueFull,
     /// There is no upstream to forward to.
     #[error("no upstream is configured")]
     NoUpstream,

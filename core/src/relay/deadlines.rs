@@ -21,6 +21,7 @@ impl Relay {
         // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
         let kinds = Kinds::NONE
             .with(Total, total)
+            .with(Queue, stage == Stage::Queued && self.exchange.waiting)
             .with(Connect, stage == Stage::Connecting)
             .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
             .with(ClientWrite, client.outbound.is_pending())
@@ -45,7 +46,7 @@ impl Relay {
     /// The exchange waits for the client to send more of its body: all of it that came has gone, and there
     /// is room for more.
     fn awaits_body(&self) -> bool {
-        matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying)
+        matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying)
             && !self.client.decoder.is_complete()
             && !self.upstream.outbound.is_pending()
             && !self.upstream.write_failed
@@ -102,6 +103,7 @@ impl Relay {
             (ClientState::First | ClientState::Head, _) => Phase::RequestHead,
             (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
             (_, Stage::Idle) => Phase::Idle,
+            (_, Stage::Queued) => Phase::Queue,
             (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
             (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
             (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,

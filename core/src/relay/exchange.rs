@@ -8,14 +8,15 @@
 //!
 //! ```text
 //!           forward          pool miss          connected
-//! Routing ──────────▶ Checkout ──────▶ Connecting ──────▶ Relaying
-//!    │                    └──── connected (pooled) ──────────▲ │
-//!    │ respond               next candidate: Connecting ▶ Checkout
+//! Routing ──▶ Queued ──▶ Checkout ──────▶ Connecting ──────▶ Relaying
+//!    │        granted        └──── connected (pooled) ──────────▲ │
+//!    │ respond               connect failed: Connecting ▶ Queued
 //!    ▼                                                         │ response received, or cut off
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, TimeoutError};
@@ -27,13 +28,15 @@ use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
-use crate::upstream::{Candidates, UpstreamId};
+use crate::upstream::UpstreamId;
 
 /// Where the exchange stands; see the picture above.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Idle,
     Routing,
+    /// An upstream is asked for, or waited for.
+    Queued,
     Checkout,
     Connecting,
     Relaying,
@@ -47,7 +50,12 @@ pub(crate) enum Stage {
 pub(crate) struct Exchange {
     pub(crate) stage: Stage,
     pub(crate) policy: TimeoutPolicy,
-    candidates: Candidates,
+    /// The upstreams that could not be reached.
+    pub(crate) tried: Vec<UpstreamId>,
+    /// The last of them, why.
+    unreached: Option<Error>,
+    /// There is no upstream free: the queue's deadline runs.
+    pub(crate) waiting: bool,
     pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
     pub(crate) withheld: bool,
@@ -72,7 +80,9 @@ impl Exchange {
         Exchange {
             stage: Stage::Idle,
             policy,
-            candidates: Candidates::NONE,
+            tried: Vec::new(),
+            unreached: None,
+            waiting: false,
             started,
             withheld: false,
             held: false,
@@ -119,21 +129,29 @@ impl Relay {
 
     // ---- towards the upstream --------------------------------------------------------------------
 
-    /// The request goes to the first of `to`.
-    pub(crate) fn begin_forward(&mut self, to: Candidates, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+    /// The request goes to an upstream.
+    pub(crate) fn begin_forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
         self.exchange.policy = *policy;
-        self.exchange.candidates = to;
         self.progress(DeadlineKind::Total);
         self.upstream.outbound.begin_body(self.client.request.framing == Framing::Chunked);
-        match self.exchange.candidates.next() {
-            Some(id) => self.checkout(id, env),
-            None => self.fail(Error::NoUpstream, env),
+        self.begin(Stage::Queued, Step::Admit { failed: None }, env);
+    }
+
+    /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
+    pub(crate) fn begin_upstream(&mut self, id: UpstreamId, env: &mut Env<'_>) {
+        self.exchange.upstream = Some(id);
+        self.exchange.waiting = false;
+        if self.exchange.retried {
+            self.dial(env);
+        } else {
+            self.begin(Stage::Checkout, Step::Checkout(id), env);
         }
     }
 
-    fn checkout(&mut self, id: UpstreamId, env: &mut Env<'_>) {
-        self.exchange.upstream = Some(id);
-        self.begin(Stage::Checkout, Step::Checkout(id), env);
+    /// There is no upstream left to try: the last error is the answer (`timeouts.md` T10).
+    pub(crate) fn give_up(&mut self, env: &mut Env<'_>) {
+        let error = self.exchange.unreached.unwrap_or(Error::NoUpstream);
+        self.fail(error, env);
     }
 
     /// No idle connection: one is to be made.
@@ -164,13 +182,11 @@ impl Relay {
 
     /// This upstream cannot be reached in time: the next one, or the error (`timeouts.md` T10).
     pub(crate) fn connect_failed(&mut self, error: Error, env: &mut Env<'_>) {
-        match self.exchange.candidates.next() {
-            Some(id) => {
-                self.actions.upstream = Some(End::Abort);
-                self.checkout(id, env);
-            }
-            None => self.fail(error, env),
-        }
+        let failed = self.exchange.upstream;
+        self.exchange.tried.extend(failed);
+        self.exchange.unreached = Some(error);
+        self.actions.upstream = Some(End::Abort);
+        self.begin(Stage::Queued, Step::Admit { failed }, env);
     }
 
     /// Whether a pooled connection turned out to be stale and the request may be sent once more
@@ -247,7 +263,7 @@ impl Relay {
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
-        if matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting | Stage::Relaying) {
+        if matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying) {
             self.settle_request(env);
         }
         if self.exchange.stage == Stage::Relaying {
@@ -335,7 +351,7 @@ impl Relay {
         } else if self.may_retry() {
             self.exchange.retried = true;
             self.actions.upstream = Some(End::Abort);
-            self.dial(env);
+            self.begin(Stage::Queued, Step::Admit { failed: None }, env);
         } else {
             self.fail(error, env);
         }
@@ -367,7 +383,10 @@ impl Relay {
     /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
     /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
-        if matches!(self.exchange.stage, Stage::Connecting | Stage::Relaying) {
+        if matches!(
+            self.exchange.stage,
+            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
+        ) {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;

@@ -43,7 +43,7 @@ use crate::error::{Error, IoFailure, Side};
 use crate::http::{PeerAddr, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
-use crate::upstream::Candidates;
+use crate::upstream::UpstreamId;
 
 /// What is the same for every connection of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +205,41 @@ impl Relay {
         self.settle(env);
     }
 
+    /// The upstreams that this request has failed to reach.
+    pub fn tried(&self) -> &[UpstreamId] {
+        &self.exchange.tried
+    }
+
+    /// The request may use this upstream.
+    pub fn granted(&mut self, id: UpstreamId, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Queued {
+            self.begin_upstream(id, env);
+            self.settle(env);
+        }
+    }
+
+    /// No upstream is free: the queue's deadline starts.
+    pub fn queued(&mut self, env: &mut Env<'_>) {
+        self.exchange.waiting = self.exchange.stage == Stage::Queued;
+        self.settle(env);
+    }
+
+    /// No upstream is free, and too many wait already.
+    pub fn refused(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Queued {
+            self.fail(Error::QueueFull, env);
+            self.settle(env);
+        }
+    }
+
+    /// There is no upstream that was not tried.
+    pub fn exhausted(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Queued {
+            self.give_up(env);
+            self.settle(env);
+        }
+    }
+
     /// A pooled (`reused`) or new connection to the upstream is there.
     pub fn connected(&mut self, reused: bool, env: &mut Env<'_>) {
         if matches!(self.exchange.stage, Stage::Checkout | Stage::Connecting) {
@@ -269,10 +304,10 @@ impl Relay {
         (self.exchange.stage == Stage::Routing).then(|| RequestHead::new(self.client.head()))
     }
 
-    /// The request goes to the first of `to` that can be reached, under `policy`.
-    pub fn forward(&mut self, to: Candidates, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+    /// The request goes to an upstream, under `policy`: [`Action::Admit`] follows.
+    pub fn forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
-            self.begin_forward(to, policy, env);
+            self.begin_forward(policy, env);
             self.settle(env);
         }
     }

@@ -70,7 +70,8 @@ impl Op {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Send RST on the side's connection and close it; for the upstream also: drop the attempt to connect.
+    /// Send RST on the side's connection and close it. For the upstream also: drop the attempt to connect, leave
+    /// the queue, and, as at each end of the upstream's part, give back what was granted.
     Abort(Side),
     /// Close the side's connection (FIN).
     Close(Side),
@@ -83,6 +84,14 @@ pub enum Action {
     },
     /// An exchange is over: show [`Relay::outcome`](super::Relay::outcome) to whoever observes.
     Report,
+    /// Ask for an upstream that was not [`tried`](super::Relay::tried), then call
+    /// [`Relay::granted`](super::Relay::granted) (later, if it has to wait: [`Relay::queued`](super::Relay::queued)),
+    /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). `failed` could
+    /// not be reached just now.
+    Admit {
+        /// The upstream whose failure led to this.
+        failed: Option<UpstreamId>,
+    },
     /// A request head is complete: read [`Relay::request`](super::Relay::request), then call
     /// [`Relay::forward`](super::Relay::forward) or [`Relay::respond`](super::Relay::respond).
     Route,
@@ -144,6 +153,7 @@ pub(crate) enum End {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Route,
+    Admit { failed: Option<UpstreamId> },
     Checkout(UpstreamId),
     Connect(UpstreamId),
 }
@@ -164,6 +174,7 @@ impl Actions {
         if let Some(step) = self.step.take() {
             return Some(match step {
                 Step::Route => Action::Route,
+                Step::Admit { failed } => Action::Admit { failed },
                 Step::Checkout(id) => Action::Checkout(id),
                 Step::Connect(id) => Action::Connect(id),
             });

@@ -46,6 +46,7 @@ impl Verdict {
             Error::UpstreamClosed | Error::UpstreamReset(_) => (502, "connection_terminated", ""),
             Error::UpstreamProtocol(_) => (502, "http_protocol_error", ""),
             Error::BadRequest(e) => (e.status(), "http_request_error", ""),
+            Error::QueueFull => (503, "connection_limit_reached", "queue"),
             Error::NoUpstream => (503, "destination_unavailable", ""),
             Error::ClientAbort(_) | Error::Stopped => return None,
         };

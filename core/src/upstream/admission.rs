@@ -38,6 +38,8 @@ struct State {
     busy: usize,
     /// It could not be reached, and is left out until then while there are others.
     down: Instant,
+    /// It takes requests.
+    active: bool,
 }
 
 #[derive(Debug)]
@@ -60,11 +62,10 @@ pub struct Admission<W> {
 }
 
 impl<W: Clone> Admission<W> {
-    /// `upstreams` of them, each for at most `limit` exchanges at once; at most `queue_limit` requests wait.
-    pub fn new(upstreams: usize, limit: usize, queue_limit: usize) -> Admission<W> {
-        let state = || State { busy: 0, down: Instant::EPOCH };
+    /// No upstream yet; each for at most `limit` exchanges at once; at most `queue_limit` requests wait.
+    pub fn new(limit: usize, queue_limit: usize) -> Admission<W> {
         Admission {
-            states: core::iter::repeat_with(state).take(upstreams).collect(),
+            states: Vec::new(),
             limit,
             queue_limit,
             turn: 0,
@@ -74,9 +75,33 @@ impl<W: Clone> Admission<W> {
         }
     }
 
+    /// One more. Returns whom to wake, too: somebody may have waited for it. `None` if there are too many.
+    pub fn add(&mut self) -> Option<(UpstreamId, Option<W>)> {
+        let id = UpstreamId::new(self.states.len())?;
+        self.states.push(State { busy: 0, down: Instant::EPOCH, active: true });
+        Some((id, self.hand_over(Instant::EPOCH)))
+    }
+
+    /// Nothing new begins on this one.
+    pub fn remove(&mut self, id: UpstreamId) {
+        if let Some(state) = self.states.get_mut(id.index()) {
+            state.active = false;
+        }
+    }
+
+    /// Whether it takes requests.
+    pub fn is_active(&self, id: UpstreamId) -> bool {
+        self.states.get(id.index()).is_some_and(|state| state.active)
+    }
+
+    /// Exchanges that use it.
+    pub fn in_flight(&self, id: UpstreamId) -> usize {
+        self.states.get(id.index()).map_or(0, |state| state.busy)
+    }
+
     /// Asks for an upstream that is not among `tried`.
     pub fn admit(&mut self, tried: &[UpstreamId], now: Instant, waker: &W) -> Admitted {
-        if (0..self.states.len()).all(|i| tried.contains(&id(i))) {
+        if (0..self.states.len()).all(|i| !self.states[i].active || tried.contains(&id(i))) {
             return Admitted::Exhausted;
         }
         // Who came first goes first, unless nobody who waits could use what this one can.
@@ -106,7 +131,7 @@ impl<W: Clone> Admission<W> {
     fn choose(&mut self, tried: &[UpstreamId], now: Instant) -> Option<UpstreamId> {
         let ring = self.states.len();
         let order = |turn: usize| (0..ring).map(move |k| (turn + k) % ring);
-        let usable = |i: &usize| !tried.contains(&id(*i));
+        let usable = |i: &usize| self.states[*i].active && !tried.contains(&id(*i));
         let any_up = order(self.turn).filter(usable).any(|i| self.states[i].down <= now);
         let free = |i: &usize| {
             let state = &self.states[*i];
@@ -237,6 +262,14 @@ mod tests {
 
     const NOW: Instant = Instant::EPOCH;
 
+    fn admission(upstreams: usize, limit: usize, queue: usize) -> Admission<usize> {
+        let mut admission = Admission::new(limit, queue);
+        for _ in 0..upstreams {
+            admission.add().unwrap();
+        }
+        admission
+    }
+
     fn granted(admitted: Admitted) -> usize {
         match admitted {
             Admitted::Granted(id) => id.index(),
@@ -253,7 +286,7 @@ mod tests {
 
     #[test]
     fn round_robin_skips_what_is_full_and_then_one_queue_takes_the_first_freed() {
-        let mut a = Admission::new(2, 1, 9);
+        let mut a = admission(2, 1, 9);
         assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
         assert_eq!(granted(a.admit(&[], NOW, &1)), 1);
         let first = ticket(a.admit(&[], NOW, &2));
@@ -268,7 +301,7 @@ mod tests {
 
     #[test]
     fn p_10_a_waiter_that_leaves_just_as_it_is_granted_passes_it_on() {
-        let mut a = Admission::new(1, 1, 9);
+        let mut a = admission(1, 1, 9);
         granted(a.admit(&[], NOW, &0));
         let tickets = [1, 2, 3].map(|w| ticket(a.admit(&[], NOW, &w)));
         let [first, middle, third] = tickets;
@@ -282,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_what_was_tried_is_not_offered_again() {
-        let mut a = Admission::new(2, 1, 1);
+        let mut a = admission(2, 1, 1);
         assert_eq!(granted(a.admit(&[id(0)], NOW, &0)), 1);
         let waits = ticket(a.admit(&[id(0)], NOW, &1));
         assert_eq!(a.admit(&[id(0)], NOW, &2), Admitted::Refused);
@@ -295,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_failed_upstream_is_left_out_for_a_while_and_then_tried_by_one() {
-        let mut a = Admission::new(2, 9, 9);
+        let mut a = admission(2, 9, 9);
         a.failed(id(0), NOW);
         for _ in 0..3 {
             assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
@@ -311,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_lone_upstream_is_always_tried() {
-        let mut a = Admission::new(1, 9, 9);
+        let mut a = admission(1, 9, 9);
         a.failed(id(0), NOW);
         assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
     }
@@ -321,7 +354,7 @@ mod tests {
         #[test]
         fn permits_are_conserved(events in proptest::collection::vec((0u8..6, 0usize..8), 1..200)) {
             let (upstreams, limit) = (3, 2);
-            let mut a = Admission::new(upstreams, limit, 5);
+            let mut a = admission(upstreams, limit, 5);
             let (mut held, mut waiting) = (Vec::new(), Vec::new());
             let mut now = NOW;
             for (event, n) in events {

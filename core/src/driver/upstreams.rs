@@ -1,0 +1,145 @@
+//! The upstreams of a proxy, shared by all its connections and threads: addresses, and who may use them.
+//!
+//! It locks and wakes; who is granted what is decided by [`Admission`].
+
+use core::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use crate::time::Instant;
+use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
+
+/// Where a proxy forwards to. Clones are the same list, which may change while the proxy runs.
+#[derive(Clone)]
+pub struct Upstreams(Arc<Mutex<State>>);
+
+struct State {
+    addrs: Vec<SocketAddr>,
+    admission: Admission<Waker>,
+}
+
+/// How much may be asked of the [`Upstreams`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Exchanges in flight on one upstream; idle connections do not count. Default 100.
+    pub max_conns: usize,
+    /// Requests that wait for an upstream, all together. Default 1,000.
+    pub max_queue: usize,
+}
+
+impl Default for UpstreamLimits {
+    fn default() -> UpstreamLimits {
+        UpstreamLimits { max_conns: 100, max_queue: 1000 }
+    }
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with(|state| f.debug_struct("Upstreams").field("addrs", &state.addrs).finish_non_exhaustive())
+    }
+}
+
+impl Upstreams {
+    /// The most upstreams that one list can hold in its life; what is over it is left out.
+    pub const MAX: usize = 1 << 16;
+
+    /// A list of addresses under the default limits. An empty one is answered 503.
+    pub fn new(addrs: impl IntoIterator<Item = SocketAddr>) -> Upstreams {
+        Upstreams::with_limits(addrs, UpstreamLimits::default())
+    }
+
+    /// A list of addresses, taken in turn, each for as many exchanges at once as `limits` says; further
+    /// requests wait in one queue.
+    pub fn with_limits(addrs: impl IntoIterator<Item = SocketAddr>, limits: UpstreamLimits) -> Upstreams {
+        let admission = Admission::new(limits.max_conns, limits.max_queue);
+        let upstreams = Upstreams(Arc::new(Mutex::new(State { addrs: Vec::new(), admission })));
+        for addr in addrs {
+            upstreams.add(addr);
+        }
+        upstreams
+    }
+
+    /// Adds an upstream, which takes its turn from now on. `None` if the list is full.
+    pub fn add(&self, addr: SocketAddr) -> Option<UpstreamId> {
+        let (id, waker) = self.with(|state| {
+            let (id, waker) = state.admission.add()?;
+            state.addrs.push(addr);
+            Some((id, waker))
+        })?;
+        waker.into_iter().for_each(Waker::wake);
+        Some(id)
+    }
+
+    /// Takes an upstream out: what runs on it goes on, nothing new begins, and its idle connections are closed
+    /// when they are next looked at. [`Upstreams::in_flight`] says when the last exchange is over.
+    pub fn remove(&self, id: UpstreamId) {
+        self.with(|state| state.admission.remove(id));
+    }
+
+    /// How many exchanges are in flight on one upstream.
+    pub fn in_flight(&self, id: UpstreamId) -> usize {
+        self.with(|state| state.admission.in_flight(id))
+    }
+
+    /// How many requests wait for an upstream.
+    pub fn waiting(&self) -> usize {
+        self.with(|state| state.admission.waiting())
+    }
+
+    /// The upstreams that take requests, in the order in which they were added.
+    pub fn list(&self) -> Vec<(UpstreamId, SocketAddr)> {
+        self.with(|state| {
+            let active = |id: &UpstreamId| state.admission.is_active(*id);
+            let ids = (0..state.addrs.len()).filter_map(UpstreamId::new).filter(active);
+            ids.map(|id| (id, state.addrs[id.index()])).collect()
+        })
+    }
+
+    /// The address of one of them.
+    pub fn addr(&self, id: UpstreamId) -> Option<SocketAddr> {
+        self.with(|state| state.addrs.get(id.index()).copied())
+    }
+
+    pub(crate) fn is_active(&self, id: UpstreamId) -> bool {
+        self.with(|state| state.admission.is_active(id))
+    }
+
+    pub(crate) fn admit(
+        &self,
+        failed: Option<UpstreamId>,
+        tried: &[UpstreamId],
+        now: Instant,
+        waker: &Waker,
+    ) -> Admitted {
+        self.with(|state| {
+            failed.into_iter().for_each(|id| state.admission.failed(id, now));
+            state.admission.admit(tried, now, waker)
+        })
+    }
+
+    pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Result<UpstreamId, Ticket> {
+        self.with(|state| state.admission.fetch(ticket, waker))
+    }
+
+    pub(crate) fn reached(&self, id: UpstreamId, now: Instant) {
+        wake(self.with(|state| state.admission.succeeded(id, now)));
+    }
+
+    pub(crate) fn release(&self, id: UpstreamId, now: Instant) {
+        wake(self.with(|state| state.admission.release(id, now)));
+    }
+
+    pub(crate) fn cancel(&self, ticket: Ticket, now: Instant) {
+        wake(self.with(|state| state.admission.cancel(ticket, now)));
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Outside the lock: a waker may run anything.
+fn wake(waker: Option<Waker>) {
+    waker.into_iter().for_each(Waker::wake);
+}
