@@ -260,6 +260,17 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
 }
 
 #[test]
+fn t9_a_total_spent_on_the_client_is_408() {
+    let policy = TimeoutPolicy { write: None, client_body: None, total: ms(100), ..profile() };
+    let mut rig = Rig::relaying(policy, POST);
+    rig.upstream_gets();
+    rig.at(100);
+    let response = rig.client_gets();
+    assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("details=\"total\""), "{response}");
+    assert_eq!((rig.timeout().kind, rig.timeout().blocked_on), (Kind::Total, Side::Client));
+}
+
+#[test]
 fn t1_completion_wins_however_late() {
     let mut rig = Rig::relaying(TimeoutPolicy { total: ms(100), ..profile() }, GET);
     rig.upstream_gets();

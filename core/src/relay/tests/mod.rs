@@ -14,7 +14,7 @@ use core::time::Duration;
 use super::*;
 use crate::buf::BufPool;
 use crate::error::{IoKind, Phase, TimeoutError};
-use crate::http::HttpDate;
+use crate::http::{HttpDate, HttpError};
 use crate::upstream::Upstreams;
 
 pub(super) const RESET: IoFailure = IoFailure { kind: IoKind::Reset, os_code: None };
