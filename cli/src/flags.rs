@@ -201,7 +201,7 @@ fn command() -> Command {
                 .value_name("HOST:PORT")
                 .action(ArgAction::Append)
                 .value_parser(upstream)
-                .help("Where to forward to; repeatable [default: a built-in origin]"),
+                .help("Where to forward to; repeatable, then in turn [default: a built-in origin]"),
         )
         .arg(
             Arg::new("runtime")
@@ -220,6 +220,7 @@ fn command() -> Command {
             Arg::new("max-head")
                 .long("max-head")
                 .value_name("BYTES")
+                .allow_hyphen_values(true)
                 .value_parser(max_head)
                 .default_value("64KiB")
                 .help("The largest head, from 1KiB to 1MiB"),
@@ -244,6 +245,8 @@ fn duration_arg(flag: &'static DurationFlag) -> Arg {
     Arg::new(flag.long)
         .long(flag.long)
         .value_name("DURATION")
+        // So that `-1s` is a wrong value of this flag and not a flag that nobody knows.
+        .allow_hyphen_values(true)
         .value_parser(|given: &str| limit(given, flag.zero))
         .help(format!("{} [default: {default}]", flag.help))
 }

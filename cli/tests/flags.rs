@@ -50,6 +50,15 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
 }
 
 #[test]
+fn a_negative_value_is_a_wrong_value_and_not_an_unknown_flag() {
+    for (flag, value) in [("--read-timeout", "-1s"), ("--linger-timeout", "-0"), ("--max-head", "-1")] {
+        let (code, printed) = run(&[flag, value]);
+        assert_eq!(code, 2, "{flag} {value}: {printed}");
+        assert!(printed.contains(&format!("invalid value '{value}' for '{flag}")), "{printed}");
+    }
+}
+
+#[test]
 fn zero_is_refused_with_a_reason_and_the_way_out() {
     let flags = [
         "connect",

@@ -1,5 +1,5 @@
-//! Keeps the documents true: the Rust is that of the examples, which the build compiles, and the
-//! defaults are the policy's.
+//! Keeps the documents true: the Rust is that of the examples, which the build compiles, the defaults are
+//! the policy's, and the tests that a page names exist.
 //!
 //! It checks text against text; what the programs do is tested elsewhere.
 
@@ -60,4 +60,42 @@ fn the_documents_state_the_real_defaults() {
         let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains(" s | ")).count();
         assert!(rows >= 10, "{document} has lost its table: {rows} rows");
     }
+}
+
+/// The text of every Rust file below a directory.
+fn sources(path: &Path, text: &mut String) {
+    for entry in fs::read_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            *text += &fs::read_to_string(&path).unwrap_or_default();
+        }
+    }
+}
+
+#[test]
+fn the_http_page_names_tests_and_files_that_exist() {
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src");
+    let mut tests = String::new();
+    sources(&core, &mut tests);
+    let page = read("docs/HTTP.md");
+    let mut rows = 0;
+    for line in page.lines() {
+        // row | requirement | state | where | test
+        let [row, _, state, files, names, ""] = line.split(" |").collect::<Vec<_>>()[..] else { continue };
+        if state.trim() == "state" || state.starts_with(" ---") {
+            continue;
+        }
+        rows += 1;
+        let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        for file in quoted(files) {
+            assert!(core.join(&file).is_file(), "{row}: {file}");
+        }
+        // A conformance case is a test of the suite's own.
+        for name in quoted(names).into_iter().filter(|name| !name.starts_with("conformance: ")) {
+            assert!(tests.contains(&format!("fn {name}(")), "{row}: {name}");
+        }
+    }
+    assert!(rows >= 60, "docs/HTTP.md has lost its rows: {rows}");
 }

@@ -23,6 +23,7 @@ use crate::http::{HttpDate, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Outcome, Relay};
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
+use crate::upstream::{Admitted, Ticket, UpstreamId};
 
 /// Socket operations in one turn, before other tasks get theirs.
 const TURN_OPS: usize = 16;
@@ -57,6 +58,7 @@ pin_project_lite::pin_project! {
         upstream: Option<R::Stream>,
         #[pin]
         connect: Option<R::Connect>,
+        place: Place,
         // FIN was asked for and has not been taken by the stream yet.
         shutting: bool,
         // Bytes that each side's stream has taken and not yet passed on to its socket.
@@ -78,8 +80,9 @@ pin_project_lite::pin_project! {
                 let date = *parts.date;
                 parts.relay.stop(&mut Env { now, date: &date, bufs });
                 while let Some(action) = parts.relay.poll_action() {
-                    parts.close(action);
+                    parts.close(action, now);
                 }
+                parts.leave(now);
             });
         }
     }
@@ -114,6 +117,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             client: Some(client),
             upstream: None,
             connect: None,
+            place: Place::None,
             shutting: false,
             unflushed: [0; 2],
             date: HttpDate::default(),
@@ -142,6 +146,15 @@ where
     }
 }
 
+/// What the connection holds of the upstreams' limits.
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    None,
+    Waits(Ticket),
+    Granted(UpstreamId),
+}
+
 /// What came of one socket operation.
 enum Step {
     Moved(usize),
@@ -159,17 +172,30 @@ enum Look {
 
 impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
     /// Ends a side's connection. Nothing else is done with actions when the future is dropped.
-    fn close(&mut self, action: Action) {
+    fn close(&mut self, action: Action, now: Instant) {
         match action {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
                 self.unflushed[1] = 0;
                 self.upstream.take().into_iter().for_each(Stream::abort);
+                self.leave(now);
             }
-            Action::Close(Side::Upstream) => *self.upstream = None,
+            Action::Close(Side::Upstream) => {
+                *self.upstream = None;
+                self.leave(now);
+            }
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
             Action::Close(Side::Client) => *self.client = None,
             _ => {}
+        }
+    }
+
+    /// Gives back what was granted, or the place in the queue.
+    fn leave(&mut self, now: Instant) {
+        match mem::take(self.place) {
+            Place::None => {}
+            Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
+            Place::Granted(id) => self.shared.upstreams.release(id, now),
         }
     }
 
@@ -268,6 +294,16 @@ where
     /// Takes every action, and looks at the connection that is being made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
         let mut done = 0;
+        if let Place::Waits(ticket) = mem::take(self.place) {
+            match self.shared.upstreams.fetch(ticket, cx.waker()) {
+                Ok(id) => {
+                    done += 1;
+                    *self.place = Place::Granted(id);
+                    self.relay.granted(id, env);
+                }
+                Err(ticket) => *self.place = Place::Waits(ticket),
+            }
+        }
         loop {
             while let Some(action) = self.relay.poll_action() {
                 done += 1;
@@ -279,6 +315,9 @@ where
             self.connect.set(None);
             match result {
                 Ok(stream) => {
+                    if let Place::Granted(id) = *self.place {
+                        self.shared.upstreams.reached(id, env.now);
+                    }
                     *self.upstream = Some(stream);
                     self.relay.connected(false, env);
                 }
@@ -294,8 +333,11 @@ where
             Action::Release { upstream, idle } => {
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
-                    self.shared.idle.put(upstream, stream, until);
+                    if self.shared.upstreams.is_active(upstream) {
+                        self.shared.idle.put(upstream, stream, until);
+                    }
                 }
+                self.leave(env.now);
             }
             Action::Report => self.relay.outcome().into_iter().for_each(&self.hooks.1),
             Action::Route => {
@@ -303,12 +345,26 @@ where
                 match decision {
                     Decision::Forward(policy) => {
                         let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
-                        self.relay.forward(self.shared.upstreams.pick(), policy, env);
+                        self.relay.forward(policy, env);
                     }
                     Decision::Respond(r) => {
                         let fields: Vec<_> = r.fields.iter().map(|(n, v)| (&**n, &**v)).collect();
                         self.relay.respond(r.status, &fields, &r.body, env);
                     }
+                }
+            }
+            Action::Admit { failed } => {
+                match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
+                    Admitted::Granted(id) => {
+                        *self.place = Place::Granted(id);
+                        self.relay.granted(id, env);
+                    }
+                    Admitted::Waits(ticket) => {
+                        *self.place = Place::Waits(ticket);
+                        self.relay.queued(env);
+                    }
+                    Admitted::Refused => self.relay.refused(env),
+                    Admitted::Exhausted => self.relay.exhausted(env),
                 }
             }
             Action::Checkout(id) => {
@@ -327,7 +383,7 @@ where
                 }
             },
             Action::ShutdownWrite => *self.shutting = true,
-            Action::Abort(_) | Action::Close(_) => self.close(action),
+            Action::Abort(_) | Action::Close(_) => self.close(action, env.now),
         }
     }
 

@@ -15,9 +15,11 @@ mod scope;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 pub use self::connection::Connection;
 pub use self::keeper::Keeper;
 pub use self::proxy::{Decision, Gauges, Proxy, Response};
 pub use self::scope::{Elapsed, Scope, WaitFor};
 pub use self::serve::Serve;
+pub use self::upstreams::{UpstreamLimits, Upstreams};

@@ -8,11 +8,11 @@ use crate::driver::connection::Connection;
 use crate::driver::keeper::{Idle, Keeper};
 use crate::driver::lifecycle::Lifecycle;
 use crate::driver::serve::Serve;
+use crate::driver::upstreams::Upstreams;
 use crate::http::RequestHead;
 use crate::relay::{Config, Outcome};
 use crate::runtime::{Listener, Runtime, Spawn, Stream};
 use crate::timeout::TimeoutPolicy;
-use crate::upstream::Upstreams;
 
 /// What all connections of a proxy share.
 pub(crate) struct Shared<R: Runtime> {

@@ -24,50 +24,57 @@ pub use scan::{HeadScan, leading_crlf};
 
 /// What is wrong with a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{}", self.reason())]
 #[non_exhaustive]
 pub enum HttpError {
     /// The head does not parse: start-line or field syntax (RFC 9112 sections 3 to 5).
-    #[error("malformed head")]
     Malformed,
     /// The request target is not of the form that its method asks for, or holds a forbidden byte.
-    #[error("invalid request target")]
     Target,
     /// Neither HTTP/1.0 nor HTTP/1.1.
-    #[error("unsupported HTTP version")]
     Version,
     /// Host is missing, repeated or malformed (RFC 9112 section 3.2).
-    #[error("missing or invalid Host")]
     Host,
     /// Content-Length or Transfer-Encoding is invalid or ambiguous (RFC 9112 section 6.3).
-    #[error("invalid or ambiguous framing")]
     Framing,
     /// A transfer coding that we do not know (RFC 9112 section 6.1).
-    #[error("unknown transfer coding")]
     TransferCoding,
     /// CONNECT, which a reverse proxy refuses.
-    #[error("CONNECT is not supported")]
     Connect,
     /// A broken chunk line, chunk end or trailer section (RFC 9112 section 7.1).
-    #[error("malformed chunked body")]
     Chunk,
     /// No end of the request line within the head limit.
-    #[error("request target too long")]
     TargetTooLong,
     /// The head is larger than the limit, or has too many fields.
-    #[error("head too large")]
     HeadTooLarge,
     /// The body is larger than the limit.
-    #[error("body too large")]
     BodyTooLarge,
     /// A 101 that nobody asked for.
-    #[error("unexpected 101")]
     UnexpectedUpgrade,
     /// More interim responses than the limit.
-    #[error("too many interim responses")]
     TooManyInterim,
 }
 
 impl HttpError {
+    /// What is wrong, in words: the `details` of `Proxy-Status`.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            HttpError::Malformed => "malformed head",
+            HttpError::Target => "invalid request target",
+            HttpError::Version => "unsupported HTTP version",
+            HttpError::Host => "missing or invalid Host",
+            HttpError::Framing => "invalid or ambiguous framing",
+            HttpError::TransferCoding => "unknown transfer coding",
+            HttpError::Connect => "CONNECT is not supported",
+            HttpError::Chunk => "malformed chunked body",
+            HttpError::TargetTooLong => "request target too long",
+            HttpError::HeadTooLarge => "head too large",
+            HttpError::BodyTooLarge => "body too large",
+            HttpError::UnexpectedUpgrade => "unexpected 101",
+            HttpError::TooManyInterim => "too many interim responses",
+        }
+    }
+
     /// The status that answers a *request* with this fault (`http.md`, status mapping).
     pub const fn status(self) -> u16 {
         match self {

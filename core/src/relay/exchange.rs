@@ -263,7 +263,10 @@ impl Relay {
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
-        if matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying) {
+        if matches!(
+            self.exchange.stage,
+            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
+        ) {
             self.settle_request(env);
         }
         if self.exchange.stage == Stage::Relaying {

@@ -127,7 +127,8 @@ pub struct Outcome {
     pub response_bytes: u64,
     /// When the request head was complete (or, without one, when that was found out).
     pub started: Instant,
-    /// When the exchange was over.
+    /// When the exchange was over. Both are readings of the clock that a turn takes once, so they are equal if the
+    /// whole exchange fell into one turn.
     pub finished: Instant,
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct Verdict {
     pub(crate) status: u16,
     /// The `error` parameter of `Proxy-Status`.
     pub(crate) error: &'static str,
-    /// Its `details`: the deadline's name, or nothing.
+    /// Its `details`: the deadline's name, or what is wrong with the message.
     pub(crate) details: &'static str,
 }
 
@@ -44,8 +44,8 @@ impl Verdict {
                 IoKind::Other => (502, "proxy_internal_error", ""),
             },
             Error::UpstreamClosed | Error::UpstreamReset(_) => (502, "connection_terminated", ""),
-            Error::UpstreamProtocol(_) => (502, "http_protocol_error", ""),
-            Error::BadRequest(e) => (e.status(), "http_request_error", ""),
+            Error::UpstreamProtocol(e) => (502, "http_protocol_error", e.reason()),
+            Error::BadRequest(e) => (e.status(), "http_request_error", e.reason()),
             Error::QueueFull => (503, "connection_limit_reached", "queue"),
             Error::NoUpstream => (503, "destination_unavailable", ""),
             Error::ClientAbort(_) | Error::Stopped => return None,

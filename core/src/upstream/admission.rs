@@ -365,7 +365,9 @@ mod tests {
                         Admitted::Refused => prop_assert_eq!(a.waiting(), 5),
                         Admitted::Exhausted => prop_assert!(false),
                     },
-                    2 if !held.is_empty() => drop(a.release(held.swap_remove(n % held.len()), now)),
+                    2 if !held.is_empty() => {
+                        a.release(held.swap_remove(n % held.len()), now);
+                    },
                     3 if !waiting.is_empty() => {
                         let ticket = waiting.swap_remove(n % waiting.len());
                         match a.fetch(ticket, &n) {
@@ -373,10 +375,15 @@ mod tests {
                             Err(ticket) => waiting.push(ticket),
                         }
                     }
-                    4 if !waiting.is_empty() => drop(a.cancel(waiting.swap_remove(n % waiting.len()), now)),
+                    4 if !waiting.is_empty() => {
+                        a.cancel(waiting.swap_remove(n % waiting.len()), now);
+                    },
                     5 => {
                         now = now + Duration::from_secs(n as u64);
-                        if n % 2 == 0 { a.failed(id(n % upstreams), now) } else { drop(a.succeeded(id(n % upstreams), now)) }
+                        a.failed(id(n % upstreams), now);
+                        if n % 2 == 0 {
+                            a.succeeded(id(n % upstreams), now);
+                        }
                     }
                     _ => {}
                 }

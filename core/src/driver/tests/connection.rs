@@ -1,11 +1,11 @@
 //! One connection: its turns, its timer, its wakers, and what is left when it is dropped.
 
 use super::*;
+use crate::driver::Upstreams;
 use crate::driver::{Decision, Proxy};
 use crate::error::Error;
 use crate::relay::{Config, Outcome};
 use crate::timeout::{DeadlineKind, TimeoutPolicy};
-use crate::upstream::Upstreams;
 
 fn ms(n: u64) -> Option<Duration> {
     Some(Duration::from_millis(n))

@@ -1,9 +1,9 @@
 //! Accepting, the idle pool's keeper, and the end of both.
 
 use super::*;
+use crate::driver::Upstreams;
 use crate::driver::{Decision, Proxy};
 use crate::relay::{Config, Outcome};
-use crate::upstream::Upstreams;
 
 fn proxy(fake: &Fake) -> Proxy<Fake> {
     let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);

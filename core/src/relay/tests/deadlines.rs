@@ -54,8 +54,9 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
         buf[..GET.len()].copy_from_slice(GET);
         relay.received(Side::Client, GET.len(), env);
         assert_eq!(relay.poll_action(), Some(Action::Route));
-        let addr = core::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        relay.forward(Upstreams::new([addr]).pick(), &TimeoutPolicy { connect: ms(0), ..profile() }, env);
+        relay.forward(&TimeoutPolicy { connect: ms(0), ..profile() }, env);
+        assert_eq!(relay.poll_action(), Some(Action::Admit { failed: None }));
+        relay.granted(UpstreamId::new(0).unwrap(), env);
         assert!(matches!(relay.poll_action(), Some(Action::Checkout(_))));
         relay.connected(true, env);
     });
@@ -257,6 +258,17 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
     assert_eq!(rig.client_gets(), "", "no last chunk, no second status line");
     assert_eq!(rig.timeout().kind, Kind::Total);
+}
+
+#[test]
+fn t9_a_total_spent_on_the_client_is_408() {
+    let policy = TimeoutPolicy { write: None, client_body: None, total: ms(100), ..profile() };
+    let mut rig = Rig::relaying(policy, POST);
+    rig.upstream_gets();
+    rig.at(100);
+    let response = rig.client_gets();
+    assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("details=\"total\""), "{response}");
+    assert_eq!((rig.timeout().kind, rig.timeout().blocked_on), (Kind::Total, Side::Client));
 }
 
 #[test]

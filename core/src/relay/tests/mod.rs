@@ -14,8 +14,8 @@ use core::time::Duration;
 use super::*;
 use crate::buf::BufPool;
 use crate::error::{IoKind, Phase, TimeoutError};
-use crate::http::HttpDate;
-use crate::upstream::Upstreams;
+use crate::http::{HttpDate, HttpError};
+use crate::upstream::UpstreamId;
 
 pub(super) const RESET: IoFailure = IoFailure { kind: IoKind::Reset, os_code: None };
 pub(super) const REFUSED: IoFailure = IoFailure { kind: IoKind::Refused, os_code: None };
@@ -48,7 +48,8 @@ pub(super) struct Rig {
     pub(super) relay: Relay,
     pub(super) now: Instant,
     pub(super) policy: TimeoutPolicy,
-    pub(super) upstreams: Upstreams,
+    /// How many there are; each is tried in turn.
+    pub(super) upstreams: usize,
     bufs: BufPool,
     date: HttpDate,
     /// Every action that was taken since it was last looked at.
@@ -65,12 +66,11 @@ pub(super) struct Rig {
 impl Rig {
     pub(super) fn new(policy: TimeoutPolicy) -> Rig {
         let config = Config { timeouts: policy, max_head: 8192 };
-        let addr = |port| core::net::SocketAddr::from(([127, 0, 0, 1], port));
         Rig {
             relay: Relay::new(Arc::new(config), Some(IpAddr::from([192, 0, 2, 7])), Instant::EPOCH),
             now: Instant::EPOCH,
             policy,
-            upstreams: Upstreams::new([addr(1)]),
+            upstreams: 1,
             bufs: BufPool::new(8),
             date: HttpDate::default(),
             actions: Vec::new(),
@@ -102,7 +102,14 @@ impl Rig {
             let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs };
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
-                Action::Route => self.relay.forward(self.upstreams.pick(), &self.policy, &mut env),
+                Action::Route => self.relay.forward(&self.policy, &mut env),
+                Action::Admit { .. } => {
+                    let tried = self.relay.tried().len();
+                    match UpstreamId::new(tried).filter(|_| tried < self.upstreams) {
+                        Some(id) => self.relay.granted(id, &mut env),
+                        None => self.relay.exhausted(&mut env),
+                    }
+                }
                 Action::Release { .. } => self.pooled |= self.keeps,
                 Action::Checkout(_) if core::mem::take(&mut self.pooled) => {
                     self.relay.connected(true, &mut env);

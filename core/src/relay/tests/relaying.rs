@@ -200,7 +200,10 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
         rig.actions();
         rig.fin(Side::Upstream);
         if retried {
-            assert!(matches!(rig.actions[..], [Action::Abort(Side::Upstream), Action::Connect(_)]));
+            assert!(matches!(
+                rig.actions[..],
+                [Action::Abort(Side::Upstream), Action::Admit { failed: None }, Action::Connect(_)]
+            ));
             rig.connected();
             assert_eq!(rig.upstream_gets(), first);
             rig.fin(Side::Upstream);
@@ -214,14 +217,14 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
 #[test]
 fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
     let mut rig = Rig::new(profile());
-    let addr = |port| core::net::SocketAddr::from(([127, 0, 0, 1], port));
-    rig.upstreams = Upstreams::new([addr(1), addr(2)]);
+    rig.upstreams = 2;
     rig.client(GET);
     rig.actions();
     rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
     assert!(matches!(
         rig.actions()[..],
-        [Action::Abort(Side::Upstream), Action::Checkout(_), Action::Connect(id)] if id.index() == 1
+        [Action::Abort(Side::Upstream), Action::Admit { failed: Some(_) }, Action::Checkout(_), Action::Connect(id)]
+            if id.index() == 1
     ));
     rig.at(100);
     assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
@@ -232,7 +235,7 @@ fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
 #[test]
 fn without_an_upstream_the_answer_is_503() {
     let mut rig = Rig::new(profile());
-    rig.upstreams = Upstreams::new([]);
+    rig.upstreams = 0;
     rig.client(GET);
     assert!(rig.client_gets().starts_with("HTTP/1.1 503 "));
 }
@@ -292,4 +295,62 @@ fn an_idle_connection_holds_no_block() {
     let text = format!("{:?}", rig.relay.client.inbound);
     assert!(text.contains("block: None"), "{text}");
     assert!(format!("{:?}", rig.relay.upstream.inbound).contains("block: None"));
+}
+
+#[test]
+fn c2_nothing_after_a_request_with_close_is_served() {
+    let close = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".as_slice();
+    let mut rig = Rig::relaying(profile(), &[close, GET].concat());
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(OK5);
+    let response = rig.client_gets();
+    assert!(response.contains("connection: close\r\n") && response.ends_with("hello"), "{response}");
+    // The client has sent more than it may, so it is given time to read what it got.
+    assert!(matches!(rig.actions()[..], [Action::Release { .. }, Action::Report, Action::ShutdownWrite]));
+    rig.client(GET);
+    assert_eq!(rig.actions(), []);
+}
+
+#[test]
+fn e5_a_final_answer_to_a_withheld_body_ends_the_connection() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\nExpect: 100-continue\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), head);
+    rig.upstream_gets();
+    rig.actions();
+    rig.upstream(b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
+    let response = rig.client_gets();
+    assert!(
+        response.starts_with("HTTP/1.1 417 ") && response.contains("connection: close\r\n"),
+        "{response}"
+    );
+    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
+    // What would be the body looks like a request, and is none.
+    rig.client(GET);
+    assert_eq!(rig.actions(), []);
+}
+
+#[test]
+fn e6_interim_responses_are_limited() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    for _ in 0..100 {
+        rig.upstream(b"HTTP/1.1 102 Processing\r\n\r\n");
+        assert!(rig.client_gets().starts_with("HTTP/1.1 102 "));
+    }
+    rig.upstream(b"HTTP/1.1 102 Processing\r\n\r\n");
+    assert!(rig.client_gets().contains("HTTP/1.1 502 "));
+    assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::TooManyInterim)));
+}
+
+#[test]
+fn b4_a_response_head_over_the_limit_is_502() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.actions();
+    // No end of it has to come.
+    rig.upstream(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(9000)).as_bytes());
+    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
+    assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
+    assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::HeadTooLarge)));
 }
