@@ -10,7 +10,7 @@ use std::pin::pin;
 
 use tidegate_core::http::RequestHead;
 use tidegate_core::runtime::{Listener, Runtime, Spawn};
-use tidegate_core::{Config, Connection, Decision, Outcome, Proxy, Upstreams};
+use tidegate_core::{Config, Connection, Decision, Proxy, Report, Upstreams};
 
 use crate::Socket;
 use crate::flags::{Flags, RuntimeName};
@@ -21,7 +21,7 @@ use crate::signals::Signals;
 /// The route: everything goes to the upstreams.
 type Route = fn(&RequestHead<'_>) -> Decision;
 /// The observer: nothing is logged yet.
-type Observe = fn(&Outcome);
+type Observe = fn(&Report<'_>);
 
 /// What the proxy needs apart from a runtime.
 struct Plan {
@@ -48,7 +48,7 @@ pub(crate) fn on(
         upstreams: Upstreams::new(flags.upstreams.iter().map(|u| u.addr).chain(built_in)),
         sockets: sockets.into_iter().map(|socket| socket.listener).collect(),
         origin: origin.map(|socket| socket.listener),
-        config: Config { timeouts: flags.timeouts, max_head: flags.max_head },
+        config: Config { timeouts: flags.timeouts, max_head: flags.max_head, ..Config::default() },
         signals,
     };
     match flags.runtime {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::{Config, Decision, Instant, Outcome, Proxy, RequestHead, Upstreams};
+use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
 
 use crate::board::Board;
 use crate::script::Case;
@@ -16,7 +16,7 @@ use crate::wrap::{Logged, LoggedListener};
 pub type Route = fn(&RequestHead<'_>) -> Decision;
 
 /// What listens to outcomes.
-pub type Observe = Box<dyn Fn(&Outcome) + Send + Sync>;
+pub type Observe = Box<dyn Fn(&Report<'_>) + Send + Sync>;
 
 /// Forwards everything.
 pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {

@@ -30,12 +30,12 @@ mod upstream;
 pub use crate::buf::{BLOCK, BufPool};
 #[cfg(feature = "driver")]
 pub use crate::driver::{
-    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Response, Scope, Serve, UpstreamLimits, Upstreams,
-    WaitFor,
+    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, UpstreamLimits,
+    Upstreams, WaitFor,
 };
 pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
 pub use crate::http::RequestHead;
-pub use crate::relay::{Config, Outcome};
+pub use crate::relay::{Config, Outcome, Timing};
 pub use crate::time::Instant;
 pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, Kinds, TimeoutPolicy};
 pub use crate::upstream::{Admission, Admitted, Pool, Ticket, UpstreamId};

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use crate::buf::BufPool;
 use crate::driver::alarm::Alarm;
-use crate::driver::lifecycle::Membership;
-use crate::driver::proxy::{Decision, Shared};
+use crate::driver::lifecycle::{Membership, Phase};
+use crate::driver::proxy::{Decision, Report, Shared};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, RequestHead};
-use crate::relay::{Action, Env, MAX_SLICES, Op, Outcome, Relay};
+use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Admitted, Ticket, UpstreamId};
@@ -58,6 +58,7 @@ pin_project_lite::pin_project! {
         upstream: Option<R::Stream>,
         #[pin]
         connect: Option<R::Connect>,
+        peer: Option<SocketAddr>,
         place: Place,
         // FIN was asked for and has not been taken by the stream yet.
         shutting: bool,
@@ -117,6 +118,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             client: Some(client),
             upstream: None,
             connect: None,
+            peer,
             place: Place::None,
             shutting: false,
             unflushed: [0; 2],
@@ -131,7 +133,7 @@ where
     R: Runtime,
     C: Stream,
     F: Fn(&RequestHead<'_>) -> Decision,
-    G: Fn(&Outcome),
+    G: Fn(&Report<'_>),
 {
     type Output = ();
 
@@ -213,13 +215,23 @@ where
     R: Runtime,
     C: Stream,
     F: Fn(&RequestHead<'_>) -> Decision,
-    G: Fn(&Outcome),
+    G: Fn(&Report<'_>),
 {
     fn turn(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> Poll<()> {
-        if self.membership.poll_stopped(cx) {
+        let phase = self.membership.poll_phase(cx);
+        if phase == Phase::Stopped {
             self.relay.stop(env);
         }
         let mut capped = self.work(cx, env);
+        // After a look at what has come: a request that is there has begun.
+        if let Phase::Draining(since) = phase {
+            self.relay.drain(since, env);
+            capped |= self.work(cx, env);
+        }
+        if self.membership.take_shed() {
+            self.relay.close_idle(env);
+            capped |= self.work(cx, env);
+        }
         if self.is_due(env.now) {
             // A readiness that the runtime has not seen yet must not become a timeout.
             self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]);
@@ -232,6 +244,7 @@ where
         if self.client.is_none() {
             return Poll::Ready(());
         }
+        self.membership.set_idle(self.relay.is_idle(), env.now);
         if capped || self.is_due(env.now) {
             cx.waker().wake_by_ref();
         } else {
@@ -339,7 +352,11 @@ where
                 }
                 self.leave(env.now);
             }
-            Action::Report => self.relay.outcome().into_iter().for_each(&self.hooks.1),
+            Action::Report => {
+                if let Some(outcome) = self.relay.outcome() {
+                    (self.hooks.1)(&Report { outcome, request: self.relay.reported(), peer: *self.peer });
+                }
+            }
             Action::Route => {
                 let Some(decision) = self.relay.request().as_ref().map(&self.hooks.0) else { return };
                 match decision {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use crate::driver::alarm::Alarm;
-use crate::driver::lifecycle::Membership;
+use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::Shared;
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
@@ -95,7 +95,8 @@ impl<S: Stream> Idle<S> {
 }
 
 pin_project_lite::pin_project! {
-    /// Watches the idle upstream connections of a [`Proxy`](crate::Proxy). Ends when the proxy is stopped.
+    /// Watches the idle upstream connections of a [`Proxy`](crate::Proxy). Ends when the proxy is
+    /// stopped or drained.
     ///
     /// [`Proxy::serve`](crate::Proxy::serve) polls one of its own; users of
     /// [`Proxy::serve_connection`](crate::Proxy::serve_connection) run this one. Dropping it is safe:
@@ -138,7 +139,8 @@ impl<R: Runtime> Future for Keeper<R> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if this.membership.as_mut().is_some_and(|m| m.poll_stopped(cx)) {
+        if this.membership.as_mut().is_some_and(|m| m.poll_phase(cx) != Phase::Running) {
+            this.shared.idle.close();
             return Poll::Ready(());
         }
         let now = this.shared.runtime.now();
@@ -150,7 +152,9 @@ impl<R: Runtime> Future for Keeper<R> {
                 }
             }
             if first {
-                state.next = state.pool.sweep(now, |stream| is_dead(stream, cx));
+                let upstreams = &this.shared.upstreams;
+                state.next =
+                    state.pool.sweep(now, |id, stream| !upstreams.is_active(id) || is_dead(stream, cx));
                 state.next
             } else {
                 Instant::NEVER

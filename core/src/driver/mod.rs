@@ -19,7 +19,7 @@ mod upstreams;
 
 pub use self::connection::Connection;
 pub use self::keeper::Keeper;
-pub use self::proxy::{Decision, Gauges, Proxy, Response};
+pub use self::proxy::{Decision, Gauges, Proxy, Report, Response};
 pub use self::scope::{Elapsed, Scope, WaitFor};
 pub use self::serve::Serve;
 pub use self::upstreams::{UpstreamLimits, Upstreams};

@@ -1,6 +1,7 @@
 //! The proxy as an embedder holds it: upstreams, limits, the idle pool, and the way to stop it all.
 
 use core::fmt;
+use core::ops::Deref;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -66,7 +67,7 @@ impl<R: Runtime> Proxy<R> {
     where
         L: Listener,
         F: Fn(&RequestHead<'_>) -> Decision,
-        G: Fn(&Outcome),
+        G: Fn(&Report<'_>),
         R: Spawn<Connection<R, L::Stream, F, G>>,
     {
         Serve::new(Arc::clone(&self.shared), listener, route, observe)
@@ -85,15 +86,15 @@ impl<R: Runtime> Proxy<R> {
     where
         C: Stream,
         F: Fn(&RequestHead<'_>) -> Decision,
-        G: Fn(&Outcome),
+        G: Fn(&Report<'_>),
     {
-        let membership = self.shared.lifecycle.join();
+        let membership = self.shared.lifecycle.join(true);
         Connection::new(Arc::clone(&self.shared), membership, Arc::new((route, observe)), client, peer)
     }
 
     /// The future that watches the idle upstream connections, for users of [`Proxy::serve_connection`].
     pub fn keeper(&self) -> Keeper<R> {
-        Keeper::new(Arc::clone(&self.shared), Some(self.shared.lifecycle.join()))
+        Keeper::new(Arc::clone(&self.shared), Some(self.shared.lifecycle.join(false)))
     }
 
     /// Stops everything at once: listeners and idle connections are closed, running requests are cut off.
@@ -104,9 +105,41 @@ impl<R: Runtime> Proxy<R> {
         self.shared.idle.close();
     }
 
+    /// Lets what runs finish and begins nothing new: listeners are closed once they have accepted what was
+    /// queued, idle connections are closed at once, running requests have until the drain timeout and are told
+    /// `Connection: close`. A [`Serve`] ends when its connections have ended. Does nothing the second time.
+    pub fn drain(&self) {
+        self.shared.lifecycle.drain(self.shared.runtime.now());
+        self.shared.idle.close();
+    }
+
+    /// The same proxy on another runtime instance, such as that of another thread: with the same upstreams, limits
+    /// and lifecycle, and an idle pool of its own, since a connection belongs to one reactor.
+    pub fn on<S: Runtime>(&self, runtime: S) -> Proxy<S> {
+        let shared = Shared {
+            runtime,
+            upstreams: self.shared.upstreams.clone(),
+            config: Arc::clone(&self.shared.config),
+            idle: Idle::default(),
+            lifecycle: Arc::clone(&self.shared.lifecycle),
+        };
+        Proxy { shared: Arc::new(shared) }
+    }
+
+    /// The upstreams, which may be changed while the proxy runs.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.shared.upstreams
+    }
+
     /// How much is there now.
     pub fn gauges(&self) -> Gauges {
-        Gauges { tasks: self.shared.lifecycle.members(), idle_upstreams: self.shared.idle.len() }
+        Gauges {
+            tasks: self.shared.lifecycle.members(),
+            clients: self.shared.lifecycle.clients(),
+            in_flight: self.shared.upstreams.busy(),
+            waiting: self.shared.upstreams.waiting(),
+            idle_upstreams: self.shared.idle.len(),
+        }
     }
 }
 
@@ -116,8 +149,34 @@ impl<R: Runtime> Proxy<R> {
 pub struct Gauges {
     /// Futures that have not ended: connections, servers and keepers.
     pub tasks: usize,
-    /// Idle upstream connections.
+    /// Client connections, on all runtime instances.
+    pub clients: usize,
+    /// Exchanges that hold an upstream, on all runtime instances.
+    pub in_flight: usize,
+    /// Requests that wait for an upstream, on all runtime instances.
+    pub waiting: usize,
+    /// Idle upstream connections of this runtime instance.
     pub idle_upstreams: usize,
+}
+
+/// How a request ended, as `observe` is shown it. It reads like its [`Outcome`].
+#[derive(Copy, Clone, Debug)]
+#[non_exhaustive]
+pub struct Report<'a> {
+    /// What became of it: plain values.
+    pub outcome: &'a Outcome,
+    /// Its head as it was written for the upstream; `None` if none was complete and sound.
+    pub request: Option<RequestHead<'a>>,
+    /// The client's address.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Deref for Report<'_> {
+    type Target = Outcome;
+
+    fn deref(&self) -> &Outcome {
+        self.outcome
+    }
 }
 
 /// What is to become of a request.

@@ -8,21 +8,23 @@ use std::sync::Arc;
 
 use crate::driver::connection::Connection;
 use crate::driver::keeper::Keeper;
-use crate::driver::lifecycle::{Lifecycle, Membership};
-use crate::driver::proxy::{Decision, Shared};
+use crate::driver::lifecycle::{Lifecycle, Membership, Phase};
+use crate::driver::proxy::{Decision, Report, Shared};
 use crate::http::RequestHead;
-use crate::relay::Outcome;
 use crate::runtime::{Listener, Runtime, Spawn, Timer};
 
 /// Clients accepted in one turn before others get theirs.
 const ACCEPTS: usize = 64;
+
+/// Clients accepted from the backlog once a drain has begun: as many as a backlog may hold.
+const QUEUED: usize = 4096;
 
 /// How long to wait when there is no descriptor or memory for another client.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 pin_project_lite::pin_project! {
     /// The server that [`Proxy::serve`](crate::Proxy::serve) returns. It ends when the proxy has been
-    /// stopped and its connections have ended; dropping it stops them.
+    /// stopped or drained and its connections have ended; dropping it stops them.
     #[must_use = "a server does nothing unless it is polled"]
     pub struct Serve<R: Runtime, L, F, G> {
         shared: Arc<Shared<R>>,
@@ -35,6 +37,8 @@ pin_project_lite::pin_project! {
         #[pin]
         pause: R::Timer,
         paused: bool,
+        // Clients that may still be accepted once a drain has begun.
+        queued: usize,
     }
 
     impl<R: Runtime, L, F, G> PinnedDrop for Serve<R, L, F, G> {
@@ -48,12 +52,13 @@ impl<R: Runtime, L, F, G> Serve<R, L, F, G> {
     pub(crate) fn new(shared: Arc<Shared<R>>, listener: L, route: F, observe: G) -> Serve<R, L, F, G> {
         let group = shared.lifecycle.group();
         Serve {
-            membership: group.join(),
+            membership: group.join(false),
             listener: Some(listener),
             hooks: Arc::new((route, observe)),
             keeper: Keeper::new(Arc::clone(&shared), None),
             pause: shared.runtime.timer(),
             paused: false,
+            queued: QUEUED,
             group,
             shared,
         }
@@ -65,19 +70,21 @@ where
     R: Runtime + Spawn<Connection<R, L::Stream, F, G>>,
     L: Listener,
     F: Fn(&RequestHead<'_>) -> Decision,
-    G: Fn(&Outcome),
+    G: Fn(&Report<'_>),
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        if this.membership.poll_stopped(cx) {
+        let phase = this.membership.poll_phase(cx);
+        if phase == Phase::Stopped || (phase != Phase::Running && this.listener.is_none()) {
             *this.listener = None;
+            this.shared.idle.close();
             let alone = this.group.members() == 1;
             return if alone { Poll::Ready(()) } else { Poll::Pending };
         }
         let _ = this.keeper.poll(cx);
-        if *this.paused {
+        if *this.paused && phase == Phase::Running {
             if this.pause.as_mut().poll_fired(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -85,11 +92,23 @@ where
         }
         let Some(listener) = this.listener else { return Poll::Pending };
         for _ in 0..ACCEPTS {
+            if phase == Phase::Running {
+                if !this.group.has_room(this.shared.config.max_client_conns, cx) {
+                    return Poll::Pending;
+                }
+            } else {
+                // Whoever was in the backlog when the drain began is answered; then the listener is closed.
+                *this.queued = this.queued.saturating_sub(1);
+            }
             match listener.poll_accept(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending if phase == Phase::Running => return Poll::Pending,
+                Poll::Pending => {
+                    *this.queued = 0;
+                    break;
+                }
                 Poll::Ready(Ok((client, peer))) => {
                     let (shared, hooks) = (Arc::clone(this.shared), Arc::clone(this.hooks));
-                    let connection = Connection::new(shared, this.group.join(), hooks, client, peer);
+                    let connection = Connection::new(shared, this.group.join(true), hooks, client, peer);
                     this.shared.runtime.spawn(connection);
                 }
                 Poll::Ready(Err(e)) if concerns_one_client(&e) => {}
@@ -99,6 +118,9 @@ where
                     break;
                 }
             }
+        }
+        if phase != Phase::Running && *this.queued == 0 {
+            *this.listener = None;
         }
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -87,6 +87,11 @@ impl Upstreams {
         self.with(|state| state.admission.waiting())
     }
 
+    /// How many exchanges are in flight on all of them.
+    pub(crate) fn busy(&self) -> usize {
+        self.with(|state| state.admission.busy())
+    }
+
     /// The upstreams that take requests, in the order in which they were added.
     pub fn list(&self) -> Vec<(UpstreamId, SocketAddr)> {
         self.with(|state| {

@@ -18,9 +18,10 @@ impl Relay {
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
         // It covers everything but the error response that it has itself led to.
         let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
-        // The pool's own deadline is kept by the pool; there is no queue, tunnel or drain yet.
+        // The pool's own deadline is kept by the pool; there is no tunnel yet.
         let kinds = Kinds::NONE
             .with(Total, total)
+            .with(Drain, self.awaits_drain())
             .with(Queue, stage == Stage::Queued && self.exchange.waiting)
             .with(Connect, stage == Stage::Connecting)
             .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
@@ -37,6 +38,15 @@ impl Relay {
         let read = upstream.wants_read(&client.outbound)
             && (written || early || upstream.write_failed || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
+    }
+
+    /// A drain waits for this connection: but for a close that has a deadline of its own, and for the error
+    /// response that the drain has itself led to.
+    fn awaits_drain(&self) -> bool {
+        let spent = matches!(self.exchange.error, Some(Error::Timeout(t)) if t.kind == DeadlineKind::Drain);
+        self.draining.is_some()
+            && !matches!(self.client.state, ClientState::Linger | ClientState::Closed)
+            && !(self.exchange.stage == Stage::Answering && spent)
     }
 
     fn is_total_spent(&self) -> bool {
@@ -57,21 +67,37 @@ impl Relay {
 
     pub(crate) fn policy(&self, kind: DeadlineKind) -> &TimeoutPolicy {
         match kind {
-            DeadlineKind::ClientHead | DeadlineKind::KeepAlive | DeadlineKind::Linger => {
-                &self.config.timeouts
-            }
+            DeadlineKind::ClientHead
+            | DeadlineKind::KeepAlive
+            | DeadlineKind::Linger
+            | DeadlineKind::Drain => &self.config.timeouts,
             _ => &self.exchange.policy,
+        }
+    }
+
+    /// Counts the time that has passed to the phase in which it did.
+    pub(crate) fn clock_phase(&mut self, now: Instant) {
+        let phase = self.phase();
+        let (was, since) = self.exchange.phase;
+        if phase != was || self.actions.report {
+            self.exchange.timing.add(was, now.saturating_since(since));
+            self.exchange.phase = (phase, now);
         }
     }
 
     /// Arms what has begun to be wanted and disarms what is no longer.
     pub(crate) fn sync_deadlines(&mut self, now: Instant) {
+        self.clock_phase(now);
         let (wanted, armed) = (self.wanted(), self.deadlines.armed());
         for kind in armed.without(wanted) {
             self.deadlines.disarm(kind);
         }
         for kind in wanted.without(armed) {
-            let start = if kind == DeadlineKind::Total { self.exchange.started } else { now };
+            let start = match kind {
+                DeadlineKind::Total => self.exchange.started,
+                DeadlineKind::Drain => self.draining.unwrap_or(now),
+                _ => now,
+            };
             self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
         }
     }

@@ -17,13 +17,14 @@
 //! ```
 
 use alloc::vec::Vec;
+use core::mem;
 use core::time::Duration;
 
-use crate::error::{Error, IoFailure, TimeoutError};
-use crate::http::{self, Framing, OwnResponse, RequestHead, ResponseContext};
+use crate::error::{Error, IoFailure, Phase, TimeoutError};
+use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
-use crate::relay::outcome::{End, Env, Outcome, Step};
+use crate::relay::outcome::{End, Env, Outcome, Step, Timing};
 use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
@@ -71,6 +72,11 @@ pub(crate) struct Exchange {
     attempts: u16,
     /// The connection came from the pool.
     reused: bool,
+    /// How long it was in each phase, and since when it is in which.
+    pub(crate) timing: Timing,
+    pub(crate) phase: (Phase, Instant),
+    /// Body bytes that came from the client.
+    body_bytes: u64,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
 }
@@ -94,6 +100,9 @@ impl Exchange {
             upstream: None,
             attempts: 0,
             reused: false,
+            timing: Timing::default(),
+            phase: (Phase::Connect, started),
+            body_bytes: 0,
             request_bytes: 0,
             response_bytes: 0,
         }
@@ -123,6 +132,8 @@ impl Relay {
                 self.close_client(End::Close)
             }
             DeadlineKind::Connect => self.connect_failed(error, env),
+            // A head that has not come by now is no request.
+            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
         }
     }
@@ -134,6 +145,13 @@ impl Relay {
         self.exchange.policy = *policy;
         self.progress(DeadlineKind::Total);
         self.upstream.outbound.begin_body(self.client.request.framing == Framing::Chunked);
+        let announced = match self.client.request.framing {
+            Framing::Length(length) => length,
+            _ => 0,
+        };
+        if self.config.max_body.is_some_and(|max| announced > max) {
+            return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
+        }
         self.begin(Stage::Queued, Step::Admit { failed: None }, env);
     }
 
@@ -296,6 +314,10 @@ impl Relay {
             Ok(body) if body > 0 => self.exchange.withheld = false,
             Ok(_) => {}
         }
+        self.exchange.body_bytes += decoded.unwrap_or(0);
+        if self.config.max_body.is_some_and(|max| self.exchange.body_bytes > max) {
+            return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
+        }
         if self.upstream.write_failed {
             self.client.inbound.discard_runs();
         } else {
@@ -312,7 +334,7 @@ impl Relay {
             let cx = ResponseContext {
                 to_head: self.client.request.is_head,
                 client: self.client.request.version,
-                keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
+                keep_alive: self.may_keep(),
                 date: env.date,
             };
             let max = self.config.max_head;
@@ -410,9 +432,7 @@ impl Relay {
         match Verdict::of(error) {
             Some(verdict) if answerable => {
                 // A request that was read to its end leaves the connection usable, unless it was faulty.
-                let keep = self.client.request.keep_alive
-                    && self.client.decoder.is_complete()
-                    && verdict.spares_client();
+                let keep = self.may_keep() && verdict.spares_client();
                 let body = verdict.body();
                 let response = OwnResponse {
                     status: verdict.status,
@@ -449,7 +469,7 @@ impl Relay {
             fields,
             body,
             proxy_status: None,
-            keep_alive: self.client.request.keep_alive && self.client.decoder.is_complete(),
+            keep_alive: self.may_keep(),
             client: self.client.request.version,
             to_head: self.client.request.is_head,
             date: env.date,
@@ -457,9 +477,17 @@ impl Relay {
         self.answer(&response, env);
     }
 
+    /// Whether the client's connection may serve another request, as far as this one goes.
+    fn may_keep(&self) -> bool {
+        self.client.request.keep_alive && self.client.decoder.is_complete() && self.draining.is_none()
+    }
+
     /// Sends a response of our own, whole.
     fn answer(&mut self, response: &OwnResponse<'_>, env: &mut Env<'_>) {
+        // The request's head stays for whoever observes its end.
+        let head = mem::take(&mut self.upstream.outbound.head);
         self.upstream.reset(env);
+        self.upstream.outbound.keep_sent(head);
         self.client.inbound.discard_runs();
         let outbound = &mut self.client.outbound;
         outbound.release_head(env.bufs);
@@ -500,7 +528,7 @@ impl Relay {
     /// The last byte of the response was sent.
     fn finish(&mut self, env: &mut Env<'_>) {
         let complete = self.client.decoder.is_complete();
-        let keep = complete && self.exchange.keep_alive;
+        let keep = complete && self.exchange.keep_alive && self.draining.is_none();
         let wished = self.client.request.keep_alive;
         self.report(env);
         if keep {
@@ -515,6 +543,7 @@ impl Relay {
 
     /// The exchange is over: its outcome stands, and nothing of it is left.
     fn report(&mut self, env: &mut Env<'_>) {
+        self.clock_phase(env.now);
         let exchange = &self.exchange;
         self.outcome = Some(Outcome {
             status: exchange.status,
@@ -525,10 +554,13 @@ impl Relay {
             reused: exchange.reused,
             request_bytes: exchange.request_bytes,
             response_bytes: exchange.response_bytes,
+            timing: exchange.timing,
             started: exchange.started,
             finished: env.now,
         });
         self.actions.report = true;
+        let head = mem::take(&mut self.upstream.outbound.head);
+        env.bufs.give_head(mem::replace(&mut self.reported, head));
         self.exchange.stage = Stage::Idle;
         self.client.inbound.discard_runs();
         self.client.outbound.reset(env.bufs);

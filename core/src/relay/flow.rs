@@ -267,6 +267,12 @@ impl Outbound {
         self.head_sent = 0;
     }
 
+    /// Keeps a head of which nothing is to be sent.
+    pub(crate) fn keep_sent(&mut self, head: Vec<u8>) {
+        self.head_sent = head.len();
+        self.head = head;
+    }
+
     /// Forgets what was not sent of the body; the message stays unfinished for ever.
     pub(crate) fn cut(&mut self) {
         self.body = 0;

@@ -30,10 +30,12 @@ mod upstream;
 mod verdict;
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
 use core::net::IpAddr;
 
 pub use self::flow::MAX_SLICES;
-pub use self::outcome::{Action, Env, Interest, Op, Outcome};
+pub use self::outcome::{Action, Env, Interest, Op, Outcome, Timing};
 
 use self::client::{ClientConn, ClientState};
 use self::exchange::{Exchange, Stage};
@@ -52,11 +54,21 @@ pub struct Config {
     pub timeouts: TimeoutPolicy,
     /// The largest request or response head, in bytes. Default 64 KiB.
     pub max_head: usize,
+    /// The largest request body, in bytes. Default: no limit.
+    pub max_body: Option<u64>,
+    /// Client connections at once. At the limit the client that has been idle for longest is closed; then
+    /// further ones wait to be accepted. Default 1,000.
+    pub max_client_conns: usize,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { timeouts: TimeoutPolicy::default(), max_head: 64 * 1024 }
+        Config {
+            timeouts: TimeoutPolicy::default(),
+            max_head: 64 * 1024,
+            max_body: None,
+            max_client_conns: 1000,
+        }
     }
 }
 
@@ -71,6 +83,10 @@ pub struct Relay {
     deadlines: Deadlines,
     actions: Actions,
     outcome: Option<Outcome>,
+    /// The head of the request whose outcome stands, as it was written for the upstream.
+    reported: Vec<u8>,
+    /// When a drain was asked for.
+    pub(crate) draining: Option<Instant>,
 }
 
 impl Relay {
@@ -84,6 +100,8 @@ impl Relay {
             deadlines: Deadlines::default(),
             actions: Actions::default(),
             outcome: None,
+            reported: Vec::new(),
+            draining: None,
             config,
         };
         relay.sync_deadlines(now);
@@ -183,7 +201,10 @@ impl Relay {
     /// A read from `side` found nothing: an empty block goes back to the pool.
     pub fn not_ready(&mut self, side: Side, env: &mut Env<'_>) {
         match side {
-            Side::Client => self.client.inbound.release(env.bufs),
+            Side::Client => {
+                self.client.inbound.release(env.bufs);
+                env.bufs.give_head(mem::take(&mut self.reported));
+            }
             Side::Upstream => self.upstream.inbound.release(env.bufs),
         }
     }
@@ -297,6 +318,26 @@ impl Relay {
         self.settle(env);
     }
 
+    /// Finishes what has begun, and begins nothing: an idle connection is closed, a running request has until the
+    /// drain deadline counted from `since`, and its response says `Connection: close`. May be called again.
+    pub fn drain(&mut self, since: Instant, env: &mut Env<'_>) {
+        self.draining.get_or_insert(since);
+        self.close_idle(env);
+    }
+
+    /// Closes the connection if it is idle.
+    pub fn close_idle(&mut self, env: &mut Env<'_>) {
+        if self.is_idle() {
+            self.close_client(End::Close);
+        }
+        self.settle(env);
+    }
+
+    /// Nothing of a request has come: neither the first nor, since the last one was answered, another.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.client.state, ClientState::First | ClientState::Idle)
+    }
+
     // ---- routing ---------------------------------------------------------------------------------
 
     /// The head of the request that waits for [`Relay::forward`] or [`Relay::respond`].
@@ -323,6 +364,12 @@ impl Relay {
     /// How the last exchange ended. Stands from [`Action::Report`] to the end of the next one.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
+    }
+
+    /// The request of [`Relay::outcome`], as it was written for the upstream; `None` if no head was complete and
+    /// sound. Stands from [`Action::Report`] to the next read from the client.
+    pub fn reported(&self) -> Option<RequestHead<'_>> {
+        (!self.reported.is_empty()).then(|| RequestHead::new(&self.reported))
     }
 
     // ---- the client's end ------------------------------------------------------------------------

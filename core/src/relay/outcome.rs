@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::error::{Error, IoFailure, Side};
+use crate::error::{Error, IoFailure, Phase, Side};
 use crate::http::HttpDate;
 use crate::time::Instant;
 use crate::upstream::UpstreamId;
@@ -125,11 +125,42 @@ pub struct Outcome {
     pub request_bytes: u64,
     /// Body bytes of the response that the client's socket took.
     pub response_bytes: u64,
+    /// How long it was in each phase.
+    pub timing: Timing,
     /// When the request head was complete (or, without one, when that was found out).
     pub started: Instant,
     /// When the exchange was over. Both are readings of the clock that a turn takes once, so they are equal if the
     /// whole exchange fell into one turn.
     pub finished: Instant,
+}
+
+/// How long a request was in each phase; what it skipped is zero, and what it entered again is added up.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Timing {
+    /// Waiting for a free upstream.
+    pub queue: Duration,
+    /// Connecting.
+    pub connect: Duration,
+    /// Writing the request, or waiting for the client to send it.
+    pub request: Duration,
+    /// Waiting for the response head.
+    pub response_head: Duration,
+    /// Relaying the response body, or sending an answer of our own.
+    pub response_body: Duration,
+}
+
+impl Timing {
+    pub(crate) fn add(&mut self, phase: Phase, time: Duration) {
+        match phase {
+            Phase::Queue => self.queue += time,
+            Phase::Connect => self.connect += time,
+            Phase::Request => self.request += time,
+            Phase::ResponseHead => self.response_head += time,
+            Phase::ResponseBody => self.response_body += time,
+            Phase::RequestHead | Phase::Idle | Phase::Linger => {}
+        }
+    }
 }
 
 /// The actions that wait to be taken.

@@ -60,12 +60,13 @@ impl<S> Pool<S> {
 
     /// Removes every connection that is due at `now` or of which `dead` says so, and returns the
     /// earliest deadline that remains ([`Instant::NEVER`] if none). What is removed is dropped: closed.
-    pub fn sweep(&mut self, now: Instant, mut dead: impl FnMut(&mut S) -> bool) -> Instant {
+    pub fn sweep(&mut self, now: Instant, mut dead: impl FnMut(UpstreamId, &mut S) -> bool) -> Instant {
         let mut next = Instant::NEVER;
         let mut len = 0;
-        for idle in &mut self.idle {
+        for (index, idle) in self.idle.iter_mut().enumerate() {
+            let Some(id) = UpstreamId::new(index) else { continue };
             idle.retain_mut(|i| {
-                let keep = i.until > now && !dead(&mut i.stream);
+                let keep = i.until > now && !dead(id, &mut i.stream);
                 if keep {
                     next = next.min(i.until);
                 }
@@ -125,10 +126,10 @@ mod tests {
         let mut pool = Pool::default();
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();
-        assert_eq!(pool.sweep(at(99), |_| false), at(100));
-        assert_eq!(pool.sweep(at(150), |_| false), at(200));
+        assert_eq!(pool.sweep(at(99), |_, _| false), at(100));
+        assert_eq!(pool.sweep(at(150), |_, _| false), at(200));
         assert_eq!(pool.len(), 1);
-        assert_eq!(pool.sweep(at(150), |s| *s == "late"), Instant::NEVER);
+        assert_eq!(pool.sweep(at(150), |_, s| *s == "late"), Instant::NEVER);
         assert!(pool.is_empty());
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();

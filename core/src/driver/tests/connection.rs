@@ -1,8 +1,8 @@
 //! One connection: its turns, its timer, its wakers, and what is left when it is dropped.
 
 use super::*;
-use crate::driver::Upstreams;
 use crate::driver::{Decision, Proxy};
+use crate::driver::{Report, Upstreams};
 use crate::error::Error;
 use crate::relay::{Config, Outcome};
 use crate::timeout::{DeadlineKind, TimeoutPolicy};
@@ -56,7 +56,7 @@ fn connection(
         fake.stream(client),
         None,
         |_: &crate::RequestHead<'_>| Decision::forward(),
-        move |outcome: &Outcome| outcomes.borrow_mut().push(*outcome),
+        move |report: &Report<'_>| outcomes.borrow_mut().push(*report.outcome),
     )
 }
 
@@ -393,7 +393,7 @@ fn a_panic_in_a_hook_leaves_nothing_behind() {
                 assert_ne!(panics_at, "route");
                 Decision::forward()
             },
-            move |_: &Outcome| assert_ne!(panics_at, "observe"),
+            move |_: &Report<'_>| assert_ne!(panics_at, "observe"),
         ));
         send(&client, b"GET / HTTP/1.0\r\n\r\n");
         let mut run = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.run()));

@@ -1,9 +1,9 @@
 //! Accepting, the idle pool's keeper, and the end of both.
 
 use super::*;
-use crate::driver::Upstreams;
 use crate::driver::{Decision, Proxy};
-use crate::relay::{Config, Outcome};
+use crate::driver::{Report, Upstreams};
+use crate::relay::Config;
 
 fn proxy(fake: &Fake) -> Proxy<Fake> {
     let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
@@ -12,7 +12,7 @@ fn proxy(fake: &Fake) -> Proxy<Fake> {
 
 fn serve(proxy: &Proxy<Fake>, listener: &FakeListener) -> Task {
     let route = |_: &crate::RequestHead<'_>| Decision::forward();
-    Task::new(proxy.serve(listener.clone(), route, |_: &Outcome| {}))
+    Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}))
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod endings;
 mod exchanges;
 mod properties;
 mod relaying;
+mod service;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,6 +51,8 @@ pub(super) struct Rig {
     pub(super) policy: TimeoutPolicy,
     /// How many there are; each is tried in turn.
     pub(super) upstreams: usize,
+    /// None of them is free.
+    pub(super) full: bool,
     bufs: BufPool,
     date: HttpDate,
     /// Every action that was taken since it was last looked at.
@@ -65,12 +68,17 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(policy: TimeoutPolicy) -> Rig {
-        let config = Config { timeouts: policy, max_head: 8192 };
+        Rig::with_config(Config { timeouts: policy, max_head: 8192, ..Config::default() })
+    }
+
+    pub(super) fn with_config(config: Config) -> Rig {
+        let policy = config.timeouts;
         Rig {
             relay: Relay::new(Arc::new(config), Some(IpAddr::from([192, 0, 2, 7])), Instant::EPOCH),
             now: Instant::EPOCH,
             policy,
             upstreams: 1,
+            full: false,
             bufs: BufPool::new(8),
             date: HttpDate::default(),
             actions: Vec::new(),
@@ -105,6 +113,10 @@ impl Rig {
                 Action::Route => self.relay.forward(&self.policy, &mut env),
                 Action::Admit { .. } => {
                     let tried = self.relay.tried().len();
+                    if self.full {
+                        self.relay.queued(&mut env);
+                        continue;
+                    }
                     match UpstreamId::new(tried).filter(|_| tried < self.upstreams) {
                         Some(id) => self.relay.granted(id, &mut env),
                         None => self.relay.exhausted(&mut env),
