@@ -371,6 +371,8 @@ where
                 self.relay.failed(op, IoFailure { kind: IoKind::BrokenPipe, os_code: None }, env);
                 Step::Moved(0)
             }
+            // A signal came in between: the next pass asks again.
+            (_, Poll::Ready(Err(e))) if e.kind() == ErrorKind::Interrupted => Step::Moved(0),
             (op, Poll::Ready(Err(e))) => {
                 self.relay.failed(op, IoFailure::from(&e), env);
                 Step::Moved(0)
@@ -430,7 +432,7 @@ fn write<'a, S: Stream>(
 /// A direct call that would block has found nothing to do.
 fn direct(result: io::Result<usize>) -> Poll<io::Result<usize>> {
     match result {
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Poll::Pending,
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
         other => Poll::Ready(other),
     }
 }

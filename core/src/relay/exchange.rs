@@ -422,7 +422,8 @@ impl Relay {
             return self.fail(Error::BadRequest(e), env);
         }
         let response = OwnResponse {
-            status,
+            // What is no final status is a mistake of the route's.
+            status: if (200..=599).contains(&status) { status } else { 500 },
             fields,
             body,
             proxy_status: None,

@@ -340,3 +340,133 @@ fn a_stop_closes_idle_connections_with_nobody_to_keep_them() {
     assert!(rig.task.run());
     assert_eq!(rig.fake.open(), 0);
 }
+
+/// Q-01, K-10 through a stream that takes everything in: what was not flushed was not sent.
+#[test]
+fn what_a_wrapping_stream_holds_back_counts_as_unsent() {
+    let mut rig = rig(profile());
+    let stuck = peer();
+    (stuck.borrow_mut().wraps, stuck.borrow_mut().room) = (true, 10);
+    rig.fake.0.borrow_mut().next = Some(stuck.clone());
+    send(&rig.client, GET);
+    rig.task.run();
+    assert_eq!(got(&stuck), "GET / HTTP");
+    rig.at(200);
+    assert!(got(&rig.client).starts_with("HTTP/1.1 504 "));
+    assert_eq!(rig.kind(), Some(DeadlineKind::Write));
+    assert!(stuck.borrow().aborted);
+
+    // Nothing of it is left for the next upstream, which flushes a piece at a time.
+    let slow = peer();
+    (slow.borrow_mut().wraps, slow.borrow_mut().room) = (true, 10);
+    rig.fake.0.borrow_mut().next = Some(slow.clone());
+    send(&rig.client, GET);
+    rig.task.run();
+    at(&slow, |p| p.room = 10);
+    rig.task.run();
+    assert_eq!(got(&slow), "GET / HTTP/1.1\r\nhost");
+    at(&slow, |p| p.room = usize::MAX);
+    rig.task.run();
+    assert!(got(&slow).ends_with("\r\n\r\n"));
+
+    (rig.client.borrow_mut().wraps, rig.client.borrow_mut().room) = (true, 3);
+    send(&slow, OK5);
+    rig.task.run();
+    rig.at(350);
+    assert_eq!(got(&rig.client), "HTT");
+    assert_eq!(rig.kind(), Some(DeadlineKind::ClientWrite));
+    assert_eq!(rig.outcomes.borrow()[1].response_bytes, 0);
+    assert!(rig.client.borrow().aborted);
+    assert!(rig.task.run());
+}
+
+/// H-09: a hook that panics ends its own connection and nothing else.
+#[test]
+fn a_panic_in_a_hook_leaves_nothing_behind() {
+    for panics_at in ["route", "observe"] {
+        let mut rig = rig(profile());
+        let client = peer();
+        let mut task = Task::new(rig.proxy.serve_connection(
+            rig.fake.stream(&client),
+            None,
+            move |_: &crate::RequestHead<'_>| {
+                assert_ne!(panics_at, "route");
+                Decision::forward()
+            },
+            move |_: &Outcome| assert_ne!(panics_at, "observe"),
+        ));
+        send(&client, b"GET / HTTP/1.0\r\n\r\n");
+        let mut run = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.run()));
+        if panics_at == "observe" {
+            assert!(run().is_ok());
+            let upstream = rig.fake.upstream(0);
+            send(&upstream, b"HTTP/1.1 200 OK\r\n\r\nabc");
+            assert!(run().is_ok());
+            at(&upstream, |p| p.reset = true);
+        }
+        assert!(run().is_err());
+        task.cancel();
+        assert_eq!(client.borrow().aborted, panics_at == "observe", "a response that is not whole");
+        assert_eq!((rig.fake.open(), rig.proxy.gauges().tasks), (1, 1));
+        send(&rig.client, GET);
+        rig.task.run();
+        let upstream = rig.fake.0.borrow().upstreams.last().cloned().unwrap();
+        send(&upstream, OK5);
+        rig.task.run();
+        assert!(got(&rig.client).ends_with("hello"));
+    }
+}
+
+proptest::proptest! {
+    /// Whatever the peers do and whenever the timers fire, a connection is woken for its deadlines and ends;
+    /// what is open then lies in the pool.
+    #[test]
+    fn every_connection_ends(
+        late in 0u64..30,
+        trace in proptest::collection::vec((0u8..10, 0usize..40), 0..60),
+    ) {
+        const REQUESTS: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\
+            POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n123456789\
+            POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        const ANSWER: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n\
+            HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let mut rig = rig(TimeoutPolicy { total: ms(300), ..profile() });
+        rig.fake.0.borrow_mut().fires = Fires::Late(Duration::from_millis(late));
+        let (mut clock, mut sent, mut answered) = (0, 0, 0);
+        for (event, size) in trace {
+            let upstream = rig.fake.0.borrow().upstreams.last().cloned();
+            let side = if size % 2 == 0 { Some(rig.client.clone()) } else { upstream.clone() };
+            match (event, side, upstream) {
+                (0 | 1, ..) => {
+                    let piece = REQUESTS.iter().cycle().skip(sent).take(size);
+                    sent += size;
+                    send(&rig.client, &piece.copied().collect::<Vec<_>>());
+                }
+                (2 | 3, _, Some(upstream)) => {
+                    let piece = ANSWER.iter().cycle().skip(answered).take(size);
+                    answered += size;
+                    send(&upstream, &piece.copied().collect::<Vec<_>>());
+                }
+                (4, Some(peer), _) => at(&peer, |p| p.room = [0, 5, usize::MAX][size % 3]),
+                (5, Some(peer), _) => at(&peer, |p| p.asleep = !p.asleep),
+                (6, Some(peer), _) if size < 8 => at(&peer, |p| p.fin = true),
+                (6, Some(peer), _) if size < 12 => at(&peer, |p| p.reset = true),
+                (7, ..) if size % 2 == 0 => rig.fake.connect(),
+                (7, ..) => rig.fake.0.borrow_mut().connects = false,
+                (8, Some(peer), _) if peer.borrow().got.is_empty() => peer.borrow_mut().wraps = true,
+                _ => {
+                    clock += size as u64;
+                    rig.fake.set_clock(clock);
+                }
+            }
+            rig.task.run();
+        }
+        let mut ended = rig.task.run();
+        for _ in 0..400 {
+            clock += 10;
+            ended |= rig.at(clock);
+        }
+        proptest::prop_assert!(ended, "nobody wakes it");
+        proptest::prop_assert_eq!(rig.fake.open(), rig.proxy.gauges().idle_upstreams);
+    }
+}

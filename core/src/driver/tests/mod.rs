@@ -44,6 +44,9 @@ pub(super) struct Peer {
     pub(super) asleep: bool,
     /// How many more bytes the proxy may write.
     pub(super) room: usize,
+    /// Writes are taken in whole and go on when they are flushed, as TLS does it.
+    pub(super) wraps: bool,
+    held: Vec<u8>,
     /// What the proxy wrote.
     pub(super) got: Vec<u8>,
     pub(super) got_fin: bool,
@@ -94,6 +97,8 @@ pub(super) struct World {
     timers: Vec<Rc<RefCell<Armed>>>,
     /// Sockets that are open on the proxy's side.
     pub(super) open: usize,
+    /// What the next upstream is like, if it is not like [`peer`].
+    pub(super) next: Option<Handle>,
     /// Upstream connections in the order in which they were begun.
     pub(super) upstreams: Vec<Handle>,
     /// Whether attempts to connect succeed, or wait.
@@ -113,6 +118,7 @@ impl Fake {
             fires: Fires::InTime,
             timers: Vec::new(),
             open: 0,
+            next: None,
             upstreams: Vec::new(),
             connects: true,
             connecting: None,
@@ -240,7 +246,8 @@ impl Future for FakeConnect {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<FakeStream>> {
         if self.stream.is_none() {
-            let peer = peer();
+            let next = self.world.0.borrow_mut().next.take();
+            let peer = next.unwrap_or_else(peer);
             self.stream = Some(self.world.stream(&peer));
             self.world.0.borrow_mut().upstreams.push(peer);
         }
@@ -289,6 +296,19 @@ impl Stream for FakeStream {
         Poll::Pending
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut peer = self.peer.borrow_mut();
+        let n = peer.held.len().min(peer.room);
+        peer.room -= if peer.room == usize::MAX { 0 } else { n };
+        let flushed: Vec<u8> = peer.held.drain(..n).collect();
+        peer.got.extend(flushed);
+        if peer.held.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        peer.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.peer.borrow_mut().got_fin = true;
         Poll::Ready(Ok(()))
@@ -321,6 +341,11 @@ impl Stream for FakeStream {
     fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut peer = self.peer.borrow_mut();
         peer.calls += 1;
+        if peer.wraps {
+            assert!(peer.held.is_empty(), "written to again before it was flushed");
+            bufs.iter().for_each(|buf| peer.held.extend_from_slice(buf));
+            return Ok(peer.held.len());
+        }
         let mut written = 0;
         for buf in bufs {
             let n = buf.len().min(peer.room);
