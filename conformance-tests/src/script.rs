@@ -394,6 +394,22 @@ impl Case {
         self
     }
 
+    /// Whether how many bytes are sent depends on the buffers on the way, so that two worlds differ.
+    pub fn fills_buffers(&self) -> bool {
+        fn fills(steps: &[Step]) -> bool {
+            steps.iter().any(|step| match step {
+                Step::BodyUntilBlocked(_) => true,
+                Step::Background(steps) => fills(steps),
+                _ => false,
+            })
+        }
+        let upstreams = match &self.upstream {
+            Upstream::Scripts(scripts) => scripts.as_slice(),
+            _ => &[],
+        };
+        upstreams.iter().chain(self.clients.iter().map(|c| &c.script)).any(|script| fills(&script.steps))
+    }
+
     /// The name of its `#[test]`: id and title in snake case.
     pub fn test_name(&self) -> String {
         test_name(self.id, self.title)

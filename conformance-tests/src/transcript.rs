@@ -181,8 +181,9 @@ impl Transcript {
         self.upstreams.get(upstream)?.received.messages.get(message)
     }
 
-    /// The differences that count between the virtual run and a real one, in words.
-    pub fn differences(virtual_run: &Transcript, real: &Transcript) -> Vec<String> {
+    /// The differences that count between the virtual run and a real one, in words. Lengths of patterns
+    /// count if `exact` (see [`Case::fills_buffers`](crate::script::Case::fills_buffers)).
+    pub fn differences(virtual_run: &Transcript, real: &Transcript, exact: bool) -> Vec<String> {
         let mut out = Vec::new();
         let mut differ = |what: String, v: String, r: String| {
             if v != r {
@@ -197,7 +198,7 @@ impl Transcript {
             differ(format!("number of {name}s"), v.len().to_string(), r.len().to_string());
             for (i, (v, r)) in v.iter().zip(r).enumerate() {
                 differ(format!("{name} {i}: ended by"), ended(v), ended(r));
-                differ(format!("{name} {i}: received"), messages(v, r), messages(r, v));
+                differ(format!("{name} {i}: received"), messages(v, r, exact), messages(r, v, exact));
             }
         }
         differ("outcomes".into(), outcomes(virtual_run), outcomes(real));
@@ -278,7 +279,7 @@ const VOLATILE: [&str; 3] = ["date", "forwarded", "x-forwarded-for"];
 
 /// The messages of `log`: exact where both runs received them whole, else whether they are a verified
 /// prefix.
-fn messages(log: &ConnLog, other: &ConnLog) -> String {
+fn messages(log: &ConnLog, other: &ConnLog, exact: bool) -> String {
     let mut out = String::new();
     for (i, m) in log.received.messages.iter().enumerate() {
         let fields: Vec<String> = m
@@ -290,7 +291,8 @@ fn messages(log: &ConnLog, other: &ConnLog) -> String {
         let _ = write!(out, "[{} | {} | ", m.start, fields.join(", "));
         let both = m.complete && other.received.messages.get(i).is_some_and(|o| o.complete);
         let _ = match (both, m.is_pattern) {
-            (true, true) => write!(out, "{} bytes of the pattern]", m.body_len),
+            (true, true) if exact => write!(out, "{} bytes of the pattern]", m.body_len),
+            (true, true) => write!(out, "complete, of the pattern]"),
             (true, false) => write!(out, "{:?}]", String::from_utf8_lossy(&m.text)),
             (false, true) if m.complete => write!(out, "complete]"),
             (false, true) => write!(out, "a prefix of the pattern]"),

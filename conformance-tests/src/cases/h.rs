@@ -125,7 +125,7 @@ fn total(title: &'static str, framing: BodyFraming) -> Case {
 
 fn client_write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, ClientWrite)
-        .upstream(script().read_message().then(response(framing)).then(part(framing, BIG)))
+        .upstream(script().read_message().then(response(framing)).then(part(framing, BIG)).read_to_end())
         .expect(upstream_end(0, End::Rst))
         .client(
             script()

@@ -3,7 +3,7 @@
 use tidegate_core::DeadlineKind::Read;
 use tidegate_core::Side;
 
-use super::{BIG, ENDLESS, ok};
+use super::{ENDLESS, ok};
 use crate::expect::*;
 use crate::recorder::Framing;
 use crate::script::{Case, Step, ms, script};
@@ -134,15 +134,41 @@ pub fn r_07_stall_in_a_close_delimited_body_http_1_0() -> Case {
         .expect(upstream_end(0, End::Rst))
 }
 
+/// Every body byte that the upstream sent has arrived at the client.
+fn all_arrived() -> Expect {
+    Expect::new("every byte that was sent to arrive", |t, _| {
+        let sent = t.upstreams.first().map_or(0, |u| u.sent);
+        let got = t.response(0, 0).map_or(0, |m| m.body_len);
+        if got == sent { Ok(()) } else { Err(format!("{got} of {sent} came")) }
+    })
+}
+
 /// While a slow client leaves no room, the proxy does not read, and the read deadline does not run.
 pub fn r_12_slow_client_suspends() -> Case {
     Case::new("R-12", "slow client suspends")
         .policy(|p| p.client_write = None)
-        .upstream(script().read_message().then(ok(BIG)).body(BIG).mark("all sent"))
-        .client(script().connect().get("/").read_head().pause(ms(500)).mark("resumes").read_message())
+        .upstream(
+            script()
+                .read_message()
+                .head("HTTP/1.1 200 OK\nconnection: close")
+                .step(Step::BodyUntilBlocked(ms(100)))
+                .mark("full")
+                .body(8 << 20)
+                .mark("all sent"),
+        )
+        .client(
+            script()
+                .connect()
+                .get("/")
+                .read_head()
+                .wait_for("full")
+                .pause(ms(300))
+                .mark("resumes")
+                .read_message(),
+        )
         .expect(before(Moment::Mark("resumes"), Moment::Mark("all sent")))
         .expect(status(0, 0, 200))
-        .expect(body(0, 0, BIG))
+        .expect(all_arrived())
         .expect(success(0))
 }
 
@@ -158,15 +184,20 @@ pub fn r_13_resume_is_a_full_period() -> Case {
                 .mark("falls silent")
                 .read_to_end(),
         )
-        .client(script().connect().get("/").read_head().pause(ms(400)).mark("resumes").read_to_end())
+        .client(
+            script()
+                .connect()
+                .get("/")
+                .read_head()
+                .wait_for("falls silent")
+                .pause(ms(200))
+                .mark("resumes")
+                .read_to_end(),
+        )
         .expect(before(Moment::Mark("falls silent"), Moment::Mark("resumes")))
         .expect(window(Moment::Mark("resumes"), Moment::ClientEnd(0), ms(150)))
         .expect(cut(0, 0, 200, None))
-        .expect(Expect::new("every byte that was sent to arrive", |t, _| {
-            let sent = t.upstreams.first().map_or(0, |u| u.sent);
-            let got = t.response(0, 0).map_or(0, |m| m.body_len);
-            if got == sent { Ok(()) } else { Err(format!("{got} of {sent} came")) }
-        }))
+        .expect(all_arrived())
         .expect(timeout(0, Read, Some(Side::Upstream)))
         .expect(client_end(0, End::Fin))
         .expect(upstream_end(0, End::Rst))
