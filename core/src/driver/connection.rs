@@ -1,8 +1,8 @@
 //! One client's connection: the machine, its sockets and its timer, as a named future.
 //!
-//! A poll is one *turn* (`timeouts.md` 2.1): one reading of the clock, a bounded number of socket
-//! operations, at most one deadline, what follows from it, and one timer. The machine says what to do;
-//! nothing here decides about HTTP or about expiry.
+//! A poll is one *turn* (`timeouts.md` 2.1): a bounded number of socket operations, each with the time at
+//! which it completed; at most one deadline, decided on the last of these times; what follows from it; one
+//! timer. The machine says what to do; nothing here decides about HTTP or about expiry.
 
 use core::future::Future;
 use core::mem;
@@ -326,6 +326,7 @@ where
             let Poll::Ready(result) = connect.poll(cx) else { break };
             done += 1;
             self.connect.set(None);
+            env.now = self.shared.runtime.now();
             match result {
                 Ok(stream) => {
                     if let Place::Granted(id) = *self.place {
@@ -430,6 +431,10 @@ where
             }
             Op::Connect => Poll::Pending,
         };
+        if result.is_ready() {
+            // What starts now must not count from before it: a deadline would come early by the turn's length.
+            env.now = self.shared.runtime.now();
+        }
         match (op, result) {
             (Op::Read(side), Poll::Ready(Ok(n))) => {
                 self.relay.received(side, n, env);

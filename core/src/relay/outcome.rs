@@ -10,7 +10,7 @@ use crate::upstream::UpstreamId;
 /// What a turn lends to the machine: the time, the date to write into heads, and memory.
 #[derive(Debug)]
 pub struct Env<'a> {
-    /// The one reading of the clock of this turn.
+    /// The time at which what is reported happened. Never goes backwards within a turn.
     pub now: Instant,
     /// The wall clock's date, for `date` fields.
     pub date: &'a HttpDate,
