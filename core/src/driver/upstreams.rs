@@ -62,12 +62,13 @@ impl Upstreams {
 
     /// Adds an upstream, which takes its turn from now on. `None` if the list is full.
     pub fn add(&self, addr: SocketAddr) -> Option<UpstreamId> {
-        let (id, waker) = self.with(|state| {
-            let (id, waker) = state.admission.add()?;
+        let id = self.with(|state| {
+            let id = state.admission.add()?;
             state.addrs.push(addr);
-            Some((id, waker))
+            Some(id)
         })?;
-        waker.into_iter().for_each(Waker::wake);
+        // It is not known to be down, whatever the time.
+        self.change(Instant::EPOCH, |_| {});
         Some(id)
     }
 
@@ -128,23 +129,31 @@ impl Upstreams {
     }
 
     pub(crate) fn reached(&self, id: UpstreamId, now: Instant) {
-        wake(self.with(|state| state.admission.succeeded(id, now)));
+        self.change(now, |admission| admission.succeeded(id));
     }
 
     pub(crate) fn release(&self, id: UpstreamId, now: Instant) {
-        wake(self.with(|state| state.admission.release(id, now)));
+        self.change(now, |admission| admission.release(id));
     }
 
     pub(crate) fn cancel(&self, ticket: Ticket, now: Instant) {
-        wake(self.with(|state| state.admission.cancel(ticket, now)));
+        self.change(now, |admission| admission.cancel(ticket));
+    }
+
+    /// Makes a change and wakes everybody in the queue for whom there is something then; outside the lock, since
+    /// a waker may run anything.
+    fn change(&self, now: Instant, change: impl FnOnce(&mut Admission<Waker>)) {
+        let mut next = self.with(|state| {
+            change(&mut state.admission);
+            state.admission.hand_over(now)
+        });
+        while let Some(waker) = next {
+            waker.wake();
+            next = self.with(|state| state.admission.hand_over(now));
+        }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// Outside the lock: a waker may run anything.
-fn wake(waker: Option<Waker>) {
-    waker.into_iter().for_each(Waker::wake);
 }

@@ -75,11 +75,11 @@ impl<W: Clone> Admission<W> {
         }
     }
 
-    /// One more. Returns whom to wake, too: somebody may have waited for it. `None` if there are too many.
-    pub fn add(&mut self) -> Option<(UpstreamId, Option<W>)> {
+    /// One more; `None` if there are too many. [`Admission::hand_over`] is to follow.
+    pub fn add(&mut self) -> Option<UpstreamId> {
         let id = UpstreamId::new(self.states.len())?;
         self.states.push(State { busy: 0, down: Instant::EPOCH, active: true });
-        Some((id, self.hand_over(Instant::EPOCH)))
+        Some(id)
     }
 
     /// Nothing new begins on this one.
@@ -173,24 +173,21 @@ impl<W: Clone> Admission<W> {
         }
     }
 
-    /// Gives an upstream back. Returns whom to wake.
-    pub fn release(&mut self, id: UpstreamId, now: Instant) -> Option<W> {
-        let state = self.states.get_mut(id.index())?;
-        state.busy = state.busy.saturating_sub(1);
-        self.hand_over(now)
+    /// Gives an upstream back. [`Admission::hand_over`] is to follow.
+    pub fn release(&mut self, id: UpstreamId) {
+        if let Some(state) = self.states.get_mut(id.index()) {
+            state.busy = state.busy.saturating_sub(1);
+        }
     }
 
-    /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, goes to the next.
-    /// Returns whom to wake.
-    pub fn cancel(&mut self, ticket: Ticket, now: Instant) -> Option<W> {
+    /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, is for the next.
+    /// [`Admission::hand_over`] is to follow.
+    pub fn cancel(&mut self, ticket: Ticket) {
         let granted = self.waiters.get(ticket.0).and_then(Option::as_ref).and_then(|w| w.granted);
         self.vacate(ticket.0);
         match granted {
-            Some(id) => self.release(id, now),
-            None => {
-                self.queue.retain(|slot| *slot != ticket.0);
-                None
-            }
+            Some(id) => self.release(id),
+            None => self.queue.retain(|slot| *slot != ticket.0),
         }
     }
 
@@ -201,18 +198,16 @@ impl<W: Clone> Admission<W> {
         }
     }
 
-    /// The upstream was reached. Returns whom to wake: one that waited for another may use this one.
-    pub fn succeeded(&mut self, id: UpstreamId, now: Instant) -> Option<W> {
-        let state = self.states.get_mut(id.index())?;
-        if state.down == Instant::EPOCH {
-            return None;
+    /// The upstream was reached. [`Admission::hand_over`] is to follow: who waits for another may use it.
+    pub fn succeeded(&mut self, id: UpstreamId) {
+        if let Some(state) = self.states.get_mut(id.index()) {
+            state.down = Instant::EPOCH;
         }
-        state.down = Instant::EPOCH;
-        self.hand_over(now)
     }
 
-    /// The first in the queue that can use something free gets it.
-    fn hand_over(&mut self, now: Instant) -> Option<W> {
+    /// The first in the queue that can use something free gets it. Returns whom to wake; to be called again
+    /// until there is nobody.
+    pub fn hand_over(&mut self, now: Instant) -> Option<W> {
         for place in 0..self.queue.len() {
             let slot = self.queue[place];
             let Some(tried) = self.waiters[slot].as_mut().map(|w| core::mem::take(&mut w.tried)) else {
@@ -291,10 +286,12 @@ mod tests {
         assert_eq!(granted(a.admit(&[], NOW, &1)), 1);
         let first = ticket(a.admit(&[], NOW, &2));
         let second = ticket(a.admit(&[], NOW, &3));
-        assert_eq!(a.release(id(1), NOW), Some(2));
+        a.release(id(1));
+        assert_eq!((a.hand_over(NOW), a.hand_over(NOW)), (Some(2), None));
         let second = a.fetch(second, &3).unwrap_err();
         assert_eq!(a.fetch(first, &2), Ok(id(1)));
-        assert_eq!(a.release(id(0), NOW), Some(3));
+        a.release(id(0));
+        assert_eq!(a.hand_over(NOW), Some(3));
         assert_eq!(a.fetch(second, &3), Ok(id(0)));
         assert_eq!((a.busy(), a.waiting()), (2, 0));
     }
@@ -305,10 +302,13 @@ mod tests {
         granted(a.admit(&[], NOW, &0));
         let tickets = [1, 2, 3].map(|w| ticket(a.admit(&[], NOW, &w)));
         let [first, middle, third] = tickets;
-        assert_eq!(a.release(id(0), NOW), Some(1));
+        a.release(id(0));
+        assert_eq!(a.hand_over(NOW), Some(1));
         assert_eq!(a.fetch(first, &1), Ok(id(0)));
-        assert_eq!(a.release(id(0), NOW), Some(2));
-        assert_eq!(a.cancel(middle, NOW), Some(3));
+        a.release(id(0));
+        assert_eq!(a.hand_over(NOW), Some(2));
+        a.cancel(middle);
+        assert_eq!(a.hand_over(NOW), Some(3));
         assert_eq!(a.fetch(third, &3), Ok(id(0)));
         assert_eq!(a.busy(), 1);
     }
@@ -321,8 +321,9 @@ mod tests {
         assert_eq!(a.admit(&[id(0)], NOW, &2), Admitted::Refused);
         assert_eq!(a.admit(&[id(0), id(1)], NOW, &2), Admitted::Exhausted);
         assert_eq!(granted(a.admit(&[], NOW, &3)), 0);
-        assert_eq!(a.release(id(0), NOW), None, "the one that waits has tried it");
-        assert_eq!(a.cancel(waits, NOW), None);
+        a.release(id(0));
+        assert_eq!(a.hand_over(NOW), None, "the one that waits has tried it");
+        a.cancel(waits);
         assert_eq!((a.busy(), a.waiting()), (1, 0));
     }
 
@@ -337,7 +338,7 @@ mod tests {
         let both = [granted(a.admit(&[], later, &0)), granted(a.admit(&[], later, &0))];
         assert!(both.contains(&0), "it is tried again");
         assert_eq!(granted(a.admit(&[], later, &0)), 1, "by one alone");
-        a.succeeded(id(0), later);
+        a.succeeded(id(0));
         let both = [granted(a.admit(&[], later, &0)), granted(a.admit(&[], later, &0))];
         assert!(both.contains(&0) && both.contains(&1));
     }
@@ -366,7 +367,7 @@ mod tests {
                         Admitted::Exhausted => prop_assert!(false),
                     },
                     2 if !held.is_empty() => {
-                        a.release(held.swap_remove(n % held.len()), now);
+                        a.release(held.swap_remove(n % held.len()));
                     },
                     3 if !waiting.is_empty() => {
                         let ticket = waiting.swap_remove(n % waiting.len());
@@ -376,25 +377,29 @@ mod tests {
                         }
                     }
                     4 if !waiting.is_empty() => {
-                        a.cancel(waiting.swap_remove(n % waiting.len()), now);
+                        a.cancel(waiting.swap_remove(n % waiting.len()));
                     },
                     5 => {
                         now = now + Duration::from_secs(n as u64);
                         a.failed(id(n % upstreams), now);
                         if n % 2 == 0 {
-                            a.succeeded(id(n % upstreams), now);
+                            a.succeeded(id(n % upstreams));
                         }
                     }
                     _ => {}
                 }
+                while a.hand_over(now).is_some() {}
                 prop_assert!(a.states.iter().all(|s| s.busy <= limit));
+                // Nobody waits for what is free, unless it is known to be down while another is up.
+                let up_and_free = a.states.iter().any(|s| s.down <= now && s.busy < limit);
+                prop_assert!(a.waiting() == 0 || !up_and_free);
                 prop_assert_eq!(a.busy() + a.waiting(), held.len() + waiting.len());
             }
             for ticket in waiting {
-                a.cancel(ticket, now);
+                a.cancel(ticket);
             }
             for id in held {
-                a.release(id, now);
+                a.release(id);
             }
             prop_assert_eq!((a.busy(), a.waiting()), (0, 0));
         }
