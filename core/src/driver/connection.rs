@@ -307,16 +307,17 @@ where
     /// Takes every action, and looks at the connection that is being made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
         let mut done = 0;
-        if let Place::Waits(ticket) = mem::take(self.place) {
-            match self.shared.upstreams.fetch(ticket, cx.waker()) {
+        *self.place = match mem::take(self.place) {
+            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
                 Ok(id) => {
                     done += 1;
-                    *self.place = Place::Granted(id);
                     self.relay.granted(id, env);
+                    Place::Granted(id)
                 }
-                Err(ticket) => *self.place = Place::Waits(ticket),
-            }
-        }
+                Err(ticket) => Place::Waits(ticket),
+            },
+            place => place,
+        };
         loop {
             while let Some(action) = self.relay.poll_action() {
                 done += 1;

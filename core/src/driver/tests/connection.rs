@@ -272,7 +272,9 @@ fn a_connection_may_be_dropped_after_any_poll() {
             };
             let idle = rig.proxy.gauges().idle_upstreams;
             assert_eq!(rig.fake.open(), idle, "{name} at {k}");
-            assert_eq!(rig.proxy.gauges().tasks, 0, "{name} at {k}");
+            let gauges = rig.proxy.gauges();
+            let left = (gauges.tasks, gauges.clients, gauges.in_flight, gauges.waiting);
+            assert_eq!(left, (0, 0, 0, 0), "{name} at {k}");
             assert!(rig.fake.0.borrow().timers.is_empty(), "{name} at {k}");
             let fake = rig.fake.clone();
             drop(rig);
@@ -468,5 +470,6 @@ proptest::proptest! {
         }
         proptest::prop_assert!(ended, "nobody wakes it");
         proptest::prop_assert_eq!(rig.fake.open(), rig.proxy.gauges().idle_upstreams);
+        proptest::prop_assert_eq!((rig.proxy.gauges().in_flight, rig.proxy.gauges().clients), (0, 0));
     }
 }

@@ -2,6 +2,7 @@
 //! hand. A task is polled only when its waker was woken, so that a lost wake-up shows as a hang.
 
 mod connection;
+mod limits;
 mod serve;
 
 use core::future::Future;

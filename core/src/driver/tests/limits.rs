@@ -1,0 +1,133 @@
+//! Limits and the graceful end: who waits, who is woken, who makes room, and that nothing is lost.
+
+use super::*;
+use crate::driver::{Decision, Proxy};
+use crate::driver::{Report, UpstreamLimits, Upstreams};
+use crate::relay::Config;
+use crate::timeout::TimeoutPolicy;
+
+/// A proxy with one place at its one upstream.
+fn narrow(fake: &Fake, timeouts: TimeoutPolicy) -> Proxy<Fake> {
+    let limits = UpstreamLimits { max_conns: 1, max_queue: 9 };
+    let upstreams = Upstreams::with_limits([SocketAddr::from(([127, 0, 0, 1], 1))], limits);
+    Proxy::new(fake.clone(), upstreams, Config { timeouts, ..Config::default() })
+}
+
+fn connect(fake: &Fake, proxy: &Proxy<Fake>) -> (Handle, Task) {
+    let client = peer();
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let task = Task::new(proxy.serve_connection(fake.stream(&client), None, route, |_: &Report<'_>| {}));
+    (client, task)
+}
+
+/// Three clients that have asked: one is served, two wait.
+fn three(fake: &Fake, proxy: &Proxy<Fake>) -> Vec<(Handle, Task)> {
+    let mut clients: Vec<_> = (0..3).map(|_| connect(fake, proxy)).collect();
+    for (client, task) in &mut clients {
+        send(client, GET);
+        assert!(!task.run());
+    }
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (1, 2));
+    clients
+}
+
+#[test]
+fn a_place_goes_to_whoever_has_waited_longest() {
+    let fake = Fake::new();
+    let proxy = narrow(&fake, TimeoutPolicy::default());
+    let mut clients = three(&fake, &proxy);
+    for (i, (client, task)) in clients.iter_mut().enumerate() {
+        assert_eq!(task.is_woken(), i > 0, "woken by the one before it");
+        task.run();
+        send(&fake.upstream(0), OK5);
+        task.run();
+        assert!(got(client).ends_with("hello"));
+    }
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting, proxy.gauges().idle_upstreams), (0, 0, 1));
+}
+
+/// P-10, C-19, P-09: whoever has a place or waits for one may leave at any moment, in any order.
+#[test]
+fn nobody_who_leaves_takes_a_place_along() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        // Before and after the one that is granted has noticed it.
+        for notices in [false, true] {
+            let fake = Fake::new();
+            let proxy = narrow(&fake, TimeoutPolicy::default());
+            let mut clients = three(&fake, &proxy);
+            for leaver in &order[..2] {
+                clients[*leaver].1.cancel();
+                if notices {
+                    clients[order[2]].1.run();
+                }
+            }
+            let (client, task) = &mut clients[order[2]];
+            task.run();
+            let upstream = fake.upstream(fake.0.borrow().upstreams.len() - 1);
+            send(&upstream, OK5);
+            task.run();
+            assert!(got(client).ends_with("hello"), "{order:?} {notices}");
+            assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn at_the_client_limit_the_oldest_idle_client_makes_room_and_then_the_rest_waits() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let config = Config { max_client_conns: 2, ..Config::default() };
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    let proxy = Proxy::new(fake.clone(), upstreams, config);
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
+    let clients: Vec<_> = (0..4).map(|_| peer()).collect();
+    clients.iter().for_each(|client| listener.push(Ok(fake.stream(client))));
+
+    server.run();
+    let mut tasks = fake.spawned();
+    assert_eq!(tasks.len(), 2, "the others wait in the backlog");
+    // One of them is busy: it stays. The other makes room.
+    send(&clients[0], GET);
+    tasks.iter_mut().for_each(|task| assert!(!task.run()));
+    server.run();
+    assert!(!tasks[0].run() && tasks[1].run());
+    server.run();
+    let mut third = fake.spawned();
+    assert_eq!((third.len(), proxy.gauges().clients), (1, 2));
+    send(&clients[2], GET);
+    third[0].run();
+    server.run();
+    assert!(fake.spawned().is_empty(), "nobody is idle");
+    third[0].cancel();
+    server.run();
+    assert_eq!((fake.spawned().len(), proxy.gauges().clients), (1, 2));
+}
+
+#[test]
+fn a_drain_answers_what_was_queued_and_ends_the_server() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let proxy = narrow(&fake, TimeoutPolicy::default());
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
+    let (idle, busy) = (peer(), peer());
+    listener.push(Ok(fake.stream(&idle)));
+    server.run();
+    let mut tasks = fake.spawned();
+    tasks[0].run();
+
+    listener.push(Ok(fake.stream(&busy)));
+    send(&busy, GET);
+    proxy.drain();
+    assert!(!server.run());
+    tasks.extend(fake.spawned());
+    assert!(tasks[0].run(), "idle");
+    assert!(!tasks[1].run());
+    send(&fake.upstream(0), OK5);
+    tasks[1].run();
+    let answer = got(&busy);
+    assert!(answer.to_lowercase().contains("connection: close") && answer.ends_with("hello"), "{answer}");
+    at(&busy, |p| p.fin = true);
+    assert!(tasks[1].run());
+    assert!(server.run());
+    assert_eq!((fake.open(), proxy.gauges().tasks, proxy.gauges().idle_upstreams), (0, 0, 0));
+}
