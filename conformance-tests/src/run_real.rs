@@ -220,13 +220,13 @@ async fn beside<S: Future<Output = ()>>(
 }
 
 /// Measures how late the machine wakes a sleeping thread: what a busy machine adds to every window.
-struct Lateness {
+pub(crate) struct Lateness {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Duration>,
 }
 
 impl Lateness {
-    fn start() -> Lateness {
+    pub(crate) fn start() -> Lateness {
         const NAP: Duration = Duration::from_millis(5);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -242,7 +242,7 @@ impl Lateness {
         Lateness { stop, thread }
     }
 
-    fn stop(self) -> Duration {
+    pub(crate) fn stop(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }

@@ -3,14 +3,16 @@
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cases::wait::{Env, WaitCase};
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
 use crate::harness::{Harness, turn, warm_up};
+use crate::run_real::Lateness;
 use crate::verdict::slack;
 use crate::virtual_rt::{Owner, Ran, World};
 
@@ -66,6 +68,10 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
     let _turn = turn();
     warm_up::<H>();
     let before = gauges::sockets();
+    // How long the looks at the kernel's table took: many milliseconds if it holds thousands of old rows.
+    let looking = Arc::new(AtomicU64::new(0));
+    let looked = Arc::clone(&looking);
+    let lateness = Lateness::start();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Declared first, so that it is closed last.
@@ -74,8 +80,12 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
             Err(e) => panic!("the suite could not listen: {e}"),
         };
         let at = listener.local_addr().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let looked = Arc::clone(&looking);
         let established = move || {
-            gauges::rows_to(at.port()).iter().filter(|row| row.state == TcpState::Established).count()
+            let began = Instant::now();
+            let rows = gauges::rows_to(at.port());
+            looked.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+            rows.iter().filter(|row| row.state == TcpState::Established).count()
         };
         let run = H::block_on(|runtime| async move {
             let env = Env::new(runtime, at, established, thread::sleep);
@@ -85,7 +95,10 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         let _ = sender.send(run);
     });
     match receiver.recv_timeout(BOUND) {
-        Ok(run) => judge::<C>(H::NAME, &run, slack().slack),
+        Ok(run) => {
+            let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
+            judge::<C>(H::NAME, &run, slack().slack + lateness.stop() + looking);
+        }
         Err(_) if thread.is_finished() => {}
         Err(_) => panic!("{} {} fails on {}: it never ends", C::ID, C::TITLE, H::NAME),
     }
