@@ -73,6 +73,18 @@ impl Running {
         assert!(killed.expect("a shell").success());
     }
 
+    /// The next line on standard error that contains `part`.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).expect("stderr is text");
+            assert_ne!(read, 0, "the program ended without a line with {part:?}");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
     /// Waits for the end; what it still printed comes along.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
