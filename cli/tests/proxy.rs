@@ -5,11 +5,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{RUNTIMES, Running, connect, exchange, get};
+use support::{RUNTIMES, Running, connect, ended, exchange, get};
 
 /// On every runtime, one after the other.
 fn on_each(args: &[&str], test: impl Fn(Running)) {
@@ -192,13 +192,5 @@ fn a_second_signal_stops_it_at_once_with_success() {
             assert!(asked.elapsed() < Duration::from_secs(10), "{signal}: {:?}", asked.elapsed());
             ended(&mut busy);
         });
-    }
-}
-
-/// The connection ends, by FIN or RST; a read that times out would be neither.
-fn ended(client: &mut TcpStream) {
-    match client.read(&mut [0; 1]) {
-        Ok(read) => assert_eq!(read, 0),
-        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
     }
 }

@@ -6,13 +6,15 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod upstream;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes.
-const GUARD: Duration = Duration::from_secs(20);
+pub(crate) const GUARD: Duration = Duration::from_secs(20);
 
 /// The runtimes that the binary was built with.
 pub(crate) const RUNTIMES: &[&str] = &[
@@ -166,4 +168,12 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
 /// A bodiless GET.
 pub(crate) fn get(stream: &mut TcpStream, path: &str) -> Response {
     exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+}
+
+/// Waits for the end of the connection, by FIN or RST; a read that times out would be neither.
+pub(crate) fn ended(client: &mut TcpStream) {
+    match client.read(&mut [0; 1]) {
+        Ok(read) => assert_eq!(read, 0),
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
+    }
 }
