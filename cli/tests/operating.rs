@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::upstream::Upstream;
-use support::{GUARD, RUNTIMES, Running, connect, ended, exchange, get, tidegate};
+use support::{GUARD, RUNTIMES, Running, connect, ended, exchange, get, signal, tidegate};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -288,13 +288,19 @@ fn the_log_level_decides_what_is_said() {
     let (status, mut printed) = proxy.wait();
     assert!(status.success() && printed.contains("draining"), "{printed}");
 
-    // At `warn` nothing is said of a start and an end that go well.
-    let mut quiet = tidegate(&["--listen", "127.0.0.1:0", "--log-level", "warn", "--access-log"]);
-    let mut child = quiet.spawn().expect("the binary starts");
-    let mut stderr = child.stderr.take().expect("stderr is piped");
-    child.kill().expect("it runs");
-    child.wait().expect("it was not waited for");
+    // At `warn` nothing is said of a start and an end that go well. The address is free again by now.
+    let mut child = tidegate(&["--listen", &addr, "--log-level", "warn"]).spawn().expect("the binary starts");
+    let asked = Instant::now();
+    let mut client = loop {
+        match TcpStream::connect(&addr) {
+            Ok(client) => break client,
+            Err(e) => assert!(asked.elapsed() < GUARD, "{e}"),
+        }
+    };
+    assert_eq!(get(&mut client, "/").status, 200);
+    signal(&child, "TERM");
+    assert!(child.wait().expect("it was not waited for").success());
     printed.clear();
-    stderr.read_to_string(&mut printed).expect("text");
+    child.stderr.take().expect("stderr is piped").read_to_string(&mut printed).expect("text");
     assert_eq!(printed, "");
 }

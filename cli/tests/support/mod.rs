@@ -67,12 +67,9 @@ impl Running {
         connect(self.addrs[0])
     }
 
-    /// Sends a signal by its number.
+    /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        // The shell has `kill` built in; the program of that name may be missing.
-        let killed = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
-        assert!(killed.expect("a shell").success());
+        signal(&self.child, name);
     }
 
     /// The next line on standard error that contains `part`.
@@ -100,6 +97,14 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    // The shell has `kill` built in; the program of that name may be missing.
+    let killed = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
+    assert!(killed.expect("a shell").success());
 }
 
 /// A connection whose reads give up after the guard.
