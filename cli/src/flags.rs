@@ -1,16 +1,27 @@
 //! The command line: which flags there are, what they mean, and what is wrong with a wrong value.
 //!
 //! The durations are one table, so that a flag cannot forget its default, its help or its check. A wrong
-//! value names the flag, what was given and what is allowed, and exits 2. Nothing here opens a socket; the
-//! one thing that it asks the system for is the address of an upstream's name.
+//! value names the flag, what was given and what is allowed, and exits 2. Nothing here opens a socket; what
+//! it asks the system for is the address of an upstream's name, and how many cores there are.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+mod values;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tidegate_core::TimeoutPolicy;
+use tidegate_core::{TimeoutPolicy, UpstreamLimits};
+
+use self::values::{
+    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, resolve, upstream,
+};
+use crate::access_log::Format;
+use crate::log::Level;
+
+/// More would be a mistake of typing.
+const MAX_THREADS: usize = 1024;
 
 /// What the operator asked for.
 #[derive(Debug)]
@@ -21,10 +32,22 @@ pub(crate) struct Flags {
     pub(crate) upstreams: Vec<Upstream>,
     /// On which runtime.
     pub(crate) runtime: RuntimeName,
+    /// On how many threads; `None` if nothing was said.
+    pub(crate) threads: Option<usize>,
     /// How long each wait may last.
     pub(crate) timeouts: TimeoutPolicy,
+    /// Client connections at once.
+    pub(crate) max_client_conns: usize,
+    /// What may be asked of the upstreams.
+    pub(crate) upstream_limits: UpstreamLimits,
     /// The largest head, in bytes.
     pub(crate) max_head: usize,
+    /// The largest request body, in bytes.
+    pub(crate) max_body: Option<u64>,
+    /// What the program says about itself.
+    pub(crate) log_level: Level,
+    /// Whether there is a line a request, and of which form.
+    pub(crate) access_log: Option<Format>,
 }
 
 /// An upstream: `HOST:PORT` as it was given, and the address that it has.
@@ -84,6 +107,12 @@ struct DurationFlag {
 const FAILS: &str = "zero would fail every request";
 
 const UPSTREAM_DEADLINES: &[DurationFlag] = &[
+    DurationFlag {
+        long: QUEUE,
+        field: |p| &mut p.queue,
+        help: "Waiting for a free upstream connection",
+        zero: "zero would fail every request that has to wait",
+    },
     DurationFlag {
         long: "connect-timeout",
         field: |p| &mut p.connect,
@@ -155,28 +184,30 @@ const CLIENT_DEADLINES: &[DurationFlag] = &[
     },
 ];
 
-fn durations() -> impl Iterator<Item = &'static DurationFlag> {
-    UPSTREAM_DEADLINES.iter().chain(CLIENT_DEADLINES)
-}
+const SHUTDOWN: &[DurationFlag] = &[DurationFlag {
+    long: "drain-timeout",
+    field: |p| &mut p.drain,
+    help: "After SIGTERM or SIGINT, finishing what runs",
+    zero: "zero would cut off every request that runs, as a second signal does",
+}];
 
-/// A limit on a wait; a type of its own because `off` is a value.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Limit(Option<Duration>);
+/// Its default is another flag's value.
+const QUEUE: &str = "queue-timeout";
+
+fn durations() -> impl Iterator<Item = &'static DurationFlag> {
+    UPSTREAM_DEADLINES.iter().chain(CLIENT_DEADLINES).chain(SHUTDOWN)
+}
 
 const AFTER_HELP: &str = "\
 A DURATION is `150ms`, `1s`, `\"1m 30s\"` or `off`. Long uploads want `--write-timeout off` with a
 `--write-idle-timeout`; `--total-timeout` bounds them all the same.
 
 With no argument tidegate starts a small origin of its own, proxies 127.0.0.1:8080 to it, and prints
-what to try. SIGTERM or SIGINT stops it at once.";
+what to try. The first SIGTERM or SIGINT drains: nothing new is accepted, what runs is finished within the
+drain timeout. A second one stops at once. docs/OPERATING.md has the rest.";
 
 /// The command, for parsing and for its errors.
 fn command() -> Command {
-    let runtimes = RuntimeName::ALL.iter().map(|r| r.name());
-    let runtime = PossibleValuesParser::new(runtimes).map(|given| {
-        let of = |r: &&RuntimeName| r.name() == given;
-        *RuntimeName::ALL.iter().find(of).unwrap_or(&RuntimeName::ALL[0])
-    });
     Command::new("tidegate")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A reverse proxy on which every wait has a deadline.")
@@ -207,15 +238,43 @@ fn command() -> Command {
             Arg::new("runtime")
                 .long("runtime")
                 .value_name("NAME")
-                .value_parser(runtime)
+                .value_parser(names(RuntimeName::ALL, RuntimeName::name))
                 .default_value(RuntimeName::ALL[0].name())
                 .help("The runtime"),
+        )
+        .arg(
+            Arg::new("threads")
+                .long("threads")
+                .value_name("N")
+                .allow_hyphen_values(true)
+                .value_parser(|given: &str| count(given, 1..=MAX_THREADS))
+                .help("Threads; async-std takes ASYNC_STD_THREAD_COUNT instead [default: one a core]"),
         )
         .next_help_heading("Upstream deadlines")
         .args(UPSTREAM_DEADLINES.iter().map(duration_arg))
         .next_help_heading("Client deadlines")
         .args(CLIENT_DEADLINES.iter().map(duration_arg))
+        .next_help_heading("Shutdown")
+        .args(SHUTDOWN.iter().map(duration_arg))
         .next_help_heading("Limits")
+        .arg(
+            Arg::new("max-client-conns")
+                .long("max-client-conns")
+                .value_name("N")
+                .allow_hyphen_values(true)
+                .value_parser(positive)
+                .default_value("1000")
+                .help("Client connections; then idle ones are closed, and new ones wait"),
+        )
+        .arg(
+            Arg::new("max-conns-per-upstream")
+                .long("max-conns-per-upstream")
+                .value_name("N")
+                .allow_hyphen_values(true)
+                .value_parser(positive)
+                .default_value("100")
+                .help("Requests in flight on one upstream; then further ones queue"),
+        )
         .arg(
             Arg::new("max-head")
                 .long("max-head")
@@ -224,6 +283,34 @@ fn command() -> Command {
                 .value_parser(max_head)
                 .default_value("64KiB")
                 .help("The largest head, from 1KiB to 1MiB"),
+        )
+        .arg(
+            Arg::new("max-body")
+                .long("max-body")
+                .value_name("BYTES")
+                .allow_hyphen_values(true)
+                .value_parser(byte_limit)
+                .default_value("off")
+                .help("The largest request body, or `off`"),
+        )
+        .next_help_heading("Logs, on standard error")
+        .arg(
+            Arg::new("log-level")
+                .long("log-level")
+                .value_name("LEVEL")
+                .value_parser(names(Level::ALL, Level::name))
+                .default_value(Level::Info.name())
+                .help("What the program says about itself"),
+        )
+        .arg(
+            Arg::new("access-log")
+                .long("access-log")
+                .value_name("FORM")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value(Format::Text.name())
+                .value_parser(names(Format::ALL, Format::name))
+                .help("A line for each request [default: off]"),
         )
         .next_help_heading("About")
         .arg(Arg::new("help").long("help").short('h').action(ArgAction::Help).help("Print this help"))
@@ -236,8 +323,20 @@ fn command() -> Command {
         )
 }
 
+/// One of `all`, by its name.
+fn names<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(move |one| name(*one))).map(move |given| {
+        // The parser before this one has let nothing else through.
+        *all.iter().find(|one| name(**one) == given).unwrap_or(&all[0])
+    })
+}
+
 fn duration_arg(flag: &'static DurationFlag) -> Arg {
     let default = match *(flag.field)(&mut TimeoutPolicy::default()) {
+        _ if flag.long == QUEUE => "--connect-timeout".to_owned(),
         // Whole seconds, as the documentation has them: `75s` and not `1m 15s`.
         Some(limit) => format!("{}s", limit.as_secs()),
         None => "off".to_owned(),
@@ -247,7 +346,7 @@ fn duration_arg(flag: &'static DurationFlag) -> Arg {
         .value_name("DURATION")
         // So that `-1s` is a wrong value of this flag and not a flag that nobody knows.
         .allow_hyphen_values(true)
-        .value_parser(|given: &str| limit(given, flag.zero))
+        .value_parser(|given: &str| duration(given, flag.zero))
         .help(format!("{} [default: {default}]", flag.help))
 }
 
@@ -264,10 +363,14 @@ impl Flags {
         let mut command = command();
         let mut given = command.try_get_matches_from_mut(args)?;
         let mut timeouts = TimeoutPolicy::default();
+        let queue_given = given.contains_id(QUEUE);
         for flag in durations() {
             if let Some(Limit(limit)) = given.remove_one(flag.long) {
                 *(flag.field)(&mut timeouts) = limit;
             }
+        }
+        if !queue_given {
+            timeouts.queue = timeouts.connect;
         }
         let mut upstreams = Vec::new();
         for name in many::<String>(&mut given, "upstream") {
@@ -279,77 +382,25 @@ impl Flags {
                 }
             }
         }
+        let max_client_conns = given.remove_one("max-client-conns").unwrap_or(1000);
+        let max_conns = given.remove_one("max-conns-per-upstream").unwrap_or(100);
+        let MaxBody(max_body) = given.remove_one("max-body").unwrap_or(MaxBody(None));
         Ok(Flags {
             listen: many(&mut given, "listen"),
             upstreams,
             runtime: given.remove_one("runtime").unwrap_or(RuntimeName::ALL[0]),
+            threads: given.remove_one("threads"),
             timeouts,
-            max_head: given.remove_one("max-head").unwrap_or(DEFAULT_MAX_HEAD),
+            max_client_conns,
+            upstream_limits: UpstreamLimits { max_conns, max_queue: max_client_conns },
+            max_head: given.remove_one("max-head").unwrap_or(64 << 10),
+            max_body,
+            log_level: given.remove_one("log-level").unwrap_or(Level::Info),
+            access_log: given.remove_one("access-log"),
         })
     }
 }
 
 fn many<T: Clone + Send + Sync + 'static>(given: &mut ArgMatches, id: &str) -> Vec<T> {
     given.remove_many(id).map(Iterator::collect).unwrap_or_default()
-}
-
-fn listen(given: &str) -> Result<SocketAddr, String> {
-    given.parse().map_err(|_| {
-        "expected an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned()
-    })
-}
-
-fn limit(given: &str, zero: &str) -> Result<Limit, String> {
-    if given == "off" {
-        return Ok(Limit(None));
-    }
-    match humantime::parse_duration(given) {
-        Ok(Duration::ZERO) => Err(format!("{zero}; for no limit say `off`")),
-        Ok(limit) => Ok(Limit(Some(limit))),
-        Err(e) => Err(format!("{e}; expected a duration such as 150ms, 1s or \"1m 30s\", or `off`")),
-    }
-}
-
-const DEFAULT_MAX_HEAD: usize = 64 << 10;
-const MAX_HEAD: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 20;
-
-fn max_head(given: &str) -> Result<usize, String> {
-    const UNITS: &[(&str, usize)] = &[("KiB", 1 << 10), ("MiB", 1 << 20), ("kB", 1_000), ("MB", 1_000_000)];
-    let (digits, unit) = UNITS
-        .iter()
-        .find_map(|(name, size)| Some((given.strip_suffix(name)?.trim_end(), *size)))
-        .unwrap_or((given, 1));
-    // `usize::from_str` would take a sign.
-    let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<usize>().ok() } else { None };
-    number
-        .and_then(|n| n.checked_mul(unit))
-        .filter(|size| MAX_HEAD.contains(size))
-        .ok_or_else(|| "expected bytes from 1KiB to 1MiB, such as 16384, 64KiB or 100kB".to_owned())
-}
-
-/// Checks the form only: asking for a name's address waits until all flags are known to be good.
-fn upstream(given: &str) -> Result<String, String> {
-    const EXPECTED: &str = "expected a host and a port, such as 127.0.0.1:9000, [::1]:9000 or localhost:9000";
-    if given.contains("://") {
-        return Err(format!("{EXPECTED}, without a scheme"));
-    }
-    let (host, port) = given.rsplit_once(':').ok_or(EXPECTED)?;
-    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || bare_v6 || host.contains(['/', '@', ' ']) {
-        return Err(EXPECTED.to_owned());
-    }
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => Err(format!("{EXPECTED}; the port is a number from 1 to 65535")),
-        Ok(_) => Ok(given.to_owned()),
-    }
-}
-
-/// The first IPv4 address of the name, else its first address.
-fn resolve(name: &str) -> Result<SocketAddr, String> {
-    let found: Vec<SocketAddr> = match name.to_socket_addrs() {
-        Ok(found) => found.collect(),
-        Err(e) => return Err(format!("cannot resolve the name: {e}")),
-    };
-    let v4 = found.iter().find(|addr| addr.is_ipv4());
-    v4.or(found.first()).copied().ok_or_else(|| "the name has no address".to_owned())
 }

@@ -25,7 +25,6 @@ pub(crate) fn text(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) -
         lines.push(format!("forwarding to {} (built-in origin)", origin.addr));
         lines.extend(what_to_try(reachable(first.addr), &flags.timeouts));
     }
-    lines.push(String::new());
     lines.join("\n")
 }
 

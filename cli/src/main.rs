@@ -1,36 +1,41 @@
 //! `tidegate`: the proxy as a program.
 //!
-//! This crate holds what a program adds to the library: flags, signals, listeners, and a small origin for
-//! whoever has none at hand. It decides nothing about HTTP or time. Exit codes: 0 after a signal, 1 if it
-//! could not start, 2 after a wrong flag or value.
+//! This crate holds what a program adds to the library: flags, signals, threads, listeners, logs, and a small
+//! origin for whoever has none at hand. It decides nothing about HTTP or time. Exit codes: 0 after a signal, 1 if
+//! it could not start or a thread has panicked, 2 after a wrong flag or value.
 
+mod access_log;
 mod flags;
 mod greeting;
 mod listeners;
+mod log;
 mod origin;
 mod run;
 mod signals;
+mod threads;
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
 use crate::flags::Flags;
 
 fn main() -> ExitCode {
-    match start(&Flags::from_args()) {
+    let flags = Flags::from_args();
+    log::set(flags.log_level);
+    match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            log::error(e);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Opens all sockets, says so, and runs until a signal comes.
+/// Opens all sockets, says so, and runs until signals end it.
 fn start(flags: &Flags) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    raise_descriptor_limit(flags);
     let mut sockets = Vec::new();
     for addr in &flags.listen {
         sockets.push(Socket::bind(*addr)?);
@@ -40,19 +45,25 @@ fn start(flags: &Flags) -> Result<(), Failure> {
         false => None,
     };
     let signals = signals::catch().map_err(|e| Failure::new("cannot watch for signals", e))?;
-    // A reader that has gone away, as in `tidegate 2>&1 | head -1`, is no reason to stop.
-    let _ = io::stderr().write_all(greeting::text(flags, &sockets, origin.as_ref()).as_bytes());
+    log::info(greeting::text(flags, &sockets, origin.as_ref()));
     run::on(flags, sockets, origin, signals)
         .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
 }
 
 /// Allows as many open sockets as the system lets us: a client and its upstream are two, and the usual soft
 /// limit of 1,024 exists for programs that use `select`.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit(flags: &Flags) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     // Where it is refused the proxy runs with what it has, and accepts no more than that.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let wanted = 2 * flags.max_client_conns as u64;
+    if let Some(allowed) = getrlimit(Resource::Nofile).current.filter(|allowed| *allowed < wanted) {
+        log::warn(format_args!(
+            "{allowed} descriptors are allowed; {} clients, each with an upstream, take {wanted}",
+            flags.max_client_conns
+        ));
+    }
 }
 
 /// A listening socket that no runtime has taken over yet.

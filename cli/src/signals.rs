@@ -1,63 +1,38 @@
-//! SIGTERM and SIGINT as something that a future can wait for, on any runtime.
+//! SIGTERM and SIGINT: the first drains, the second stops, a third ends the process in case the stop does not.
 //!
-//! One thread sleeps until a signal comes; it costs nothing meanwhile. The first signal asks for the stop,
-//! a second one ends the process, in case the stop does not.
+//! One thread sleeps until a signal comes; it costs nothing meanwhile. It ends when it is told to.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
-use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Iterator};
 
-/// Whether a signal has come, and whom to wake when one does.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Signals {
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    came: bool,
-    waiting: Option<Waker>,
-}
+/// Both signals, caught from the start: one that comes before anybody watches is not lost.
+#[derive(Debug)]
+pub(crate) struct Signals(Iterator);
 
 /// Starts to catch both signals.
 pub(crate) fn catch() -> io::Result<Signals> {
-    let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    let signals = Signals::default();
-    let watched = signals.clone();
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut caught = caught.forever();
-        if caught.next().is_some() {
-            watched.came();
-        }
-        if caught.next().is_some() {
-            std::process::exit(1);
-        }
-    })?;
-    Ok(signals)
+    Iterator::new([SIGTERM, SIGINT]).map(Signals)
 }
 
 impl Signals {
-    fn came(&self) {
-        let waiting = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.came = true;
-            state.waiting.take()
-        };
-        if let Some(waker) = waiting {
-            waker.wake();
-        }
+    /// What ends [`Signals::watch`].
+    pub(crate) fn handle(&self) -> Handle {
+        self.0.handle()
     }
 
-    /// Ready once a signal has come. Wakes the last waker that asked.
-    pub(crate) fn poll_came(&self, cx: &mut std::task::Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.came {
-            return Poll::Ready(());
+    /// Calls `first` at the first signal and `second` at the second, until the handle is closed.
+    pub(crate) fn watch(mut self, first: impl Fn(&str), second: impl Fn(&str)) {
+        let mut came = 0;
+        for signal in self.0.forever() {
+            let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
+            came += 1;
+            match came {
+                1 => first(name),
+                2 => second(name),
+                _ => std::process::exit(1),
+            }
         }
-        state.waiting = Some(cx.waker().clone());
-        Poll::Pending
     }
 }

@@ -34,6 +34,18 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--read-timeout", "soon", "or `off`"),
         ("--read-timeout", "-1s", "or `off`"),
         ("--read-timeout", "", "or `off`"),
+        ("--threads", "0", "from 1 to 1024"),
+        ("--threads", "many", "from 1 to 1024"),
+        ("--max-client-conns", "0", "zero would refuse every request"),
+        ("--max-client-conns", "-1", "a whole number from 1"),
+        ("--max-conns-per-upstream", "0", "zero would refuse every request"),
+        ("--max-conns-per-upstream", "1k", "a whole number from 1"),
+        ("--max-body", "0", "for no limit say `off`"),
+        ("--max-body", "0MiB", "for no limit say `off`"),
+        ("--max-body", "big", "or `off`"),
+        ("--max-body", "99999999999GiB", "or `off`"),
+        ("--log-level", "loud", "possible values"),
+        ("--access-log", "xml", "possible values"),
         ("--max-head", "1023", "from 1KiB to 1MiB"),
         ("--max-head", "1025KiB", "from 1KiB to 1MiB"),
         ("--max-head", "+64KiB", "from 1KiB to 1MiB"),
@@ -61,6 +73,7 @@ fn a_negative_value_is_a_wrong_value_and_not_an_unknown_flag() {
 #[test]
 fn zero_is_refused_with_a_reason_and_the_way_out() {
     let flags = [
+        "queue",
         "connect",
         "read",
         "write",
@@ -72,6 +85,7 @@ fn zero_is_refused_with_a_reason_and_the_way_out() {
         "keep-alive",
         "pool-idle",
         "linger",
+        "drain",
     ];
     for flag in flags {
         let flag = format!("--{flag}-timeout");
@@ -96,11 +110,15 @@ fn an_unknown_flag_is_named_and_a_near_one_suggested() {
 fn help_groups_the_flags_and_shows_the_defaults() {
     let (code, printed) = run(&["--help"]);
     assert_eq!(code, 0);
-    for heading in ["What and where:", "Upstream deadlines:", "Client deadlines:", "Limits:"] {
+    for heading in
+        ["What and where:", "Upstream deadlines:", "Client deadlines:", "Shutdown:", "Limits:", "Logs,"]
+    {
         assert!(printed.contains(heading), "{heading}: {printed}");
     }
     for (flag, default) in [
         ("--listen", "127.0.0.1:8080"),
+        ("--threads", "one a core"),
+        ("--queue-timeout", "--connect-timeout"),
         ("--connect-timeout", "1s"),
         ("--read-timeout", "15s"),
         ("--write-timeout", "15s"),
@@ -112,11 +130,17 @@ fn help_groups_the_flags_and_shows_the_defaults() {
         ("--keep-alive-timeout", "75s"),
         ("--pool-idle-timeout", "60s"),
         ("--linger-timeout", "1s"),
+        ("--drain-timeout", "30s"),
+        ("--max-client-conns", "1000"),
+        ("--max-conns-per-upstream", "100"),
         ("--max-head", "64KiB"),
+        ("--max-body", "off"),
+        ("--log-level", "info"),
+        ("--access-log", "off"),
     ] {
         let line = printed.lines().find(|line| line.trim_start().starts_with(flag));
         let line = line.unwrap_or_else(|| panic!("no line for {flag}: {printed}"));
-        assert!(line.ends_with(&format!("[default: {default}]")), "{line}");
+        assert!(line.contains(&format!("[default: {default}]")), "{line}");
     }
     for runtime in RUNTIMES {
         assert!(printed.contains(runtime), "{runtime}: {printed}");

@@ -99,3 +99,28 @@ fn the_http_page_names_tests_and_files_that_exist() {
     }
     assert!(rows >= 60, "docs/HTTP.md has lost its rows: {rows}");
 }
+
+#[test]
+fn the_operators_page_names_every_flag_and_every_field_of_the_log() {
+    let page = read("docs/OPERATING.md");
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("--help").output();
+    let help = String::from_utf8(help.expect("the binary starts").stdout).expect("text");
+    let flags: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("--"))
+        .filter_map(|line| line.split([' ', '[']).next())
+        .collect();
+    assert!(flags.len() >= 20, "{help}");
+    for flag in flags {
+        assert!(page.contains(&format!("`--{flag}")), "--{flag}");
+    }
+    // The fields are the names that the log's own source gives them.
+    let source = read("cli/src/access_log.rs");
+    let calls = ["line.plain(\"", "line.bare(\"", "line.quoted(\""];
+    let fields: Vec<&str> =
+        calls.iter().flat_map(|c| source.split(c).skip(1)).filter_map(|s| s.split('"').next()).collect();
+    assert_eq!(fields.len(), 20);
+    for field in fields {
+        assert!(page.contains(&format!("`{field}`")), "{field}");
+    }
+}

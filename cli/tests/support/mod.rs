@@ -6,13 +6,15 @@
 // Each test program uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod upstream;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes.
-const GUARD: Duration = Duration::from_secs(20);
+pub(crate) const GUARD: Duration = Duration::from_secs(20);
 
 /// The runtimes that the binary was built with.
 pub(crate) const RUNTIMES: &[&str] = &[
@@ -65,12 +67,21 @@ impl Running {
         connect(self.addrs[0])
     }
 
-    /// Sends a signal by its number.
+    /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        // The shell has `kill` built in; the program of that name may be missing.
-        let killed = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
-        assert!(killed.expect("a shell").success());
+        signal(&self.child, name);
+    }
+
+    /// The next line on standard error that contains `part`.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).expect("stderr is text");
+            assert_ne!(read, 0, "the program ended without a line with {part:?}");
+            if line.contains(part) {
+                return line;
+            }
+        }
     }
 
     /// Waits for the end; what it still printed comes along.
@@ -86,6 +97,14 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    // The shell has `kill` built in; the program of that name may be missing.
+    let killed = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &pid]).status();
+    assert!(killed.expect("a shell").success());
 }
 
 /// A connection whose reads give up after the guard.
@@ -154,4 +173,12 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
 /// A bodiless GET.
 pub(crate) fn get(stream: &mut TcpStream, path: &str) -> Response {
     exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+}
+
+/// Waits for the end of the connection, by FIN or RST; a read that times out would be neither.
+pub(crate) fn ended(client: &mut TcpStream) {
+    match client.read(&mut [0; 1]) {
+        Ok(read) => assert_eq!(read, 0),
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
+    }
 }

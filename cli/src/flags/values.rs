@@ -1,0 +1,116 @@
+//! The values that flags take: what is allowed, and what is said about the rest.
+//!
+//! Each function judges one value and names what was expected; the flag and the value itself are added by
+//! the parser. Only `resolve` asks the system for anything.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A limit on a wait; a type of its own because `off` is a value.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Limit(pub(super) Option<Duration>);
+
+pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
+    given.parse().map_err(|_| {
+        "expected an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned()
+    })
+}
+
+pub(super) fn duration(given: &str, zero: &str) -> Result<Limit, String> {
+    if given == "off" {
+        return Ok(Limit(None));
+    }
+    match humantime::parse_duration(given) {
+        Ok(Duration::ZERO) => Err(format!("{zero}; for no limit say `off`")),
+        Ok(limit) => Ok(Limit(Some(limit))),
+        Err(e) => Err(format!("{e}; expected a duration such as 150ms, 1s or \"1m 30s\", or `off`")),
+    }
+}
+
+/// A whole number of something.
+pub(super) fn count(given: &str, allowed: RangeInclusive<usize>) -> Result<usize, String> {
+    let (least, most) = (allowed.start(), allowed.end());
+    let expected = || format!("expected a whole number from {least} to {most}");
+    number(given).filter(|n| allowed.contains(n)).ok_or_else(expected)
+}
+
+/// A limit that cannot be none.
+pub(super) fn positive(given: &str) -> Result<usize, String> {
+    const MOST: usize = 10_000_000;
+    let zero = number(given) == Some(0);
+    count(given, 1..=MOST).map_err(|e| match zero {
+        true => format!("zero would refuse every request; {e}"),
+        false => e,
+    })
+}
+
+/// As `str::parse`, which would take a sign.
+fn number<T: FromStr>(given: &str) -> Option<T> {
+    given.bytes().all(|b| b.is_ascii_digit()).then(|| given.parse().ok()).flatten()
+}
+
+fn bytes(given: &str) -> Option<u64> {
+    const UNITS: &[(&str, u64)] = &[
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(name, size)| Some((given.strip_suffix(name)?.trim_end(), *size)))
+        .unwrap_or((given, 1));
+    number::<u64>(digits)?.checked_mul(unit)
+}
+
+pub(super) fn max_head(given: &str) -> Result<usize, String> {
+    bytes(given)
+        .and_then(|size| usize::try_from(size).ok())
+        .filter(|size| (1 << 10..=1 << 20).contains(size))
+        .ok_or_else(|| "expected bytes from 1KiB to 1MiB, such as 16384, 64KiB or 100kB".to_owned())
+}
+
+/// A limit on bytes; a type of its own because `off` is a value.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct MaxBody(pub(super) Option<u64>);
+
+pub(super) fn byte_limit(given: &str) -> Result<MaxBody, String> {
+    match (given, bytes(given)) {
+        ("off", _) => Ok(MaxBody(None)),
+        // Elsewhere zero means that there is no limit.
+        (_, Some(0)) => Err("zero would refuse every request with a body; for no limit say `off`".to_owned()),
+        (_, Some(size)) => Ok(MaxBody(Some(size))),
+        (_, None) => Err("expected bytes, such as 16384, 64KiB or 10MiB, or `off`".to_owned()),
+    }
+}
+
+/// Checks the form only: asking for a name's address waits until all flags are known to be good.
+pub(super) fn upstream(given: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected a host and a port, such as 127.0.0.1:9000, [::1]:9000 or localhost:9000";
+    if given.contains("://") {
+        return Err(format!("{EXPECTED}, without a scheme"));
+    }
+    let (host, port) = given.rsplit_once(':').ok_or(EXPECTED)?;
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || bare_v6 || host.contains(['/', '@', ' ']) {
+        return Err(EXPECTED.to_owned());
+    }
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => Err(format!("{EXPECTED}; the port is a number from 1 to 65535")),
+        Ok(_) => Ok(given.to_owned()),
+    }
+}
+
+/// The first IPv4 address of the name, else its first address.
+pub(super) fn resolve(name: &str) -> Result<SocketAddr, String> {
+    let found: Vec<SocketAddr> = match name.to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(e) => return Err(format!("cannot resolve the name: {e}")),
+    };
+    let v4 = found.iter().find(|addr| addr.is_ipv4());
+    v4.or(found.first()).copied().ok_or_else(|| "the name has no address".to_owned())
+}

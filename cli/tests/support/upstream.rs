@@ -1,0 +1,149 @@
+//! An upstream that answers when the test says so, and that can die and come back.
+//!
+//! Blocking, with a thread a connection; it keeps connections alive. Everything that a test waits for is an
+//! event: requests that have arrived, the gate that opens.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+
+use socket2::{Domain, Socket, Type};
+
+/// A running upstream; its threads end with the test process.
+pub(crate) struct Upstream {
+    pub(crate) addr: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+    /// Keeps the port while nobody listens.
+    port: Option<Socket>,
+}
+
+struct Shared {
+    /// What it answers.
+    body: Vec<u8>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: bool,
+    dead: bool,
+    arrived: usize,
+    in_flight: usize,
+    most_at_once: usize,
+    streams: Vec<TcpStream>,
+}
+
+impl Upstream {
+    /// Answers every request with `body`, at once.
+    pub(crate) fn answering(body: impl Into<Vec<u8>>) -> Upstream {
+        let upstream = Upstream::gated(body);
+        upstream.open();
+        upstream
+    }
+
+    /// Answers with `body` once it is opened; of every second answer the first half is sent before.
+    pub(crate) fn gated(body: impl Into<Vec<u8>>) -> Upstream {
+        let shared = Shared { body: body.into(), state: Mutex::default(), changed: Condvar::new() };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("an address");
+        let shared = Arc::new(shared);
+        let accepting = Some(accept(listener, Arc::clone(&shared)));
+        Upstream { addr, shared, accepting, port: None }
+    }
+
+    /// The value of `--upstream`.
+    pub(crate) fn name(&self) -> String {
+        self.addr.to_string()
+    }
+
+    /// Waits until that many requests have come, all together.
+    pub(crate) fn wait_for(&self, arrived: usize) {
+        let state = self.shared.state.lock().expect("no panic under the lock");
+        drop(self.shared.changed.wait_while(state, |state| state.arrived < arrived));
+    }
+
+    /// How many requests have come.
+    pub(crate) fn arrived(&self) -> usize {
+        self.shared.state.lock().expect("no panic under the lock").arrived
+    }
+
+    /// How many requests were here at the same time, at most.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.shared.state.lock().expect("no panic under the lock").most_at_once
+    }
+
+    /// Lets all answers go.
+    pub(crate) fn open(&self) {
+        self.shared.state.lock().expect("no panic under the lock").open = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends all connections and refuses new ones.
+    pub(crate) fn die(&mut self) {
+        self.shared.state.lock().expect("no panic under the lock").dead = true;
+        // Wakes the thread, which finds that it is dead.
+        let _ = TcpStream::connect(self.addr);
+        self.accepting.take().map(JoinHandle::join);
+        let port = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        port.set_reuse_address(true).expect("a plain option");
+        port.bind(&self.addr.into()).expect("the port was ours a moment ago");
+        self.port = Some(port);
+        for stream in self.shared.state.lock().expect("no panic under the lock").streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Listens again, at the same address.
+    pub(crate) fn revive(&mut self) {
+        self.shared.state.lock().expect("no panic under the lock").dead = false;
+        let port = self.port.take().expect("it is dead");
+        port.listen(128).expect("a bound socket listens");
+        self.accepting = Some(accept(port.into(), Arc::clone(&self.shared)));
+    }
+}
+
+fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut state = shared.state.lock().expect("no panic under the lock");
+            let Ok(stream) = stream else { return };
+            if state.dead {
+                return;
+            }
+            state.streams.push(stream.try_clone().expect("a descriptor"));
+            drop(state);
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || while answer(&stream, &shared).is_some() {});
+        }
+    })
+}
+
+/// Answers one request; `None` at the end of the connection.
+fn answer(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while !request.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        request.extend(byte);
+    }
+    let mut state = shared.state.lock().ok()?;
+    state.arrived += 1;
+    state.in_flight += 1;
+    state.most_at_once = state.most_at_once.max(state.in_flight);
+    let begins = state.arrived.is_multiple_of(2);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", shared.body.len());
+    let answer = [head.as_bytes(), &shared.body].concat();
+    let early = if begins { head.len() + shared.body.len() / 2 } else { 0 };
+    shared.changed.notify_all();
+    drop(state);
+    stream.write_all(&answer[..early]).ok()?;
+    let state = shared.state.lock().ok()?;
+    // Before the answer: after it the next request may already be on its way.
+    shared.changed.wait_while(state, |state| !state.open).ok()?.in_flight -= 1;
+    stream.write_all(&answer[early..]).ok()
+}
