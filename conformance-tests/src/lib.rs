@@ -69,6 +69,7 @@
 
 mod board;
 pub mod cases;
+mod command;
 mod exec;
 pub mod expect;
 pub mod gauges;

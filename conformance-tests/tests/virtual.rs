@@ -49,6 +49,13 @@ fn sabotaged(mut case: Case) -> Case {
         "Q-07" => case.policy.write = Some(ms(20)),
         "C-03" => case.upstream = Upstream::KernelOnly,
         "C-16" => case.policy.connect = Some(ms(0)),
+        "K-12" | "K-13" | "K-14" | "R-17" | "R-18" => case.policy.read = Some(ms(10)),
+        "Q-03" => case.policy.write = Some(ms(60)),
+        "Q-10" => case.policy.read = Some(ms(100)),
+        "R-14" => case.policy.client_write = Some(ms(150)),
+        "R-15" => case.policy.pool_idle = Some(ms(0)),
+        "R-22" | "R-23" => case.upstream = Upstream::Closed,
+        "T-10" | "T-11" | "T-12" => case.policy.total = Some(ms(100)),
         "T-13" => case.policy.total = Some(ms(300)),
         _ => case.policy = TimeoutPolicy::OFF,
     }
