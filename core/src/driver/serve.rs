@@ -46,7 +46,9 @@ pin_project_lite::pin_project! {
 
     impl<R: Runtime, L: Listener, F, G> PinnedDrop for Serve<R, L, F, G> {
         fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
             this.group.stop();
+            this.keeper.as_ref().abandon();
         }
     }
 }
