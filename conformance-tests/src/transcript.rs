@@ -142,6 +142,8 @@ fn failure(error: &Error) -> Failure {
         Error::UpstreamProtocol(_) => "UpstreamProtocol",
         Error::ClientAbort(_) => "ClientAbort",
         Error::BadRequest(_) => "BadRequest",
+        Error::QueueFull => "QueueFull",
+        Error::NoUpstream => "NoUpstream",
         Error::Stopped => "Stopped",
         _ => "an error that this suite does not know",
     })

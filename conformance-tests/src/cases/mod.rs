@@ -12,8 +12,10 @@ pub mod k;
 pub mod p;
 pub mod q;
 pub mod r;
+pub mod s;
 pub mod t;
 pub mod total;
+pub mod upstreams;
 pub mod wait;
 
 use crate::script::{Case, Script, script};
@@ -142,6 +144,29 @@ macro_rules! __for_each_case {
             total::t_11_idle_costs_nothing
             total::t_12_pipelined
             total::t_16_total_0
+            upstreams::c_17_next_upstream
+            upstreams::c_18_retries_use_up_the_total
+            upstreams::c_19_permit_freed
+            upstreams::p_06_stale_connection_closed_before
+            upstreams::p_06_stale_connection_reset_in_the_race_get
+            upstreams::p_06_stale_connection_reset_in_the_race_post
+            upstreams::p_08_unsolicited_bytes_on_an_idle_connection
+            upstreams::p_09_permit_freed
+            upstreams::p_10_cancelled_waiter
+            upstreams::p_11_queue_limit
+            upstreams::p_11_queue_full
+            upstreams::p_11_client_limit
+            s::s_01_graceful
+            s::s_02_drain_expires_before_the_head
+            s::s_02_drain_expires_in_the_body
+            s::s_03_idle_connections
+            s::s_04_during_connect
+            s::s_04_in_the_queue
+            s::s_05_stop_without_drain
+            s::s_06_drain_twice
+            s::s_06_stop_twice_in_a_drain
+            s::s_07_from_inside_a_task
+            s::s_11_own_limits_still_run_while_draining
         ] [
             w_01_zero_not_started
             w_04_plain_timeout
