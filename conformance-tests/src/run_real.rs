@@ -1,5 +1,6 @@
 //! A case on a real runtime: the proxy on a thread of its own, peers on theirs, and a watchdog over all.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -165,10 +166,10 @@ where
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();
     let mut server = pin!(govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now));
-    let mut ended = false;
+    let ended = Cell::new(false);
     let mut gone = pin!(happened(board, PEERS_GONE));
     let mut idle = None;
-    beside(server.as_mut(), &mut ended, async {
+    beside(server.as_mut(), &ended, async {
         poll_fn(|cx| {
             // The first poll of the server comes before the first of this.
             if idle.is_none() {
@@ -181,16 +182,17 @@ where
     })
     .await;
 
-    // What is left now that the peers have closed theirs: the server and its listener, unless they have ended.
+    // What is left now that the peers have closed theirs: the server and its listener, unless the
+    // case ends them.
     let mut idle = idle.unwrap_or_else(|| proxy.gauges());
     let mut sockets = sockets + 1;
-    if ended {
+    if case.ends_the_server() {
         idle.tasks -= 1;
         sockets -= 1;
     }
     let left = |gauges: Gauges| gauges != idle || gauges::sockets() > sockets;
     let until = Instant::now() + SETTLE;
-    beside(server.as_mut(), &mut ended, async {
+    beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
             sleep(&runtime, Duration::from_millis(2)).await;
         }
@@ -202,12 +204,12 @@ where
     check_left(board, "exchanges that hold an upstream", now.in_flight, idle.in_flight);
     check_left(board, "requests that wait", now.waiting, idle.waiting);
     check_left(board, "sockets", gauges::sockets(), sockets);
-    if ended && !case.ends_the_server() {
+    if ended.get() && !case.ends_the_server() {
         board.fault("the server ended although nobody stopped it".into());
     }
 
     proxy.stop();
-    if ended {
+    if ended.get() {
         return;
     }
     let mut limit = pin!(sleep(&runtime, SETTLE));
@@ -227,12 +229,12 @@ where
 /// Polls the server while `other` runs to its end.
 async fn beside<S: Future<Output = ()>>(
     mut server: Pin<&mut S>,
-    ended: &mut bool,
+    ended: &Cell<bool>,
     other: impl Future<Output = ()>,
 ) {
     let mut other = pin!(other);
     poll_fn(|cx| {
-        *ended = *ended || server.as_mut().poll(cx).is_ready();
+        ended.set(ended.get() || server.as_mut().poll(cx).is_ready());
         other.as_mut().poll(cx)
     })
     .await;

@@ -137,13 +137,15 @@ fn answers_twice(after: u64) -> Script {
     once.clone().then(once)
 }
 
+/// Two requests that take longer together than the total allows one. (At longer intervals than the catalogue's, for
+/// busy machines.)
 fn both_fine(id: &'static str, title: &'static str, after: u64, client: Script) -> Case {
     Case::new(id, title)
         .policy(|p| {
             p.read = None;
             p.keep_alive = None;
             p.pool_idle = None;
-            p.total = Some(ms(250));
+            p.total = Some(ms(350));
         })
         .upstream(answers_twice(after))
         .client(client)
@@ -157,13 +159,13 @@ fn both_fine(id: &'static str, title: &'static str, after: u64, client: Script) 
 /// Each request of a connection has a total of its own.
 pub fn t_10_fresh_per_request() -> Case {
     let client = script().connect().get("/1").read_message().get("/2").read_message();
-    both_fine("T-10", "fresh per request", 150, client)
+    both_fine("T-10", "fresh per request", 200, client)
 }
 
 /// The idle time between two requests belongs to neither.
 pub fn t_11_idle_costs_nothing() -> Case {
     let client = script().connect().get("/1").read_message().pause(ms(150)).get("/2").read_message();
-    both_fine("T-11", "idle costs nothing", 120, client)
+    both_fine("T-11", "idle costs nothing", 110, client)
 }
 
 /// A pipelined request's total starts when its turn comes.
@@ -173,7 +175,7 @@ pub fn t_12_pipelined() -> Case {
         .bytes("GET /1 HTTP/1.1\r\nhost: conformance\r\n\r\n".repeat(2))
         .read_message()
         .read_message();
-    both_fine("T-12", "pipelined", 150, client)
+    both_fine("T-12", "pipelined", 200, client)
 }
 
 /// Nothing is begun when there is no time at all.
