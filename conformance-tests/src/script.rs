@@ -388,6 +388,12 @@ impl Case {
         self
     }
 
+    /// Turns off every limit but those of the end, drain and linger: for a case that is about none, so that a busy
+    /// machine meets none either.
+    pub fn patient(self) -> Case {
+        self.policy(|p| *p = TimeoutPolicy { drain: P.drain, linger: P.linger, ..TimeoutPolicy::OFF })
+    }
+
     /// Adds a connection to the scripted upstream.
     pub fn upstream(mut self, script: Script) -> Case {
         match &mut self.upstream {

@@ -81,7 +81,8 @@ pub fn r_11_103_then_silence() -> Case {
 /// An upstream that has finished while a slow client held everything up is not timed out afterwards.
 pub fn r_14_upstream_finished_during_the_suspension() -> Case {
     Case::new("R-14", "upstream finished during the suspension")
-        .policy(|p| p.client_write = None)
+        .patient()
+        .policy(|p| p.read = Some(ms(150)))
         .upstream(
             script()
                 .read_message()
@@ -159,6 +160,7 @@ pub fn r_15_no_body_to_come() -> Case {
 /// An upstream that closes without a word is no timeout.
 pub fn r_17_closed_before_a_byte() -> Case {
     Case::new("R-17", "closed before a byte")
+        .patient()
         .upstream(script().read_message().pause(ms(20)).mark("closes"))
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 502))
@@ -171,6 +173,7 @@ pub fn r_17_closed_before_a_byte() -> Case {
 /// An upstream that resets in its response's body cuts it, and that is no timeout either.
 pub fn r_18_reset_in_the_body() -> Case {
     Case::new("R-18", "reset in the body")
+        .patient()
         .upstream(
             script()
                 .read_message()
@@ -249,6 +252,7 @@ pub fn r_22_exactly_at_the_limit_many_times() -> Case {
 pub fn r_23_two_responses_to_one_request() -> Case {
     let twice = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none".repeat(2);
     Case::new("R-23", "two responses to one request")
+        .patient()
         .upstream(script().read_message().bytes(twice).read_to_end())
         .upstream(script().read_message().then(ok(3)).bytes("two"))
         .client(script().connect().get("/1").read_message().get("/2").read_message())

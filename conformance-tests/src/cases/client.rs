@@ -47,6 +47,7 @@ pub fn k_05_idle_keep_alive() -> Case {
 /// A client that says that it sends no more still wants its answer.
 pub fn k_12_half_closed_client() -> Case {
     Case::new("K-12", "half-closed client")
+        .patient()
         .upstream(script().read_message().pause(ms(50)).then(ok(5)).body(5))
         .client(script().connect().get("/").step(Step::Fin).read_to_end())
         .expect(body(0, 0, 5))
@@ -58,6 +59,7 @@ pub fn k_12_half_closed_client() -> Case {
 /// A client that resets in the middle of its response takes the upstream with it, by no deadline.
 pub fn k_13_client_reset_in_the_response() -> Case {
     Case::new("K-13", "client reset in the response")
+        .patient()
         .upstream(script().read_message().pause(ms(20)).then(ok(100)).body(40).read_to_end())
         .client(script().connect().get("/").read_body(40).mark("leaves").step(Step::Rst))
         .expect(window(Moment::Mark("leaves"), Moment::UpstreamEnd(0), ms(0)))
@@ -70,6 +72,7 @@ pub fn k_13_client_reset_in_the_response() -> Case {
 /// A client that resets while it waits takes the upstream with it; nobody is answered.
 pub fn k_14_client_gone_while_waiting() -> Case {
     Case::new("K-14", "client gone while waiting")
+        .patient()
         .upstream(script().read_message().mark("asked").read_to_end())
         .client(script().connect().get("/").wait_for("asked").pause(ms(50)).mark("leaves").step(Step::Rst))
         .expect(window(Moment::Mark("leaves"), Moment::UpstreamEnd(0), ms(0)))

@@ -11,7 +11,7 @@ use crate::transcript::End;
 /// What runs when a drain begins is finished, and told that it is the last; nobody else is let in.
 pub fn s_01_graceful() -> Case {
     Case::new("S-01", "graceful")
-        .policy(|p| p.read = None)
+        .patient()
         .command("drain", Command::Drain)
         .upstream(script().read_message().mark("drain").pause(ms(100)).then(ok(5)).body(5))
         .client(script().connect().get("/").read_message().read_to_end())
@@ -27,7 +27,7 @@ pub fn s_01_graceful() -> Case {
 
 fn expires(title: &'static str) -> Case {
     Case::new("S-02", title)
-        .policy(|p| p.read = None)
+        .patient()
         .command("drain", Command::Drain)
         .expect(timeout(0, Drain, None))
         .expect(upstream_end(0, End::Rst))
@@ -58,11 +58,7 @@ pub fn s_02_drain_expires_in_the_body() -> Case {
 /// connection.
 pub fn s_03_idle_connections() -> Case {
     Case::new("S-03", "idle connections")
-        .policy(|p| {
-            p.client_head = None;
-            p.keep_alive = None;
-            p.pool_idle = None;
-        })
+        .patient()
         .command("drain", Command::Drain)
         .upstream(script().read_message().then(ok(5)).body(5).read_to_end())
         .client(script().connect().get("/").read_message().wait_for("connected").mark("drain").read_to_end())
@@ -81,11 +77,8 @@ pub fn s_03_idle_connections() -> Case {
 
 fn drained_while(title: &'static str, phase: Phase) -> Case {
     Case::new("S-04", title)
-        .policy(|p| {
-            p.connect = None;
-            p.queue = None;
-            p.drain = Some(ms(200));
-        })
+        .patient()
+        .policy(|p| p.drain = Some(ms(200)))
         .command("drain", Command::Drain)
         .upstream_is(Upstream::FullBacklog { freed_by: None })
         .expect(status(0, 0, 504))
@@ -118,12 +111,7 @@ pub fn s_04_in_the_queue() -> Case {
 pub fn s_05_stop_without_drain() -> Case {
     let drop = Moment::Mark("drop");
     Case::new("S-05", "stop without drain")
-        .policy(|p| {
-            p.client_head = None;
-            p.keep_alive = None;
-            p.pool_idle = None;
-            p.read = None;
-        })
+        .patient()
         .command("drop", Command::Drop)
         .other(Upstream::Scripts(vec![script().read_message().mark("drop").read_to_end()]))
         .upstream(script().read_message().then(ok(5)).body(5).read_to_end())
@@ -145,10 +133,8 @@ pub fn s_05_stop_without_drain() -> Case {
 /// A second drain changes nothing: the deadline is the first one's.
 pub fn s_06_drain_twice() -> Case {
     Case::new("S-06", "drain twice")
-        .policy(|p| {
-            p.read = None;
-            p.drain = Some(ms(200));
-        })
+        .patient()
+        .policy(|p| p.drain = Some(ms(200)))
         .command("drain", Command::Drain)
         .command("drain", Command::Drain)
         .command("again", Command::Drain)
@@ -164,7 +150,7 @@ pub fn s_06_drain_twice() -> Case {
 /// A stop in a drain ends what is left, at once; more of either changes nothing.
 pub fn s_06_stop_twice_in_a_drain() -> Case {
     Case::new("S-06", "stop twice in a drain")
-        .policy(|p| p.read = None)
+        .patient()
         .command("drain", Command::Drain)
         .command("stop", Command::Stop)
         .command("stop", Command::Stop)
@@ -184,11 +170,7 @@ pub fn s_06_stop_twice_in_a_drain() -> Case {
 /// A stop may come from inside a connection's own task: here from `observe`.
 pub fn s_07_from_inside_a_task() -> Case {
     Case::new("S-07", "from inside a task")
-        .policy(|p| {
-            p.client_head = None;
-            p.keep_alive = None;
-            p.pool_idle = None;
-        })
+        .patient()
         .stopped_by_observer()
         .upstream(script().read_message().mark("answers").then(ok(5)).body(5).read_to_end())
         .client(script().wait_for("connected").connect().get("/").read_message().read_to_end())

@@ -17,7 +17,11 @@ fn answers(body: &'static str) -> Script {
 /// When the first upstream cannot be reached in time, the next one is; the first attempt is gone by then.
 pub fn c_17_next_upstream() -> Case {
     Case::new("C-17", "next upstream")
-        .policy(|p| p.total = Some(ms(400)))
+        .patient()
+        .policy(|p| {
+            p.connect = Some(ms(100));
+            p.total = Some(ms(400));
+        })
         .upstream_is(HANGING)
         .other(Upstream::Scripts(vec![script().snapshot("reached").then(answers("two"))]))
         .client(script().mark("start").connect().get("/").read_message())
@@ -68,10 +72,7 @@ pub fn c_19_permit_freed() -> Case {
 /// An idle connection that its upstream has closed is not used.
 pub fn p_06_stale_connection_closed_before() -> Case {
     Case::new("P-06", "stale connection, closed before")
-        .policy(|p| {
-            p.keep_alive = None;
-            p.pool_idle = None;
-        })
+        .patient()
         .upstream(answers("one").wait_for("answered").pause(ms(50)).mark("closes"))
         .upstream(answers("two"))
         .client(
@@ -95,6 +96,7 @@ pub fn p_06_stale_connection_closed_before() -> Case {
 /// An idle connection that is reset just as it is used: what may be repeated is, once.
 pub fn p_06_stale_connection_reset_in_the_race_get() -> Case {
     Case::new("P-06", "stale connection, reset in the race, GET")
+        .patient()
         .upstream(answers("one").read_message().step(Step::Rst))
         .upstream(answers("two"))
         .client(script().connect().get("/1").read_message().get("/2").read_message())
@@ -108,6 +110,7 @@ pub fn p_06_stale_connection_reset_in_the_race_get() -> Case {
 /// And what may not be repeated is not.
 pub fn p_06_stale_connection_reset_in_the_race_post() -> Case {
     Case::new("P-06", "stale connection, reset in the race, POST")
+        .patient()
         .upstream(answers("one").read_message().step(Step::Rst))
         .client(script().connect().get("/1").read_message().then(post(5)).body(5).read_message())
         .expect(text(0, 0, "one"))
@@ -121,10 +124,7 @@ pub fn p_06_stale_connection_reset_in_the_race_post() -> Case {
 /// An idle connection that says something is closed at once, and what it said reaches nobody.
 pub fn p_08_unsolicited_bytes_on_an_idle_connection() -> Case {
     Case::new("P-08", "unsolicited bytes on an idle connection")
-        .policy(|p| {
-            p.keep_alive = None;
-            p.pool_idle = None;
-        })
+        .patient()
         .upstream(
             answers("one")
                 .wait_for("answered")
@@ -174,10 +174,7 @@ pub fn p_09_permit_freed() -> Case {
 /// among them, is shown exhaustively beside `Admission`.)
 pub fn p_10_cancelled_waiter() -> Case {
     Case::new("P-10", "cancelled waiter")
-        .policy(|p| {
-            p.queue = None;
-            p.read = None;
-        })
+        .patient()
         .max_conns(1)
         .upstream(
             script()
@@ -206,7 +203,8 @@ pub fn p_10_cancelled_waiter() -> Case {
 /// Nobody waits for ever: 503, and the upstream hears nothing of it.
 pub fn p_11_queue_limit() -> Case {
     Case::new("P-11", "queue limit")
-        .policy(|p| p.read = None)
+        .patient()
+        .policy(|p| p.queue = Some(ms(100)))
         .max_conns(1)
         .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
         .client(script().connect().get("/1").read_message())
@@ -226,7 +224,7 @@ pub fn p_11_queue_limit() -> Case {
 /// Nor do more wait than may: 503 at once.
 pub fn p_11_queue_full() -> Case {
     Case::new("P-11", "queue full")
-        .policy(|p| p.read = None)
+        .patient()
         .max_conns(1)
         .max_queue(0)
         .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
@@ -245,10 +243,7 @@ pub fn p_11_queue_full() -> Case {
 /// At the limit of clients the one that is idle makes room for one that waits to be accepted.
 pub fn p_11_client_limit() -> Case {
     Case::new("P-11", "client limit")
-        .policy(|p| {
-            p.keep_alive = None;
-            p.pool_idle = None;
-        })
+        .patient()
         .max_client_conns(1)
         .upstream(answers("one").then(answers("two")))
         .client(script().connect().get("/1").read_message().mark("idle").read_to_end())
