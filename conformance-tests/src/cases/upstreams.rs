@@ -240,7 +240,8 @@ pub fn p_11_queue_full() -> Case {
         .expect(outcomes(2))
 }
 
-/// At the limit of clients the one that is idle makes room for one that waits to be accepted.
+/// At the limit of clients the one that is idle makes room for one that comes, and not before. (The catalogue has no
+/// row for this limit; it stands with that of the queue.)
 pub fn p_11_client_limit() -> Case {
     Case::new("P-11", "client limit")
         .patient()
