@@ -78,6 +78,8 @@ pub enum Moment {
     Outcome(usize),
     /// When a client's connection was open.
     Open(usize),
+    /// When a client began to connect.
+    Dial(usize),
 }
 
 impl Moment {
@@ -91,6 +93,7 @@ impl Moment {
             Moment::WriteError(i) => t.clients.get(i).and_then(|c| c.write_error),
             Moment::Outcome(i) => t.outcomes.get(i).map(|seen| seen.at),
             Moment::Open(i) => t.clients.get(i).and_then(|c| c.opened),
+            Moment::Dial(i) => t.clients.get(i).and_then(|c| c.dialled),
         };
         found.ok_or_else(|| format!("{self} never came"))
     }
@@ -106,6 +109,7 @@ impl fmt::Display for Moment {
             Moment::WriteError(i) => write!(f, "client {i}'s failed write"),
             Moment::Outcome(i) => write!(f, "the report of outcome {i}"),
             Moment::Open(i) => write!(f, "the opening of client {i}'s connection"),
+            Moment::Dial(i) => write!(f, "client {i}'s connect"),
         }
     }
 }
@@ -220,6 +224,18 @@ pub fn got_nothing(client: usize) -> Expect {
     })
 }
 
+/// A client got so many messages and nothing else.
+pub fn messages(client: usize, n: usize) -> Expect {
+    Expect::new(format!("{n} messages for client {client} and nothing else"), move |t, _| {
+        let received = &t.clients.get(client).ok_or("there is no such client")?.received;
+        if received.messages.len() == n && received.partial_head().is_empty() && received.broken.is_none() {
+            Ok(())
+        } else {
+            Err(format!("there were {}, and {:?}", received.messages.len(), received.broken))
+        }
+    })
+}
+
 fn ended(
     what: String,
     end: End,
@@ -266,6 +282,14 @@ pub fn request_cut(i: usize, len: Option<u64>) -> Expect {
         } else {
             Ok(())
         }
+    })
+}
+
+/// A request on an upstream connection is whole, and its body is so many bytes of the pattern.
+pub fn request_whole(i: usize, index: usize, len: u64) -> Expect {
+    Expect::new(format!("{len} pattern bytes in request {index} on upstream connection {i}"), move |t, _| {
+        let m = t.request(i, index).ok_or("no request head came")?;
+        if m.complete && m.is_pattern && m.body_len == len { Ok(()) } else { Err(describe_body(m)) }
     })
 }
 

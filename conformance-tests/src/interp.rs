@@ -105,6 +105,7 @@ impl<I: PeerIo> Player<I> {
     async fn step(&mut self, step: &Step) -> Stepped<()> {
         match step {
             Step::Connect => {
+                lock(&self.log).dialled = Some(self.io.now());
                 self.io.connect().await?;
                 lock(&self.log).opened = Some(self.io.now());
             }
@@ -208,6 +209,18 @@ impl<I: PeerIo> Player<I> {
             Step::Close => {
                 self.io.end_background();
                 self.io.close();
+            }
+            Step::Knock(event) => {
+                let is_refusal = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+                loop {
+                    match self.io.connect().await {
+                        Err(Halt::Failed(e)) if is_refusal(&e) => break,
+                        Err(Halt::Stopped) => return Err(Halt::Stopped),
+                        Ok(()) | Err(Halt::Failed(_)) => self.io.close(),
+                    }
+                    self.pause(Duration::from_millis(2)).await?;
+                }
+                self.board.mark(event, self.io.now());
             }
             Step::Hold => {
                 self.board.rests();

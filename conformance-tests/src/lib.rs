@@ -49,6 +49,21 @@
 //! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
 //! both runs.
 //!
+//! # What is shown elsewhere
+//!
+//! Some ids of the catalogue concern orders of events that no kernel can be made to produce. They are shown on the
+//! parts of the core alone, by unit tests there:
+//!
+//! | id | where, in `core/src` | here |
+//! | --- | --- | --- |
+//! | P-10 over all orders | `driver/tests/limits.rs`, `upstream/admission.rs` | one order |
+//! | P-14 | `upstream/pool.rs` | |
+//! | P-15 | `relay/tests/catalogue.rs` | |
+//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
+//!
+//! Of S-04 the name resolution is left out, since an upstream is an address, and of S-03 the tunnels, since there
+//! are none yet.
+//!
 //! # Parts
 //!
 //! | module | what it is |
@@ -69,6 +84,7 @@
 
 mod board;
 pub mod cases;
+mod command;
 mod exec;
 pub mod expect;
 pub mod gauges;

@@ -30,14 +30,15 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct Stage {
     pub(crate) board: Arc<Board>,
     pub(crate) proxy: SocketAddr,
-    upstream: OnceLock<SocketAddr>,
+    /// In the order in which they were started.
+    upstreams: Mutex<Vec<SocketAddr>>,
     epoch: OnceLock<Instant>,
     stopped: AtomicBool,
     /// Ports of connections to the upstream that are not the proxy's.
     own_ports: Mutex<Vec<u16>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Holds the port of an upstream that refuses.
-    reserved: Mutex<Option<Socket>>,
+    /// Hold the ports of upstreams that never accept.
+    reserved: Mutex<Vec<Socket>>,
 }
 
 impl Stage {
@@ -45,7 +46,7 @@ impl Stage {
         Stage {
             board,
             proxy,
-            upstream: OnceLock::new(),
+            upstreams: Mutex::default(),
             epoch: OnceLock::new(),
             stopped: AtomicBool::new(false),
             own_ports: Mutex::default(),
@@ -67,8 +68,12 @@ impl Stage {
         self.stopped.load(Ordering::Acquire)
     }
 
-    pub(crate) fn upstream(&self) -> SocketAddr {
-        self.upstream.get().copied().unwrap_or(self.proxy)
+    pub(crate) fn upstreams(&self) -> Vec<SocketAddr> {
+        lock(&self.upstreams).clone()
+    }
+
+    fn upstream(&self) -> SocketAddr {
+        lock(&self.upstreams).first().copied().unwrap_or(self.proxy)
     }
 
     fn thread(&self, run: impl FnOnce() + Send + 'static) {
@@ -86,21 +91,21 @@ impl Stage {
                 self.board.fault("a scripted peer panicked: a fault of the suite".into());
             }
         }
-        lock(&self.reserved).take();
+        lock(&self.reserved).clear();
     }
 
-    /// Opens the upstream's address.
+    /// Opens a further upstream's address.
     pub(crate) fn start_upstream(self: &Arc<Self>, upstream: &Upstream) -> io::Result<()> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let _ = self.upstream.set(address);
+        lock(&self.upstreams).push(address);
         socket.set_read_timeout(Some(TICK))?;
         match upstream {
-            Upstream::Closed => *lock(&self.reserved) = Some(socket),
+            Upstream::Closed => lock(&self.reserved).push(socket),
             Upstream::KernelOnly => {
                 socket.listen(128)?;
-                *lock(&self.reserved) = Some(socket);
+                lock(&self.reserved).push(socket);
             }
             Upstream::Scripts(scripts) => {
                 socket.listen(128)?;
@@ -332,7 +337,8 @@ impl PeerIo for RealIo {
 
     fn snapshot(&self) -> Snapshot {
         let own = lock(&self.inner.stage.own_ports).clone();
-        let rows = gauges::rows_to(self.inner.stage.upstream().port());
+        let upstreams = self.inner.stage.upstreams();
+        let rows: Vec<_> = upstreams.iter().flat_map(|addr| gauges::rows_to(addr.port())).collect();
         let count = |state| rows.iter().filter(|r| r.state == state && !own.contains(&r.local_port)).count();
         Snapshot { syn_sent: count(TcpState::SynSent), established: count(TcpState::Established) }
     }

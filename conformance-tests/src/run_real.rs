@@ -1,5 +1,6 @@
 //! A case on a real runtime: the proxy on a thread of its own, peers on theirs, and a watchdog over all.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,6 +15,7 @@ use tidegate_core::runtime::{self, Listener, Runtime, Spawn};
 use tidegate_core::{Connection, Gauges, Proxy, Upstreams};
 
 use crate::board::Board;
+use crate::command::{Handle, govern};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
 use crate::peers::Stage;
@@ -65,7 +67,9 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
     let (ended, end) = mpsc::channel();
     let server = {
         let (stage, case) = (Arc::clone(&stage), Arc::clone(case));
-        stage.start_upstream(&case.upstream)?;
+        for upstream in case.upstreams() {
+            stage.start_upstream(upstream)?;
+        }
         thread::spawn(move || {
             under_test::<H>(&case, bound, &stage, sockets);
             let _ = ended.send(());
@@ -151,15 +155,21 @@ where
     L: Listener,
 {
     let board = &stage.board;
-    let proxy = Proxy::new(runtime.clone(), Upstreams::new([stage.upstream()]), config(case));
+    let upstreams = Upstreams::with_limits(stage.upstreams(), case.limits);
+    let proxy = Proxy::new(runtime.clone(), upstreams, config(case));
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
     let clock = Arc::clone(stage);
-    let observe = observe(board, move || theirs + clock.epoch().saturating_duration_since(ours));
-    let mut server = pin!(proxy.serve(listener, forward as Route, observe));
+    let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
+    let observe = observe(board, Handle::of(&proxy, case), epoch);
+    let server = proxy.serve(listener, forward as Route, observe);
+    let clock = Arc::clone(stage);
+    let now = move || clock.epoch().elapsed();
+    let mut server = pin!(govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now));
+    let ended = Cell::new(false);
     let mut gone = pin!(happened(board, PEERS_GONE));
     let mut idle = None;
-    beside(server.as_mut(), board, async {
+    beside(server.as_mut(), &ended, async {
         poll_fn(|cx| {
             // The first poll of the server comes before the first of this.
             if idle.is_none() {
@@ -172,21 +182,36 @@ where
     })
     .await;
 
-    // One listener is left now that the peers have closed theirs.
-    let left = |gauges: Gauges| Some(gauges) != idle || gauges::sockets() > sockets + 1;
+    // What is left now that the peers have closed theirs: the server and its listener, unless the
+    // case ends them.
+    let mut idle = idle.unwrap_or_else(|| proxy.gauges());
+    let mut sockets = sockets + 1;
+    if case.ends_the_server() {
+        idle.tasks -= 1;
+        sockets -= 1;
+    }
+    let left = |gauges: Gauges| gauges != idle || gauges::sockets() > sockets;
     let until = Instant::now() + SETTLE;
-    beside(server.as_mut(), board, async {
+    beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
             sleep(&runtime, Duration::from_millis(2)).await;
         }
     })
     .await;
-    let (now, idle) = (proxy.gauges(), idle.unwrap_or_else(|| proxy.gauges()));
+    let now = proxy.gauges();
     check_left(board, "connections", now.tasks, idle.tasks);
     check_left(board, "idle upstream connections", now.idle_upstreams, idle.idle_upstreams);
-    check_left(board, "sockets", gauges::sockets(), sockets + 1);
+    check_left(board, "exchanges that hold an upstream", now.in_flight, idle.in_flight);
+    check_left(board, "requests that wait", now.waiting, idle.waiting);
+    check_left(board, "sockets", gauges::sockets(), sockets);
+    if ended.get() && !case.ends_the_server() {
+        board.fault("the server ended although nobody stopped it".into());
+    }
 
     proxy.stop();
+    if ended.get() {
+        return;
+    }
     let mut limit = pin!(sleep(&runtime, SETTLE));
     poll_fn(|cx| {
         if server.as_mut().poll(cx).is_ready() {
@@ -204,16 +229,12 @@ where
 /// Polls the server while `other` runs to its end.
 async fn beside<S: Future<Output = ()>>(
     mut server: Pin<&mut S>,
-    board: &Board,
+    ended: &Cell<bool>,
     other: impl Future<Output = ()>,
 ) {
     let mut other = pin!(other);
-    let mut ended = false;
     poll_fn(|cx| {
-        if !ended && server.as_mut().poll(cx).is_ready() {
-            ended = true;
-            board.fault("the server ended although nobody stopped it".into());
-        }
+        ended.set(ended.get() || server.as_mut().poll(cx).is_ready());
         other.as_mut().poll(cx)
     })
     .await;

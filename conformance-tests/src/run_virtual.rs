@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
 
 use crate::board::Board;
+use crate::command::{Handle, govern};
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
@@ -25,7 +26,7 @@ pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
 
 /// The proxy's configuration in a case.
 pub(crate) fn config(case: &Case) -> Config {
-    Config { timeouts: case.policy, ..Config::default() }
+    Config { timeouts: case.policy, max_client_conns: case.max_client_conns, ..Config::default() }
 }
 
 /// Longer than any case takes.
@@ -44,16 +45,21 @@ pub fn run_virtual(case: &Case) -> Transcript {
         world: world.clone(),
         board: Arc::clone(&board),
         epoch: world.now(),
-        upstream: runtime.free_address(),
+        upstreams: case.upstreams().map(|_| runtime.free_address()).collect(),
         proxy: runtime.free_address(),
     };
 
     let logged = Logged::new(runtime.clone(), Arc::clone(&board));
-    let proxy = Proxy::new(logged, Upstreams::new([stage.upstream]), config(case));
+    let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
+    let proxy = Proxy::new(logged, upstreams, config(case));
     let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
     let epoch = stage.epoch;
-    let observe = observe(&board, move || epoch);
-    world.spawn(Owner::Proxy, proxy.serve(listener, forward as Route, observe));
+    let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
+    let server = proxy.serve(listener, forward as Route, observe);
+    let clock = stage.clone();
+    let governed =
+        govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());
+    world.spawn(Owner::Proxy, governed);
     if let Some(stall) = case.stall {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {
@@ -75,9 +81,13 @@ pub fn run_virtual(case: &Case) -> Transcript {
         board.fault("after the case the proxy polls without end".into());
     }
     let gauges = proxy.gauges();
-    check_left(&board, "connections", gauges.tasks, tasks);
+    // The server and its listener, unless the case has ended them.
+    let server = usize::from(world.tasks(Owner::Proxy) > 0 || !case.ends_the_server());
+    check_left(&board, "connections", gauges.tasks, tasks - 1 + server);
     check_left(&board, "idle upstream connections", gauges.idle_upstreams, 0);
-    check_left(&board, "sockets", runtime.sockets(), sockets);
+    check_left(&board, "exchanges that hold an upstream", gauges.in_flight, 0);
+    check_left(&board, "requests that wait", gauges.waiting, 0);
+    check_left(&board, "sockets", runtime.sockets(), sockets - 1 + server);
 
     proxy.stop();
     let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
@@ -101,10 +111,15 @@ pub(crate) fn check_left(board: &Board, what: &str, there: usize, expected: usiz
 }
 
 /// Writes outcomes to the board; `epoch` is the start of the case on the runtime's clock.
-pub(crate) fn observe(board: &Arc<Board>, epoch: impl Fn() -> Instant + Send + Sync + 'static) -> Observe {
+pub(crate) fn observe(
+    board: &Arc<Board>,
+    handle: Option<Handle>,
+    epoch: impl Fn() -> Instant + Send + Sync + 'static,
+) -> Observe {
     let board = Arc::clone(board);
     Box::new(move |outcome| {
         board.outcome(Seen::new(epoch(), outcome));
+        handle.iter().for_each(Handle::stop);
     })
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tidegate_core::TimeoutPolicy;
+use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
 use crate::expect::Expect;
 
@@ -120,6 +120,8 @@ pub enum Step {
     Close,
     /// Keeps the connection open and untouched to the end of the case.
     Hold,
+    /// Connects and closes again and again until that is refused, and marks the moment.
+    Knock(&'static str),
 }
 
 /// The steps of one connection.
@@ -261,6 +263,11 @@ impl Script {
     pub fn hold(self) -> Script {
         self.step(Step::Hold)
     }
+
+    /// [`Step::Knock`].
+    pub fn knock(self, event: &'static str) -> Script {
+        self.step(Step::Knock(event))
+    }
 }
 
 /// What the proxy finds at its upstream's address.
@@ -307,6 +314,20 @@ pub struct Stall {
     pub length: Duration,
 }
 
+/// What is done to the proxy by whoever owns it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `Proxy::drain`.
+    Drain,
+    /// `Proxy::stop`.
+    Stop,
+    /// The future of `Proxy::serve` is dropped; the proxy is kept.
+    Drop,
+}
+
+/// The event at which a server ended that was told to by a [`Command`].
+pub const SERVER_ENDED: &str = "the server ended";
+
 /// A case of the catalogue (`timeouts.md` section 4).
 #[derive(Debug)]
 pub struct Case {
@@ -318,6 +339,18 @@ pub struct Case {
     pub policy: TimeoutPolicy,
     /// Who answers.
     pub upstream: Upstream,
+    /// Who answers when it is their turn: the second upstream and those after it.
+    pub others: Vec<Upstream>,
+    /// How much may be asked of each upstream, and how much may wait for them.
+    pub limits: UpstreamLimits,
+    /// Clients at once.
+    pub max_client_conns: usize,
+    /// What is done to the proxy, at which events.
+    pub commands: Vec<(&'static str, Command)>,
+    /// The proxy is stopped by whoever observes the first outcome, inside the connection's own task.
+    pub stopped_by_observer: bool,
+    /// Chance decides between two good endings, so that two worlds need not agree.
+    pub by_chance: bool,
     /// Who asks.
     pub clients: Vec<Client>,
     /// Whether the executor is blocked meanwhile.
@@ -336,6 +369,12 @@ impl Case {
             title,
             policy: P,
             upstream: Upstream::Scripts(Vec::new()),
+            others: Vec::new(),
+            limits: UpstreamLimits::default(),
+            max_client_conns: 1000,
+            commands: Vec::new(),
+            stopped_by_observer: false,
+            by_chance: false,
             clients: Vec::new(),
             stall: None,
             logged: false,
@@ -347,6 +386,12 @@ impl Case {
     pub fn policy(mut self, change: impl FnOnce(&mut TimeoutPolicy)) -> Case {
         change(&mut self.policy);
         self
+    }
+
+    /// Turns off every limit but those of the end, drain and linger: for a case that is about none, so that a busy
+    /// machine meets none either.
+    pub fn patient(self) -> Case {
+        self.policy(|p| *p = TimeoutPolicy { drain: P.drain, linger: P.linger, ..TimeoutPolicy::OFF })
     }
 
     /// Adds a connection to the scripted upstream.
@@ -362,6 +407,59 @@ impl Case {
     pub fn upstream_is(mut self, upstream: Upstream) -> Case {
         self.upstream = upstream;
         self
+    }
+
+    /// Adds a further upstream.
+    pub fn other(mut self, upstream: Upstream) -> Case {
+        self.others.push(upstream);
+        self
+    }
+
+    /// Every upstream, the first one first.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        std::iter::once(&self.upstream).chain(&self.others)
+    }
+
+    /// Limits the exchanges at once on each upstream.
+    pub fn max_conns(mut self, n: usize) -> Case {
+        self.limits.max_conns = n;
+        self
+    }
+
+    /// Limits the requests that wait.
+    pub fn max_queue(mut self, n: usize) -> Case {
+        self.limits.max_queue = n;
+        self
+    }
+
+    /// Limits the clients at once.
+    pub fn max_client_conns(mut self, n: usize) -> Case {
+        self.max_client_conns = n;
+        self
+    }
+
+    /// Does something to the proxy at an event. What is to be done at the same event is done in the order of
+    /// these calls.
+    pub fn command(mut self, event: &'static str, command: Command) -> Case {
+        self.commands.push((event, command));
+        self
+    }
+
+    /// Stops the proxy from inside `observe`.
+    pub fn stopped_by_observer(mut self) -> Case {
+        self.stopped_by_observer = true;
+        self
+    }
+
+    /// Does not compare the worlds: chance decides.
+    pub fn by_chance(mut self) -> Case {
+        self.by_chance = true;
+        self
+    }
+
+    /// Whether the server may end before its case does.
+    pub fn ends_the_server(&self) -> bool {
+        self.stopped_by_observer || !self.commands.is_empty()
     }
 
     /// Adds a client.
@@ -403,11 +501,11 @@ impl Case {
                 _ => false,
             })
         }
-        let upstreams = match &self.upstream {
+        let scripts = self.upstreams().flat_map(|upstream| match upstream {
             Upstream::Scripts(scripts) => scripts.as_slice(),
             _ => &[],
-        };
-        upstreams.iter().chain(self.clients.iter().map(|c| &c.script)).any(|script| fills(&script.steps))
+        });
+        scripts.chain(self.clients.iter().map(|c| &c.script)).any(|script| fills(&script.steps))
     }
 
     /// The name of its `#[test]`: id and title in snake case.

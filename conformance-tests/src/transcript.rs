@@ -23,6 +23,8 @@ pub enum End {
 /// One connection as its peer saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnLog {
+    /// When a client began to connect.
+    pub dialled: Option<Duration>,
     /// When it was open at the peer; `None` if it never was.
     pub opened: Option<Duration>,
     /// What arrived.
@@ -42,6 +44,7 @@ impl ConnLog {
     /// A connection of which nothing is known yet.
     pub fn new(receives: Receives) -> ConnLog {
         ConnLog {
+            dialled: None,
             opened: None,
             received: Recorder::new(receives),
             end: None,
@@ -139,6 +142,8 @@ fn failure(error: &Error) -> Failure {
         Error::UpstreamProtocol(_) => "UpstreamProtocol",
         Error::ClientAbort(_) => "ClientAbort",
         Error::BadRequest(_) => "BadRequest",
+        Error::QueueFull => "QueueFull",
+        Error::NoUpstream => "NoUpstream",
         Error::Stopped => "Stopped",
         _ => "an error that this suite does not know",
     })

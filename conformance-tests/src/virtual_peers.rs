@@ -30,7 +30,7 @@ pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) board: Arc<Board>,
     pub(crate) epoch: Instant,
-    pub(crate) upstream: SocketAddr,
+    pub(crate) upstreams: Vec<SocketAddr>,
     pub(crate) proxy: SocketAddr,
 }
 
@@ -53,11 +53,13 @@ impl Stage {
 
     /// Starts everybody but the proxy.
     pub(crate) fn start_peers(&self, case: &Case) {
-        self.start_upstream(&case.upstream);
+        for (upstream, at) in case.upstreams().zip(&self.upstreams) {
+            self.start_upstream(upstream, *at);
+        }
         for client in &case.clients {
             let to = match client.target {
                 Target::Proxy => self.proxy,
-                Target::Upstream => self.upstream,
+                Target::Upstream => self.upstreams.first().copied().unwrap_or(self.proxy),
             };
             let io = VirtualIo::new(self.clone(), to, None);
             let log = self.board.connection(Receives::Responses);
@@ -66,25 +68,25 @@ impl Stage {
         }
     }
 
-    fn start_upstream(&self, upstream: &Upstream) {
+    fn start_upstream(&self, upstream: &Upstream, at: SocketAddr) {
         let runtime = self.world.runtime(Owner::Peer);
         match upstream {
             Upstream::Closed => {}
             Upstream::Scripts(scripts) => {
-                let listener = runtime.listen(self.upstream, ROOM);
+                let listener = runtime.listen(at, ROOM);
                 let scripts = scripts.iter().map(|s| s.steps().to_vec()).collect();
                 let stage = self.clone();
                 self.world.spawn(Owner::Peer, async move { stage.accept(listener, scripts, &[]).await });
             }
             Upstream::KernelOnly => {
-                let listener = runtime.listen(self.upstream, ROOM);
+                let listener = runtime.listen(at, ROOM);
                 self.world.spawn(Owner::Peer, async move {
                     let _never_accepts = listener;
                     std::future::pending::<()>().await;
                 });
             }
             Upstream::FullBacklog { freed_by } => {
-                let listener = runtime.listen(self.upstream, 0);
+                let listener = runtime.listen(at, 0);
                 let (stage, freed_by) = (self.clone(), *freed_by);
                 self.world.spawn(Owner::Peer, async move {
                     match freed_by {
@@ -105,7 +107,7 @@ impl Stage {
             let steps = scripts.next().unwrap_or_else(|| otherwise.to_vec());
             let log = self.board.connection(Receives::Requests);
             crate::board::lock(&log).opened = Some(self.now());
-            let io = VirtualIo::new(self.clone(), self.upstream, Some(stream));
+            let io = VirtualIo::new(self.clone(), self.proxy, Some(stream));
             let board = self.board.clone();
             self.world.spawn(Owner::Peer, async move { run_script(io, &steps, log, board).await });
         }
@@ -212,9 +214,10 @@ impl PeerIo for VirtualIo {
 
     fn snapshot(&self) -> Snapshot {
         let proxy = self.stage.world.runtime(Owner::Proxy);
+        let upstreams = self.stage.upstreams.iter();
         Snapshot {
-            syn_sent: proxy.syn_sent(self.stage.upstream),
-            established: proxy.established(self.stage.upstream),
+            syn_sent: upstreams.clone().map(|at| proxy.syn_sent(*at)).sum(),
+            established: upstreams.map(|at| proxy.established(*at)).sum(),
         }
     }
 

@@ -49,6 +49,22 @@ fn sabotaged(mut case: Case) -> Case {
         "Q-07" => case.policy.write = Some(ms(20)),
         "C-03" => case.upstream = Upstream::KernelOnly,
         "C-16" => case.policy.connect = Some(ms(0)),
+        "K-12" | "K-13" | "K-14" | "R-17" | "R-18" => case.policy.read = Some(ms(10)),
+        "Q-03" => case.policy.write = Some(ms(60)),
+        "Q-10" => case.policy.read = Some(ms(100)),
+        "R-14" => case.policy.client_write = Some(ms(150)),
+        "R-15" => case.policy.pool_idle = Some(ms(0)),
+        "P-06" | "P-08" | "P-10" | "R-22" | "R-23" => case.upstream = Upstream::Closed,
+        "T-10" | "T-11" | "T-12" => case.policy.total = Some(ms(100)),
+        "P-11" => {
+            case.policy.queue = None;
+            case.limits.max_queue = 1000;
+            case.max_client_conns = 1000;
+        }
+        "S-01" | "S-02" | "S-03" | "S-04" | "S-05" | "S-06" | "S-07" => {
+            case.commands.clear();
+            case.stopped_by_observer = false;
+        }
         "T-13" => case.policy.total = Some(ms(300)),
         _ => case.policy = TimeoutPolicy::OFF,
     }

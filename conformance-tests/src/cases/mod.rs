@@ -4,13 +4,18 @@
 //! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are
 //! functions over any runtime (`wait.rs`).
 
+pub mod answer;
 pub mod c;
+pub mod client;
 pub mod h;
 pub mod k;
 pub mod p;
 pub mod q;
 pub mod r;
+pub mod s;
 pub mod t;
+pub mod total;
+pub mod upstreams;
 pub mod wait;
 
 use crate::script::{Case, Script, script};
@@ -111,6 +116,57 @@ macro_rules! __for_each_case {
             h::h_01_keep_alive_chunked
             h::h_01_pool_idle_content_length
             h::h_01_pool_idle_chunked
+            client::k_04_second_request_half_sent
+            client::k_05_idle_keep_alive
+            client::k_12_half_closed_client
+            client::k_13_client_reset_in_the_response
+            client::k_14_client_gone_while_waiting
+            client::k_15_no_408_after_the_head_of_a_response
+            client::k_16_100_clients_stall_at_once
+            client::k_17_408_and_pipelining
+            answer::q_03_drained_in_time
+            answer::q_10_expect_late_100
+            answer::r_11_103_then_silence
+            answer::r_14_upstream_finished_during_the_suspension
+            answer::r_15_no_body_to_come
+            answer::r_17_closed_before_a_byte
+            answer::r_18_reset_in_the_body
+            answer::r_21_late_answer
+            answer::r_22_exactly_at_the_limit_many_times
+            answer::r_23_two_responses_to_one_request
+            total::t_01_inner_first
+            total::t_02_outer_first
+            total::t_06_starts_at_the_complete_head
+            total::t_07_includes_the_queue
+            total::t_08_includes_retries
+            total::t_09_includes_a_slow_client
+            total::t_10_fresh_per_request
+            total::t_11_idle_costs_nothing
+            total::t_12_pipelined
+            total::t_16_total_0
+            upstreams::c_17_next_upstream
+            upstreams::c_18_retries_use_up_the_total
+            upstreams::c_19_permit_freed
+            upstreams::p_06_stale_connection_closed_before
+            upstreams::p_06_stale_connection_reset_in_the_race_get
+            upstreams::p_06_stale_connection_reset_in_the_race_post
+            upstreams::p_08_unsolicited_bytes_on_an_idle_connection
+            upstreams::p_09_permit_freed
+            upstreams::p_10_cancelled_waiter
+            upstreams::p_11_queue_limit
+            upstreams::p_11_queue_full
+            upstreams::p_11_client_limit
+            s::s_01_graceful
+            s::s_02_drain_expires_before_the_head
+            s::s_02_drain_expires_in_the_body
+            s::s_03_idle_connections
+            s::s_04_during_connect
+            s::s_04_in_the_queue
+            s::s_05_stop_without_drain
+            s::s_06_drain_twice
+            s::s_06_stop_twice_in_a_drain
+            s::s_07_from_inside_a_task
+            s::s_11_own_limits_still_run_while_draining
         ] [
             w_01_zero_not_started
             w_04_plain_timeout

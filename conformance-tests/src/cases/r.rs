@@ -135,7 +135,7 @@ pub fn r_07_stall_in_a_close_delimited_body_http_1_0() -> Case {
 }
 
 /// Every body byte that the upstream sent has arrived at the client.
-fn all_arrived() -> Expect {
+pub(super) fn all_arrived() -> Expect {
     Expect::new("every byte that was sent to arrive", |t, _| {
         let sent = t.upstreams.first().map_or(0, |u| u.sent);
         let got = t.response(0, 0).map_or(0, |m| m.body_len);

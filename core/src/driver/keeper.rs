@@ -134,6 +134,17 @@ impl<R: Runtime> Keeper<R> {
     }
 }
 
+impl<R: Runtime> Keeper<R> {
+    /// Closes what is idle unless another keeper is there to watch it.
+    pub(crate) fn abandon(&self) {
+        self.shared.idle.with(|state| {
+            if state.keepers.iter().all(|(n, _)| *n == self.number) {
+                state.pool.clear();
+            }
+        });
+    }
+}
+
 impl<R: Runtime> Future for Keeper<R> {
     type Output = ();
 

@@ -62,7 +62,8 @@ impl<R: Runtime> Proxy<R> {
     /// `route` is asked once a request, with its head, and says where it goes and how long it may take;
     /// `observe` is shown how each request ended. Both are called inline and must not block.
     ///
-    /// Cancel safety: dropping the future closes the listener and stops every connection that it accepted.
+    /// Cancel safety: dropping the future closes the listener, stops every connection that it accepted, and closes
+    /// the idle upstream connections if nothing else watches them.
     pub fn serve<L, F, G>(&self, listener: L, route: F, observe: G) -> Serve<R, L, F, G>
     where
         L: Listener,

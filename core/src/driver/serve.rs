@@ -4,6 +4,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::driver::connection::Connection;
@@ -26,7 +27,7 @@ pin_project_lite::pin_project! {
     /// The server that [`Proxy::serve`](crate::Proxy::serve) returns. It ends when the proxy has been
     /// stopped or drained and its connections have ended; dropping it stops them.
     #[must_use = "a server does nothing unless it is polled"]
-    pub struct Serve<R: Runtime, L, F, G> {
+    pub struct Serve<R: Runtime, L: Listener, F, G> {
         shared: Arc<Shared<R>>,
         group: Arc<Lifecycle>,
         membership: Membership,
@@ -39,16 +40,20 @@ pin_project_lite::pin_project! {
         paused: bool,
         // Clients that may still be accepted once a drain has begun.
         queued: usize,
+        // Accepted at the limit: somebody must be there before anybody makes room.
+        next: Option<(L::Stream, Option<SocketAddr>)>,
     }
 
-    impl<R: Runtime, L, F, G> PinnedDrop for Serve<R, L, F, G> {
+    impl<R: Runtime, L: Listener, F, G> PinnedDrop for Serve<R, L, F, G> {
         fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
             this.group.stop();
+            this.keeper.as_ref().abandon();
         }
     }
 }
 
-impl<R: Runtime, L, F, G> Serve<R, L, F, G> {
+impl<R: Runtime, L: Listener, F, G> Serve<R, L, F, G> {
     pub(crate) fn new(shared: Arc<Shared<R>>, listener: L, route: F, observe: G) -> Serve<R, L, F, G> {
         let group = shared.lifecycle.group();
         Serve {
@@ -59,6 +64,7 @@ impl<R: Runtime, L, F, G> Serve<R, L, F, G> {
             pause: shared.runtime.timer(),
             paused: false,
             queued: QUEUED,
+            next: None,
             group,
             shared,
         }
@@ -79,6 +85,7 @@ where
         let phase = this.membership.poll_phase(cx);
         if phase == Phase::Stopped || (phase != Phase::Running && this.listener.is_none()) {
             *this.listener = None;
+            *this.next = None;
             this.shared.idle.close();
             let alone = this.group.members() == 1;
             return if alone { Poll::Ready(()) } else { Poll::Pending };
@@ -92,19 +99,26 @@ where
         }
         let Some(listener) = this.listener else { return Poll::Pending };
         for _ in 0..ACCEPTS {
-            if phase == Phase::Running {
-                if !this.group.has_room(this.shared.config.max_client_conns, cx) {
-                    return Poll::Pending;
-                }
-            } else {
+            if phase != Phase::Running {
                 // Whoever was in the backlog when the drain began is answered; then the listener is closed.
                 *this.queued = this.queued.saturating_sub(1);
             }
-            match listener.poll_accept(cx) {
+            let accepted = match this.next.take() {
+                Some(next) => Poll::Ready(Ok(next)),
+                None => listener.poll_accept(cx),
+            };
+            match accepted {
                 Poll::Pending if phase == Phase::Running => return Poll::Pending,
                 Poll::Pending => {
                     *this.queued = 0;
                     break;
+                }
+                Poll::Ready(Ok(next))
+                    if phase == Phase::Running
+                        && !this.group.has_room(this.shared.config.max_client_conns, cx) =>
+                {
+                    *this.next = Some(next);
+                    return Poll::Pending;
                 }
                 Poll::Ready(Ok((client, peer))) => {
                     let (shared, hooks) = (Arc::clone(this.shared), Arc::clone(this.hooks));

@@ -56,8 +56,8 @@ pub struct Config {
     pub max_head: usize,
     /// The largest request body, in bytes. Default: no limit.
     pub max_body: Option<u64>,
-    /// Client connections at once. At the limit the client that has been idle for longest is closed; then
-    /// further ones wait to be accepted. Default 1,000.
+    /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
+    /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
 }
 

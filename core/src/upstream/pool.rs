@@ -138,6 +138,27 @@ mod tests {
     }
 
     #[test]
+    fn p_14_expiry_and_checkout_in_one_turn_never_both_have_it() {
+        use alloc::rc::Rc;
+        let (a, _) = ids();
+        // Before, at and after the deadline; whoever comes first.
+        for (now, sweeps_first) in [99, 100, 101].into_iter().flat_map(|now| [(now, true), (now, false)]) {
+            let connection = Rc::new(());
+            let mut pool = Pool::default();
+            pool.put(a, Rc::clone(&connection), at(100)).unwrap();
+            if sweeps_first {
+                pool.sweep(at(now), |_, _| false);
+            }
+            let taken = pool.take(a, at(now));
+            pool.sweep(at(now), |_, _| false);
+            assert_eq!(taken.is_some(), now < 100, "at {now}");
+            // Handed out and open, or closed: nobody else holds it.
+            assert_eq!(Rc::strong_count(&connection), 1 + usize::from(taken.is_some()));
+            assert_eq!((pool.len(), pool.take(a, at(now))), (0, None));
+        }
+    }
+
+    #[test]
     fn a_full_pool_gives_the_connection_back() {
         let (a, _) = ids();
         let mut pool = Pool::default();

@@ -81,11 +81,16 @@ fn at_the_client_limit_the_oldest_idle_client_makes_room_and_then_the_rest_waits
     let route = |_: &crate::RequestHead<'_>| Decision::forward();
     let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
     let clients: Vec<_> = (0..4).map(|_| peer()).collect();
-    clients.iter().for_each(|client| listener.push(Ok(fake.stream(client))));
+    clients[..2].iter().for_each(|client| listener.push(Ok(fake.stream(client))));
 
     server.run();
     let mut tasks = fake.spawned();
-    assert_eq!(tasks.len(), 2, "the others wait in the backlog");
+    tasks.iter_mut().for_each(|task| assert!(!task.run()));
+    server.run();
+    tasks.iter_mut().for_each(|task| assert!(!task.run(), "nobody needs room"));
+    clients[2..].iter().for_each(|client| listener.push(Ok(fake.stream(client))));
+    server.run();
+    assert!(tasks.len() == 2 && fake.spawned().is_empty(), "the others wait");
     // One of them is busy: it stays. The other makes room.
     send(&clients[0], GET);
     tasks.iter_mut().for_each(|task| assert!(!task.run()));

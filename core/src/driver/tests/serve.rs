@@ -113,3 +113,31 @@ fn the_keeper_closes_what_must_not_be_used() {
         }
     }
 }
+
+/// S-05: idle connections that nobody watches any more would stay open for as long as the proxy is held.
+#[test]
+fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
+    for watched in [false, true] {
+        let (fake, listener) = (Fake::new(), FakeListener::default());
+        let proxy = proxy(&fake);
+        let mut server = serve(&proxy, &listener);
+        let mut other = Task::new(proxy.keeper());
+        if watched {
+            other.run();
+        } else {
+            other.cancel();
+        }
+        let client = peer();
+        listener.push(Ok(fake.stream(&client)));
+        server.run();
+        let mut task = fake.spawned().remove(0);
+        send(&client, GET);
+        task.run();
+        send(&fake.upstream(0), OK5);
+        task.run();
+        server.cancel();
+        assert!(task.run());
+        assert_eq!(proxy.gauges().idle_upstreams, usize::from(watched));
+        assert_eq!(fake.open(), usize::from(watched));
+    }
+}

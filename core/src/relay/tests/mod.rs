@@ -1,5 +1,6 @@
 //! The machine alone, in exact time: a rig that plays the driver, the client and the upstream.
 
+mod catalogue;
 mod corners;
 mod deadlines;
 mod endings;

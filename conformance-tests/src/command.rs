@@ -1,0 +1,123 @@
+//! What the owner of a proxy does to it in a case: drain, stop, drop the server, from outside or from inside a
+//! connection's own task. The same in both worlds; it decides nothing about when.
+
+use std::convert::Infallible;
+use std::future::{Future, Pending, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tidegate_core::runtime::{Runtime, Stream, Timer};
+use tidegate_core::{Instant, Proxy};
+
+use crate::board::Board;
+use crate::script::{Case, Command, SERVER_ENDED};
+
+/// Runs a server and does to it what `commands` say. Ends with the server.
+pub(crate) async fn govern<R: Runtime>(
+    proxy: Proxy<R>,
+    server: impl Future<Output = ()>,
+    mut commands: Vec<(&'static str, Command)>,
+    board: Arc<Board>,
+    now: impl Fn() -> Duration,
+) {
+    let mut server = Some(Box::pin(server));
+    poll_fn(|cx| {
+        if !commands.is_empty() {
+            board.watch(cx.waker());
+        }
+        commands.retain(|(event, command)| {
+            let happens = board.marked(event).is_some();
+            match command {
+                _ if !happens => {}
+                Command::Drain => proxy.drain(),
+                Command::Stop => proxy.stop(),
+                Command::Drop => server = None,
+            }
+            !happens
+        });
+        match &mut server {
+            Some(server) => server.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
+    })
+    .await;
+    drop(server);
+    board.mark(SERVER_ENDED, now());
+}
+
+/// A proxy's lifecycle, to be held by its own `observe`: a proxy on no runtime can be sent anywhere.
+pub(crate) struct Handle(Proxy<Nowhere>);
+
+impl Handle {
+    /// If the case wants one.
+    pub(crate) fn of<R: Runtime>(proxy: &Proxy<R>, case: &Case) -> Option<Handle> {
+        case.stopped_by_observer.then(|| Handle(proxy.on(Nowhere)))
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+/// A runtime on which nothing runs.
+struct Nowhere;
+
+impl Runtime for Nowhere {
+    type Stream = NoStream;
+    type Connect = Pending<io::Result<NoStream>>;
+    type Timer = NoTimer;
+
+    fn now(&self) -> Instant {
+        Instant::EPOCH
+    }
+
+    fn timer(&self) -> NoTimer {
+        NoTimer
+    }
+
+    fn connect(&self, _: SocketAddr) -> Self::Connect {
+        std::future::pending()
+    }
+}
+
+struct NoTimer;
+
+impl Timer for NoTimer {
+    fn arm(self: Pin<&mut Self>, _: Instant) {}
+
+    fn poll_fired(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+struct NoStream(Infallible);
+
+impl Stream for NoStream {
+    fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.0 {}
+    }
+
+    fn poll_write_vectored(&mut self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.0 {}
+    }
+
+    fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    fn abort(self) {
+        match self.0 {}
+    }
+
+    fn try_read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    fn try_write_vectored(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.0 {}
+    }
+}
