@@ -72,7 +72,8 @@ impl Loop {
             }
         }
         let next = self.clients.iter().filter_map(|c| c.relay.poll_timeout()).map(|d| d.at).min();
-        let wait = next.filter(|at| *at != Instant::NEVER).map(|at| timespec(at.saturating_since(now())));
+        // No deadline, and one beyond what the kernel can wait for, are both "until a socket is ready".
+        let wait = next.and_then(|at| Timespec::try_from(at.saturating_since(now())).ok());
         match poll(&mut fds, wait.as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             result => result?,
@@ -265,12 +266,6 @@ impl Client {
 /// The machine's clock: any epoch will do, as long as it stays the same.
 fn now() -> Instant {
     runtime::std_now()
-}
-
-/// A time to wait, as `poll` takes it.
-fn timespec(wait: Duration) -> Timespec {
-    let secs = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
-    Timespec { tv_sec: secs, tv_nsec: i64::from(wait.subsec_nanos()).into() }
 }
 
 /// Many clients at once against an origin in a thread; says how the requests ended.

@@ -10,7 +10,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 fn main() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(application())
+    let result = runtime.block_on(application());
+    // Not by a drop: that would wait for the thread that reads the standard input.
+    runtime.shutdown_background();
+    result
 }
 
 async fn application() -> io::Result<()> {
