@@ -23,6 +23,38 @@ impl Smol<Weak<Executor<'static>>> {
 impl Smol<LocalWeak<LocalExecutor<'static>>> {
     /// Spawns on `executor`, whose tasks need not be `Send`. A task spawned after `executor` is gone is
     /// dropped, which cancels it.
+    ///
+    /// The hooks of a proxy may hold an `Rc`:
+    ///
+    /// ```
+    /// # use std::{cell::Cell, rc::Rc};
+    /// # use tidegate_core::{Config, Decision, Proxy, Report, Upstreams};
+    /// # use tidegate_smol::{Listener, Smol};
+    /// # let executor = Rc::new(smol::LocalExecutor::new());
+    /// let smol = Smol::local(&executor);
+    /// let proxy = Proxy::new(smol, Upstreams::new([]), Config::default());
+    /// let seen = Rc::new(Cell::new(0));
+    /// let observe = move |_: &Report<'_>| seen.set(seen.get() + 1);
+    /// let server = proxy.serve(Listener::bind(([127, 0, 0, 1], 0).into())?, |_| Decision::forward(), observe);
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// On an executor that has threads the same hooks do not compile:
+    ///
+    /// ```compile_fail,E0277
+    /// # use std::{cell::Cell, rc::Rc};
+    /// # use tidegate_core::{Config, Decision, Proxy, Report, Upstreams};
+    /// # use tidegate_smol::{Listener, Smol};
+    /// # let executor = Rc::new(smol::LocalExecutor::new());
+    /// let smol = Smol::new();
+    /// let proxy = Proxy::new(smol, Upstreams::new([]), Config::default());
+    /// let seen = Rc::new(Cell::new(0));
+    /// let observe = move |_: &Report<'_>| seen.set(seen.get() + 1);
+    /// let server = proxy.serve(Listener::bind(([127, 0, 0, 1], 0).into())?, |_| Decision::forward(), observe);
+    /// # drop(server);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn local(executor: &Rc<LocalExecutor<'static>>) -> Self {
         Smol { executor: Rc::downgrade(executor) }
     }

@@ -25,6 +25,42 @@ pub use crate::net::{Connect, Listener, Stream};
 ///
 /// [`Smol::new`] spawns on smol's global executor. `Smol::on` takes an executor of your own, and
 /// `Smol::local` one of a single thread, whose tasks need not be `Send`.
+///
+/// A proxy that serves one request and is drained, and a wait of the application's own under a deadline:
+///
+/// ```
+/// # #[cfg(feature = "executor")]
+/// # fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use smol::io::{AsyncReadExt, AsyncWriteExt};
+/// use tidegate_core::{Config, Decision, Proxy, RequestHead, Scope, Upstreams};
+/// use tidegate_smol::{Listener, Smol};
+///
+/// smol::block_on(async {
+///     let proxy = Proxy::new(Smol::new(), Upstreams::new([]), Config::default());
+///     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
+///     let addr = listener.local_addr()?;
+///     let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");
+///     let server = smol::spawn(proxy.serve(listener, route, |_| {}));
+///
+///     let mut client = smol::net::TcpStream::connect(addr).await?;
+///     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+///     let mut response = String::new();
+///     client.read_to_string(&mut response).await?;
+///     assert!(response.ends_with("\r\n\r\nwell\n"));
+///
+///     proxy.drain();
+///     server.await;
+///
+///     let never = std::future::pending::<()>();
+///     let wait = Scope::new(Smol::new()).wait_for(Duration::from_millis(10), |_| never);
+///     assert_eq!(wait.await.unwrap_err().limit, Duration::from_millis(10));
+///     Ok(())
+/// })
+/// # }
+/// # #[cfg(not(feature = "executor"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Smol<E = Global> {
     // Without the feature there is nobody to read it.

@@ -21,3 +21,10 @@ fn the_embedding_application_counts_how_its_requests_ended() {
     assert_eq!(counts.errors, 0);
     assert_eq!(Rc::strong_count(&executor), 1, "no task keeps the executor that runs it");
 }
+
+#[test]
+fn the_page_shows_the_guide_word_for_word() {
+    let page = include_str!("../../docs/EMBEDDING-SMOL.md");
+    let (_, guide) = include_str!("../examples/guide.rs").split_once("\n\n").unwrap();
+    assert!(page.contains(&format!("```rust\n{guide}```\n")), "docs/EMBEDDING-SMOL.md");
+}

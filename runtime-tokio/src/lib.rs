@@ -27,6 +27,40 @@ use tokio::time::{Instant as TokioInstant, Sleep};
 pub use crate::net::{Connect, Listener, Stream};
 
 /// A tokio runtime, by its handle. Cheap to clone; does not keep the runtime alive.
+///
+/// A proxy that serves one request and is drained, and a wait of the application's own under a deadline:
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_core::{Config, Decision, Proxy, RequestHead, Scope, Upstreams};
+/// use tidegate_tokio::{Listener, Tokio};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// runtime.block_on(async {
+///     let proxy = Proxy::new(Tokio::new()?, Upstreams::new([]), Config::default());
+///     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
+///     let addr = listener.local_addr()?;
+///     let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");
+///     let server = tokio::spawn(proxy.serve(listener, route, |_| {}));
+///
+///     let mut client = tokio::net::TcpStream::connect(addr).await?;
+///     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+///     let mut response = String::new();
+///     client.read_to_string(&mut response).await?;
+///     assert!(response.ends_with("\r\n\r\nwell\n"));
+///
+///     proxy.drain();
+///     server.await?;
+///
+///     let never = std::future::pending::<()>();
+///     let wait = Scope::new(Tokio::new()?).wait_for(Duration::from_millis(10), |_| never);
+///     assert_eq!(wait.await.unwrap_err().limit, Duration::from_millis(10));
+///     Ok(())
+/// })
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Tokio {
     handle: Handle,

@@ -25,3 +25,10 @@ fn the_embedding_application_counts_the_same_on_one_thread_and_on_several() {
     assert_eq!(one.timeouts, [("total", 1)].into());
     assert_eq!(one.errors, 0);
 }
+
+#[test]
+fn the_page_shows_the_guide_word_for_word() {
+    let page = include_str!("../../docs/EMBEDDING-TOKIO.md");
+    let (_, guide) = include_str!("../examples/guide.rs").split_once("\n\n").unwrap();
+    assert!(page.contains(&format!("```rust\n{guide}```\n")), "docs/EMBEDDING-TOKIO.md");
+}

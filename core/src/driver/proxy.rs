@@ -28,6 +28,23 @@ pub(crate) struct Shared<R: Runtime> {
 ///
 /// Dropping the last handle stops nothing by itself: what ends a connection is its own end,
 /// [`Proxy::stop`], or the drop of the [`Serve`] that accepted it.
+///
+/// The same on every runtime; what an application writes is in the adapters' documentation.
+///
+/// ```
+/// use tidegate_core::runtime::Runtime;
+/// use tidegate_core::{Config, Proxy, TimeoutPolicy, Upstreams};
+///
+/// /// One proxy for two threads, each with a runtime instance of its own.
+/// fn on_two<R: Runtime>(first: R, second: R, upstreams: Upstreams) -> (Proxy<R>, Proxy<R>) {
+///     let config = Config { max_body: Some(1 << 20), ..Config::default() };
+///     let proxy = Proxy::new(first, upstreams, config);
+///     let other = proxy.on(second);
+///     // The upstreams, the limits, drain and stop are shared.
+///     assert_eq!(proxy.upstreams().list(), other.upstreams().list());
+///     (proxy, other)
+/// }
+/// ```
 pub struct Proxy<R: Runtime> {
     shared: Arc<Shared<R>>,
 }
@@ -181,6 +198,28 @@ impl Deref for Report<'_> {
 }
 
 /// What is to become of a request.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate_core::{Decision, RequestHead, Response, TimeoutPolicy};
+///
+/// // Made once; each request shares it.
+/// let download = Arc::new(TimeoutPolicy { total: None, ..TimeoutPolicy::default() });
+/// let route = move |request: &RequestHead<'_>| match (request.method(), request.path()) {
+///     (_, "/health") => Decision::respond(200, "well\n"),
+///     ("GET", "/old") => Decision::Respond(Response {
+///         status: 308,
+///         fields: vec![("location".into(), "/new".into())],
+///         body: Vec::new(),
+///     }),
+///     (_, path) if path.starts_with("/download/") => Decision::forward_with(Arc::clone(&download)),
+///     _ => Decision::forward(),
+/// };
+///
+/// let request = RequestHead::new(b"GET /download/film?hd HTTP/1.1\r\nHost: example.org\r\n\r\n");
+/// let Decision::Forward(Some(policy)) = route(&request) else { panic!("it has a policy of its own") };
+/// assert_eq!(policy.total, None);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Decision {

@@ -90,6 +90,26 @@ impl<R: Runtime + Clone> Scope<R> {
     /// # Errors
     ///
     /// [`Elapsed`], which converts into [`std::io::Error`].
+    ///
+    /// # Examples
+    ///
+    /// A connect with a limit, inside a limit on the whole. Which one ran out is in the error.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::net::SocketAddr;
+    /// use std::time::Duration;
+    /// use tidegate_core::Scope;
+    /// use tidegate_core::runtime::Runtime;
+    ///
+    /// async fn open<R: Runtime + Clone>(runtime: R, to: SocketAddr) -> io::Result<R::Stream> {
+    ///     let whole = Scope::new(runtime).wait_for(Duration::from_secs(3), async |scope| {
+    ///         let connect = scope.wait_for(Duration::from_secs(1), |scope| scope.runtime().connect(to));
+    ///         connect.await?
+    ///     });
+    ///     whole.await?
+    /// }
+    /// ```
     pub fn wait_for<F, Fut>(&self, limit: impl Into<Option<Duration>>, start: F) -> WaitFor<R, F, Fut>
     where
         F: FnOnce(Scope<R>) -> Fut,

@@ -11,6 +11,23 @@ use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
 
 /// Where a proxy forwards to. Clones are the same list, which may change while the proxy runs.
+///
+/// ```
+/// use tidegate_core::{UpstreamLimits, Upstreams};
+///
+/// let limits = UpstreamLimits { max_conns: 200, ..UpstreamLimits::default() };
+/// let upstreams = Upstreams::with_limits(["127.0.0.1:9000".parse()?], limits);
+///
+/// // Another takes over: first it is there, then the old ones go.
+/// let old = upstreams.list();
+/// let new = upstreams.add("127.0.0.1:9001".parse()?).ok_or("the list is full")?;
+/// old.iter().for_each(|(id, _)| upstreams.remove(*id));
+/// assert_eq!(upstreams.list(), [(new, "127.0.0.1:9001".parse()?)]);
+///
+/// // Nothing runs on the old one any more: it may be switched off.
+/// assert_eq!(upstreams.in_flight(old[0].0), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Upstreams(Arc<Mutex<State>>);
 
