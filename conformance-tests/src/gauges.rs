@@ -3,19 +3,32 @@
 //! Read from `/proc`, so Linux only, from outside the code under test. A reading is taken when asked
 //! for; waiting for a value is a bounded poll, never a blind sleep.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
-/// The sockets that this process holds. Event queues and timers are not counted: runtimes open them when
-/// they please.
+/// The network sockets that this process holds. Event queues, timers and Unix sockets are not counted: runtimes
+/// open them when they please (tokio with its signal driver holds a pair).
 pub fn sockets() -> usize {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return 0 };
+    let unix = unix_sockets();
     entries
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .filter_map(|target| inode(&target.to_string_lossy()))
+        .filter(|inode| !unix.contains(inode))
         .count()
+}
+
+/// The inode of what `socket:[123]` names.
+fn inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn unix_sockets() -> BTreeSet<u64> {
+    let table = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
+    table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(6)?.parse().ok()).collect()
 }
 
 /// A TCP state, as `/proc/net/tcp` numbers them.

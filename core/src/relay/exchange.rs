@@ -543,6 +543,7 @@ impl Relay {
 
     /// The exchange is over: its outcome stands, and nothing of it is left.
     fn report(&mut self, env: &mut Env<'_>) {
+        self.actions.report = true;
         self.clock_phase(env.now);
         let exchange = &self.exchange;
         self.outcome = Some(Outcome {
@@ -558,7 +559,6 @@ impl Relay {
             started: exchange.started,
             finished: env.now,
         });
-        self.actions.report = true;
         let head = mem::take(&mut self.upstream.outbound.head);
         env.bufs.give_head(mem::replace(&mut self.reported, head));
         self.exchange.stage = Stage::Idle;

@@ -10,10 +10,13 @@ fn post(fields: &str) -> Vec<u8> {
     alloc::format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n{fields}\r\n").into_bytes()
 }
 
+/// A phase: its name, the status that ends it, whether the upstream is torn down, and how a rig gets there.
+type PhaseOf = (&'static str, &'static str, bool, fn(&mut Rig));
+
 #[test]
 fn t_18_the_total_cancels_the_whole_inner_operation_in_every_phase() {
     // A request that was read to its end leaves the client's connection usable.
-    let phases: [(&str, &str, bool, fn(&mut Rig)); 9] = [
+    let phases: [PhaseOf; 9] = [
         ("queue", "504", true, |rig| {
             rig.full = true;
             rig.client(GET);
