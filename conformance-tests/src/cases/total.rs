@@ -69,7 +69,7 @@ pub fn t_07_includes_the_queue() -> Case {
         .policy(|p| {
             p.queue = None;
             p.read = None;
-            p.total = Some(ms(200));
+            p.total = Some(ms(350));
         })
         .max_conns(1)
         .upstream(
@@ -86,7 +86,7 @@ pub fn t_07_includes_the_queue() -> Case {
         .client(script().wait_for("occupied").mark("start").connect().get("/2").read_message())
         .expect(success(0))
         .expect(status(1, 0, 504))
-        .expect(window(Moment::Mark("start"), Moment::FirstByte(1, 0), ms(200)))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(1, 0), ms(350)))
         .expect(timeout(1, Total, None))
         .expect(during(1, Phase::ResponseHead))
         .expect(reused(1, true))

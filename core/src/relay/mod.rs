@@ -322,7 +322,10 @@ impl Relay {
     /// drain deadline counted from `since`, and its response says `Connection: close`. May be called again.
     pub fn drain(&mut self, since: Instant, env: &mut Env<'_>) {
         self.draining.get_or_insert(since);
-        self.close_idle(env);
+        if self.is_idle() || self.client.state == ClientState::First {
+            self.close_client(End::Close);
+        }
+        self.settle(env);
     }
 
     /// Closes the connection if it is idle.
@@ -333,9 +336,10 @@ impl Relay {
         self.settle(env);
     }
 
-    /// Nothing of a request has come: neither the first nor, since the last one was answered, another.
+    /// A request was answered, and nothing of another has come. (A client that was just accepted is not idle: its
+    /// request may be on its way.)
     pub fn is_idle(&self) -> bool {
-        matches!(self.client.state, ClientState::First | ClientState::Idle)
+        self.client.state == ClientState::Idle
     }
 
     // ---- routing ---------------------------------------------------------------------------------

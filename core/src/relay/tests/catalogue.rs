@@ -6,17 +6,17 @@ use super::*;
 /// A body larger than what the machine holds.
 const MUCH: usize = 1_000_000;
 
+/// A phase's name, the status that it ends in if a head can still be sent, whether the client's connection is usable
+/// afterwards (the request was read to its end), and how a rig comes to be in it.
+type Reached = (&'static str, &'static str, bool, fn(&mut Rig));
+
 fn post(fields: &str) -> Vec<u8> {
     alloc::format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n{fields}\r\n").into_bytes()
 }
 
-/// A phase: its name, the status that ends it, whether the upstream is torn down, and how a rig gets there.
-type PhaseOf = (&'static str, &'static str, bool, fn(&mut Rig));
-
 #[test]
 fn t_18_the_total_cancels_the_whole_inner_operation_in_every_phase() {
-    // A request that was read to its end leaves the client's connection usable.
-    let phases: [PhaseOf; 9] = [
+    let phases: [Reached; 9] = [
         ("queue", "504", true, |rig| {
             rig.full = true;
             rig.client(GET);
