@@ -91,9 +91,12 @@ fn at_the_client_limit_the_oldest_idle_client_makes_room_and_then_the_rest_waits
     clients[2..].iter().for_each(|client| listener.push(Ok(fake.stream(client))));
     server.run();
     assert!(tasks.len() == 2 && fake.spawned().is_empty(), "the others wait");
-    // One of them is busy: it stays. The other makes room.
-    send(&clients[0], GET);
+    // Who has not asked yet is not idle, nor is who waits for an answer; who has had one makes room.
     tasks.iter_mut().for_each(|task| assert!(!task.run()));
+    send(&clients[1], GET);
+    tasks[1].run();
+    send(&fake.upstream(0), OK5);
+    assert!(!tasks[1].run());
     server.run();
     assert!(!tasks[0].run() && tasks[1].run());
     server.run();
