@@ -184,7 +184,7 @@ fn at_the_limit_the_oldest_idle_client_makes_room() {
     // On several threads, which async-std always has, a client may have its answer before its connection counts as
     // idle: which one is the oldest would be a race.
     for runtime in RUNTIMES.iter().filter(|runtime| **runtime != "async-std") {
-        let proxy = start(runtime, &["--max-client-conns", "3", "--threads", "1"]);
+        let proxy = start(runtime, &["--max-client-conns", "2", "--threads", "1"]);
         let [mut oldest, mut other] = [proxy.connect(), proxy.connect()];
         assert_eq!(get(&mut oldest, "/").status, 200);
         assert_eq!(get(&mut other, "/").status, 200);
