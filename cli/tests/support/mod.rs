@@ -138,13 +138,20 @@ impl Response {
 
 /// Sends `request` and reads one response; the connection stays usable.
 pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
-    stream.write_all(request).expect("the proxy takes the request");
+    try_exchange(stream, request).expect("a whole response")
+}
+
+/// [`exchange`] where the response may be cut.
+pub(crate) fn try_exchange(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Response> {
+    stream.write_all(request)?;
     let sent = Instant::now();
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        let read = reader.read_line(&mut head).expect("a head in time");
-        assert_ne!(read, 0, "the connection ended inside a head: {head:?}");
+        let read = reader.read_line(&mut head)?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
     }
     let head = head.to_ascii_lowercase();
     let status = head.split(' ').nth(1).expect("a status line").parse().expect("a status");
@@ -152,10 +159,10 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
     if response.field("transfer-encoding") == Some("chunked") {
         loop {
             let mut line = String::new();
-            reader.read_line(&mut line).expect("a chunk line");
+            reader.read_line(&mut line)?;
             let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk size");
             let mut chunk = vec![0; size + 2];
-            reader.read_exact(&mut chunk).expect("a chunk");
+            reader.read_exact(&mut chunk)?;
             response.body.extend(&chunk[..size]);
             if size == 0 {
                 break;
@@ -164,10 +171,10 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
     } else {
         let length = response.field("content-length").expect("a length").parse().expect("a number");
         response.body.resize(length, 0);
-        reader.read_exact(&mut response.body).expect("a whole body");
+        reader.read_exact(&mut response.body)?;
     }
     response.took = sent.elapsed();
-    response
+    Ok(response)
 }
 
 /// A bodiless GET.
