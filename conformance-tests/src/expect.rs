@@ -34,6 +34,8 @@ type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + S
 pub struct Expect {
     what: String,
     check: Check,
+    /// The deadline that it is about, if it is about one alone.
+    deadline: Option<(Moment, Moment, Duration)>,
 }
 
 impl fmt::Debug for Expect {
@@ -48,7 +50,13 @@ impl Expect {
         what: impl Into<String>,
         check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
     ) -> Expect {
-        Expect { what: what.into(), check: Box::new(check) }
+        Expect { what: what.into(), check: Box::new(check), deadline: None }
+    }
+
+    /// How late the deadline was that it is about.
+    pub(crate) fn lateness(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit) = self.deadline?;
+        to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()? + limit)
     }
 
     /// What it wants, and what there was instead.
@@ -122,7 +130,8 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
 /// [`window`], wider by `more` than the slack, for what takes time besides.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
-    Expect::new(what, move |t, tolerance| {
+    let is_deadline = !limit.is_zero() && more.is_zero();
+    let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
         let Some(took) = to_at.checked_sub(from_at) else {
             return Err(format!("it came {:?} before", from_at - to_at));
@@ -135,7 +144,9 @@ pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -
             return Err(format!("it came after {took:?}, later than {latest:?}"));
         }
         Ok(())
-    })
+    });
+    expect.deadline = is_deadline.then_some((from, to, limit));
+    expect
 }
 
 /// `first` comes before `second`.

@@ -49,20 +49,7 @@
 //! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
 //! both runs.
 //!
-//! # What is shown elsewhere
-//!
-//! Some ids of the catalogue concern orders of events that no kernel can be made to produce. They are shown on the
-//! parts of the core alone, by unit tests there:
-//!
-//! | id | where, in `core/src` | here |
-//! | --- | --- | --- |
-//! | P-10 over all orders | `driver/tests/limits.rs`, `upstream/admission.rs` | one order |
-//! | P-14 | `upstream/pool.rs` | |
-//! | P-15 | `relay/tests/catalogue.rs` | |
-//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
-//!
-//! Of S-04 the name resolution is left out, since an upstream is an address, and of S-03 the tunnels, since there
-//! are none yet.
+#![doc = include_str!("elsewhere.md")]
 //!
 //! # Parts
 //!
@@ -82,6 +69,7 @@
 //! [`Harness`] and [`suite!`] change only with the minor version; everything else is public for those who
 //! write cases of their own, and may change as the catalogue needs it.
 
+mod attempt;
 mod board;
 pub mod cases;
 mod command;
@@ -90,6 +78,7 @@ pub mod expect;
 pub mod gauges;
 mod harness;
 mod interp;
+mod machine;
 mod pattern;
 mod peers;
 pub mod recorder;
@@ -103,6 +92,7 @@ mod virtual_peers;
 pub mod virtual_rt;
 mod wrap;
 
+pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
@@ -111,30 +101,75 @@ pub use crate::verdict::{check, check_virtual, judge_virtual};
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
 ///
 /// Several runtimes in one test target go into modules of their own.
+///
+/// A case that cannot hold on a runtime is skipped with a reason, which is printed by its test and shown by the
+/// report:
+///
+/// ```ignore
+/// tidegate_conformance::suite!(MyRuntime, skip: {
+///     a_11_wrong_runtime: "one process has one runtime",
+/// });
+/// ```
+///
+/// A name that is no case's, and a reason that is empty, do not compile. What a runtime lacks as a whole, such as
+/// threads, is said once, in [`Harness::LACKS`].
 #[macro_export]
 macro_rules! suite {
     ($harness:ty) => {
-        $crate::__for_each_case! { __suite_tests $harness }
+        $crate::suite! { $harness, skip: {} }
+    };
+    ($harness:ty, skip: { $($name:ident: $reason:literal),* $(,)? }) => {
+        $(
+            const _: () = {
+                assert!(
+                    $crate::__is_case(stringify!($name)),
+                    concat!("there is no case called ", stringify!($name))
+                );
+                assert!(!$reason.is_empty(), concat!("why is ", stringify!($name), " skipped?"));
+            };
+        )*
+        $crate::__for_each_case! { __suite_tests $harness, [$((stringify!($name), $reason)),*] }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite_tests {
-    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([$harness:ty, $skip:tt] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
         $(
             #[test]
             fn $name() {
-                $crate::check::<$harness>($crate::cases::$module::$name());
+                $crate::check::<$harness>($crate::cases::$module::$name(), &$skip);
             }
         )*
         $(
             #[test]
             fn $wait() {
-                $crate::check_wait::<$harness, $crate::cases::wait::$wait>();
+                $crate::check_wait::<$harness, $crate::cases::wait::$wait>(&$skip);
             }
         )*
     };
+}
+
+#[doc(hidden)]
+pub const fn __is_case(name: &str) -> bool {
+    let mut i = 0;
+    while i < cases::NAMES.len() {
+        if is_same(cases::NAMES[i].as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// `==`, which is not for constants yet.
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
 }
 
 /// Makes a `#[test]` for every case, in virtual time alone.

@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
@@ -18,6 +17,7 @@ use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
+use crate::machine::Watch;
 use crate::peers::Stage;
 use crate::run_virtual::{Observe, Route, check_left, config, forward, observe};
 use crate::script::Case;
@@ -38,7 +38,7 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
-    /// How late this machine woke a thread that slept, at worst.
+    /// How late this machine was by itself, at worst (`machine.rs`).
     pub(crate) machine_late: Duration,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     warm_up::<H>();
     let board = Arc::new(Board::default());
     let sockets = gauges::sockets();
-    let lateness = Lateness::start();
+    let watch = Watch::start();
     if let Err(e) = act::<H>(case, &board, sockets) {
         board.fault(format!("the suite could not set the case up: {e}"));
     }
@@ -58,7 +58,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     if !case.logged {
         board.forget_order();
     }
-    Run { transcript: board.transcript(), machine_late: lateness.stop() }
+    Run { transcript: board.transcript(), machine_late: watch.stop() }
 }
 
 fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::Result<()> {
@@ -238,33 +238,4 @@ async fn beside<S: Future<Output = ()>>(
         other.as_mut().poll(cx)
     })
     .await;
-}
-
-/// Measures how late the machine wakes a sleeping thread: what a busy machine adds to every window.
-pub(crate) struct Lateness {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Duration>,
-}
-
-impl Lateness {
-    pub(crate) fn start() -> Lateness {
-        const NAP: Duration = Duration::from_millis(5);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut worst = Duration::ZERO;
-            while !stopped.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                thread::sleep(NAP);
-                worst = worst.max(began.elapsed().saturating_sub(NAP));
-            }
-            worst
-        });
-        Lateness { stop, thread }
-    }
-
-    pub(crate) fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
-    }
 }

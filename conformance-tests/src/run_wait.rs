@@ -8,11 +8,12 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cases::wait::{Env, WaitCase};
+use crate::attempt::{About, Lateness, Skips};
+use crate::cases::wait::{Env, WaitCase, test_name_of};
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
-use crate::harness::{Harness, turn, warm_up};
-use crate::run_real::Lateness;
+use crate::harness::{Harness, warm_up};
+use crate::machine::Watch;
 use crate::verdict::slack;
 use crate::virtual_rt::{Owner, Ran, World};
 
@@ -57,21 +58,27 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
     run
 }
 
-/// Runs a case in virtual time and on the harness's runtime.
+/// Runs a case in virtual time and on the harness's runtime, unless it is skipped.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check_wait<H: Harness, C: WaitCase>() {
-    check_wait_virtual::<C>();
-    let _turn = turn();
+pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
+    let name = test_name_of::<C>();
+    let about = About { name: &name, id: C::ID, title: C::TITLE, alone: C::ALONE, needs: C::NEEDS };
+    about.attempt::<H, _>(skips, check_wait_virtual::<C>, |_| run_wait::<H, C>());
+}
+
+/// Runs a case on the runtime; how late it ended.
+#[track_caller]
+fn run_wait<H: Harness, C: WaitCase>() -> Lateness {
     warm_up::<H>();
     let before = gauges::sockets();
     // How long the looks at the kernel's table took: many milliseconds if it holds thousands of old rows.
     let looking = Arc::new(AtomicU64::new(0));
     let looked = Arc::clone(&looking);
-    let lateness = Lateness::start();
+    let watch = Watch::start();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Declared first, so that it is closed last.
@@ -94,12 +101,17 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         });
         let _ = sender.send(run);
     });
+    let mut late = Lateness::new();
     match receiver.recv_timeout(BOUND) {
         Ok(run) => {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
-            judge::<C>(H::NAME, &run, slack().slack + lateness.stop() + looking);
+            judge::<C>(H::NAME, &run, slack().slack + watch.stop() + looking);
+            if !C::LIMIT.is_zero() {
+                late.push(run.took.saturating_sub(C::LIMIT + looking));
+            }
         }
-        Err(_) if thread.is_finished() => {}
+        // It panicked.
+        Err(mpsc::RecvTimeoutError::Disconnected) => {}
         Err(_) => panic!("{} {} fails on {}: it never ends", C::ID, C::TITLE, H::NAME),
     }
     if let Err(panic) = thread.join() {
@@ -113,6 +125,7 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         C::TITLE,
         H::NAME
     );
+    late
 }
 
 #[track_caller]

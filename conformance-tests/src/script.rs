@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
+use crate::attempt::Need;
 use crate::expect::Expect;
 
 /// Milliseconds, the unit of every case.
@@ -357,6 +358,10 @@ pub struct Case {
     pub stall: Option<Stall>,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
+    /// Whether it runs while no other case does, on the whole machine.
+    pub alone: bool,
+    /// What it needs of a runtime.
+    pub needs: Vec<Need>,
     /// What must hold in both worlds.
     pub expect: Vec<Expect>,
 }
@@ -378,6 +383,8 @@ impl Case {
             clients: Vec::new(),
             stall: None,
             logged: false,
+            alone: false,
+            needs: Vec::new(),
             expect: Vec::new(),
         }
     }
@@ -474,15 +481,29 @@ impl Case {
         self
     }
 
-    /// Blocks the executor.
+    /// Blocks the executor. Such a case runs [alone](Case::alone).
     pub fn stall(mut self, from: &'static str, length: Duration) -> Case {
         self.stall = Some(Stall { from, length });
-        self
+        self.alone()
     }
 
     /// Logs the order of the proxy's closes and writes.
     pub fn logged(mut self) -> Case {
         self.logged = true;
+        self
+    }
+
+    /// Runs it while no other case runs, in any process of this machine: for a case that blocks a thread, floods, or
+    /// weighs memory, and would make others late, or be made late by them.
+    pub fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+
+    /// Says that it means something only on a runtime that has this. A [`Harness`](crate::Harness) that lacks it skips
+    /// the case.
+    pub fn needs(mut self, need: Need) -> Case {
+        self.needs.push(need);
         self
     }
 

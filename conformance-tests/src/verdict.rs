@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::attempt::{About, Lateness, Skips};
 use crate::expect::{SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
-use crate::harness::{Harness, turn};
+use crate::harness::Harness;
 use crate::run_real::run_real;
 use crate::run_virtual::run_virtual;
 use crate::script::Case;
@@ -40,35 +41,46 @@ pub fn check_virtual(case: &Case) {
     }
 }
 
-/// Runs a case in virtual time, then on the harness's runtime, and panics unless both hold and agree.
+/// Runs a case in virtual time, then on the harness's runtime, and panics unless both hold and agree. A case that is
+/// skipped does not run.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check<H: Harness>(case: Case) {
+pub fn check<H: Harness>(case: Case, skips: &Skips) {
     let case = Arc::new(case);
-    let oracle = run_virtual(&case);
-    let wrong = judge_virtual(&case, &oracle);
+    let name = case.test_name();
+    let about = About { name: &name, id: case.id, title: case.title, alone: case.alone, needs: &case.needs };
+    about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, &oracle));
+}
+
+#[track_caller]
+fn oracle(case: &Case) -> Transcript {
+    let oracle = run_virtual(case);
+    let wrong = judge_virtual(case, &oracle);
     if !wrong.is_empty() {
         let place = "in virtual time already: the fault is in the proxy or the case, not in the adapter";
-        panic!("{}", report(&case, place, &wrong, &[("virtual time", &oracle)]));
+        panic!("{}", report(case, place, &wrong, &[("virtual time", &oracle)]));
     }
-    let run = {
-        let _turn = turn();
-        run_real::<H>(&case)
-    };
+    oracle
+}
+
+#[track_caller]
+fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Lateness {
+    let run = run_real::<H>(case);
     let mut tolerance = slack();
     tolerance.slack += run.machine_late;
-    let mut wrong = judge(&case, &run.transcript, tolerance);
+    let mut wrong = judge(case, &run.transcript, tolerance);
     if !case.by_chance {
-        wrong.extend(Transcript::differences(&oracle, &run.transcript, !case.fills_buffers()));
+        wrong.extend(Transcript::differences(oracle, &run.transcript, !case.fills_buffers()));
     }
     if !wrong.is_empty() {
         let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
-        let runs = [("this runtime", &run.transcript), ("virtual time", &oracle)];
-        panic!("{}", report(&case, &place, &wrong, &runs));
+        let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
+        panic!("{}", report(case, &place, &wrong, &runs));
     }
+    case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect()
 }
 
 fn report(case: &Case, place: &str, wrong: &[String], runs: &[(&str, &Transcript)]) -> String {

@@ -49,6 +49,9 @@ macro_rules! __list_cases {
             vec![$((stringify!($name), $module::$name)),*]
         }
 
+        /// The names of the tests of all cases.
+        pub const NAMES: &[&str] = &[$(stringify!($name),)* $(stringify!($wait)),*];
+
         /// The names of the tests of the cases about `wait_for`.
         pub fn all_waits() -> Vec<(&'static str, String)> {
             vec![$((stringify!($wait), wait::test_name_of::<wait::$wait>())),*]
