@@ -172,13 +172,19 @@ const fn is_same(a: &[u8], b: &[u8]) -> bool {
     i == a.len() && i == b.len()
 }
 
-/// Makes a `#[test]` for every case, in virtual time alone.
+/// Makes a module with a `#[test]` for every case, in virtual time alone.
 #[macro_export]
 macro_rules! virtual_suite {
     () => {
-        $crate::__for_each_case! { __virtual_tests }
+        mod in_virtual_time {
+            $crate::__for_each_case! { __virtual_tests }
+        }
     };
 }
+
+/// The module that [`virtual_suite!`] makes.
+#[doc(hidden)]
+pub const VIRTUAL: &str = "in_virtual_time";
 
 #[doc(hidden)]
 #[macro_export]
