@@ -34,8 +34,8 @@ type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + S
 pub struct Expect {
     what: String,
     check: Check,
-    /// The deadline that it is about, if it is about one alone.
-    deadline: Option<(Moment, Moment, Duration)>,
+    /// From when to when, at least how long, and how much longer than the slack it may take: if it is about time.
+    window: Option<(Moment, Moment, Duration, Duration)>,
 }
 
 impl fmt::Debug for Expect {
@@ -50,13 +50,20 @@ impl Expect {
         what: impl Into<String>,
         check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
     ) -> Expect {
-        Expect { what: what.into(), check: Box::new(check), deadline: None }
+        Expect { what: what.into(), check: Box::new(check), window: None }
     }
 
-    /// How late the deadline was that it is about.
+    /// How late the deadline was, if it is about one alone.
     pub(crate) fn lateness(&self, transcript: &Transcript) -> Option<Duration> {
-        let (from, to, limit) = self.deadline?;
-        to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()? + limit)
+        let (from, to, limit, more) = self.window?;
+        let late = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()? + limit);
+        late.filter(|_| !limit.is_zero() && more.is_zero())
+    }
+
+    /// Whether something came before it was due.
+    pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
+        let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));
+        matches!(moments, Some((Ok(from), Ok(to), limit)) if to < from + limit)
     }
 
     /// What it wants, and what there was instead.
@@ -130,7 +137,6 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
 /// [`window`], wider by `more` than the slack, for what takes time besides.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
-    let is_deadline = !limit.is_zero() && more.is_zero();
     let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
         let Some(took) = to_at.checked_sub(from_at) else {
@@ -145,7 +151,7 @@ pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -
         }
         Ok(())
     });
-    expect.deadline = is_deadline.then_some((from, to, limit));
+    expect.window = Some((from, to, limit, more));
     expect
 }
 

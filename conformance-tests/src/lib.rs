@@ -73,6 +73,7 @@ mod attempt;
 mod board;
 pub mod cases;
 mod command;
+mod diag;
 mod exec;
 pub mod expect;
 pub mod gauges;

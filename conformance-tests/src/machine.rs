@@ -1,9 +1,16 @@
 //! How late the machine itself is while a case runs: what a busy machine adds to the upper end of every window.
 //!
-//! What a case waits for is never one wake-up: a deadline wakes the thread of a timer, that one perhaps another worker,
-//! that one a peer, and each may wait for a core. So a chain of threads is measured, without any runtime and beside the
-//! case, and not the nap of a single one. Nothing here shortens a window or moves its lower end.
+//! Two measurements are added up, both without any runtime:
+//!
+//! - what a case waits for is never one wake-up: a deadline wakes the thread of a timer, that one perhaps another worker,
+//!   that one a peer. So an event is passed along a chain of threads, again and again, and the worst trip counts;
+//! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
+//!   process was ready to run and did not get a core (Linux), and the longest wait counts.
+//!
+//! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,11 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often.
+/// How often the chain is started.
 const NAP: Duration = Duration::from_millis(5);
 
 /// How many threads pass an event on before the one that napped gets it back: a timer, a worker, a peer.
 const LINKS: usize = 3;
+
+/// The threads are asked about every so many trips: a hundred of them cost a millisecond.
+const TRIPS: usize = 4;
 
 /// A measurement under way.
 pub(crate) struct Watch {
@@ -45,29 +55,77 @@ fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
     for _ in 0..LINKS {
         let (to, next) = UnixStream::pair()?;
         let from = std::mem::replace(&mut last, next);
-        links.push(thread::spawn(move || io::copy(&mut &from, &mut &to)));
+        links.push(thread::spawn(move || pass_on(from, to)));
     }
+    let mut waits = Waits::default();
+    waits.look();
     let (mut worst, mut event) = (Duration::ZERO, [0]);
-    while !stopped.load(Ordering::Relaxed) {
+    for trip in 1.. {
         let began = Instant::now();
         thread::sleep(NAP);
         first.write_all(&event)?;
         last.read_exact(&mut event)?;
         worst = worst.max(began.elapsed().saturating_sub(NAP));
+        let is_over = stopped.load(Ordering::Relaxed);
+        if is_over || trip % TRIPS == 0 {
+            waits.look();
+        }
+        if is_over {
+            break;
+        }
     }
     drop(first);
     for link in links {
-        // It has passed on all that it got.
         let _ = link.join();
     }
-    Ok(worst)
+    Ok(worst + waits.longest)
+}
+
+fn pass_on(mut from: UnixStream, mut to: UnixStream) {
+    let mut event = [0];
+    while from.read_exact(&mut event).and_then(|()| to.write_all(&event)).is_ok() {}
+}
+
+/// How long the threads of this process waited for a core.
+#[derive(Default)]
+struct Waits {
+    /// By thread, as the system counts it.
+    total: BTreeMap<u64, Duration>,
+    /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
+    longest: Duration,
+}
+
+impl Waits {
+    fn look(&mut self) {
+        let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
+        let mut total = BTreeMap::new();
+        for thread in threads.flatten() {
+            let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
+            let text = fs::read_to_string(thread.path().join("schedstat"));
+            // Nanoseconds: on a core, waiting for one.
+            let wait = text.ok().and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+            if let (Some(id), Some(wait)) = (id, wait) {
+                total.insert(id, Duration::from_nanos(wait));
+            }
+        }
+        for (id, wait) in &total {
+            // A thread that is new has waited since it began.
+            let before = self.total.get(id).copied().unwrap_or_default();
+            self.longest = self.longest.max(wait.saturating_sub(before));
+        }
+        // The threads that were there before anything was measured say nothing yet.
+        if self.total.is_empty() {
+            self.longest = Duration::ZERO;
+        }
+        self.total = total;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The threads that are runnable beside the chain are what makes it late.
+    /// Threads that want the cores too are what makes a thread late.
     #[test]
     fn a_busy_machine_shows() {
         let stop = Arc::new(AtomicBool::new(false));

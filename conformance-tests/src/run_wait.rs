@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::attempt::{About, Lateness, Skips};
+use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::cases::wait::{Env, WaitCase, test_name_of};
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
@@ -54,7 +54,9 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
         panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE);
     };
     assert_eq!(ran, Ran::Done);
-    judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
+    if let Some(wrong) = judge::<C>("in virtual time", &run, SLACK_VIRTUAL) {
+        panic!("{wrong}");
+    }
     run
 }
 
@@ -71,8 +73,7 @@ pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
 }
 
 /// Runs a case on the runtime; how late it ended.
-#[track_caller]
-fn run_wait<H: Harness, C: WaitCase>() -> Lateness {
+fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     warm_up::<H>();
     let before = gauges::sockets();
     // How long the looks at the kernel's table took: many milliseconds if it holds thousands of old rows.
@@ -101,11 +102,14 @@ fn run_wait<H: Harness, C: WaitCase>() -> Lateness {
         });
         let _ = sender.send(run);
     });
-    let mut late = Lateness::new();
+    let (mut late, mut failed) = (Lateness::new(), None);
     match receiver.recv_timeout(BOUND) {
         Ok(run) => {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
-            judge::<C>(H::NAME, &run, slack().slack + watch.stop() + looking);
+            let machine_late = watch.stop() + looking;
+            let early = run.took < C::LIMIT;
+            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + machine_late)
+                .map(|words| Failure { words, machine_late, early });
             if !C::LIMIT.is_zero() {
                 late.push(run.took.saturating_sub(C::LIMIT + looking));
             }
@@ -125,18 +129,22 @@ fn run_wait<H: Harness, C: WaitCase>() -> Lateness {
         C::TITLE,
         H::NAME
     );
-    late
+    failed.map_or(Ok(late), Err)
 }
 
-#[track_caller]
-fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) {
-    let (id, title, limit) = (C::ID, C::TITLE, C::LIMIT);
-    assert_eq!(
-        run.lines,
-        C::LINES,
-        "{id} {title} fails {place}: something else happened, or in another order"
-    );
-    assert!(run.took >= limit, "{id} {title} fails {place}: EARLY, {:?} of {limit:?}", run.took);
+/// What is wrong with a run.
+fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) -> Option<String> {
+    let (id, title, limit, took) = (C::ID, C::TITLE, C::LIMIT, run.took);
     let latest = limit + slack;
-    assert!(run.took < latest, "{id} {title} fails {place}: {:?}, later than {latest:?}", run.took);
+    let wrong = if run.lines != C::LINES {
+        let (expected, lines) = (C::LINES, &run.lines);
+        format!("something else happened, or in another order\n expected: {expected:?}\n happened: {lines:?}")
+    } else if took < limit {
+        format!("it ended after {took:?} of {limit:?}: EARLY, which no runtime is allowed to be")
+    } else if took >= latest {
+        format!("it ended after {took:?}, later than {latest:?}")
+    } else {
+        return None;
+    };
+    Some(format!("{id} {title} fails {place}: {wrong}"))
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::attempt::{About, Lateness, Skips};
+use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::expect::{SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
 use crate::harness::Harness;
 use crate::run_real::run_real;
@@ -52,7 +52,7 @@ pub fn check<H: Harness>(case: Case, skips: &Skips) {
     let case = Arc::new(case);
     let name = case.test_name();
     let about = About { name: &name, id: case.id, title: case.title, alone: case.alone, needs: &case.needs };
-    about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, &oracle));
+    about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, oracle));
 }
 
 #[track_caller]
@@ -66,8 +66,7 @@ fn oracle(case: &Case) -> Transcript {
     oracle
 }
 
-#[track_caller]
-fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Lateness {
+fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
     let run = run_real::<H>(case);
     let mut tolerance = slack();
     tolerance.slack += run.machine_late;
@@ -78,9 +77,13 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Lateness {
     if !wrong.is_empty() {
         let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
         let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
-        panic!("{}", report(case, &place, &wrong, &runs));
+        return Err(Failure {
+            words: report(case, &place, &wrong, &runs),
+            machine_late: run.machine_late,
+            early: case.expect.iter().any(|expect| expect.is_early(&run.transcript)),
+        });
     }
-    case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect()
+    Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }
 
 fn report(case: &Case, place: &str, wrong: &[String], runs: &[(&str, &Transcript)]) -> String {

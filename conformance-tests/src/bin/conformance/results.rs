@@ -23,6 +23,8 @@ pub(crate) struct Case {
     pub(crate) title: String,
     pub(crate) verdict: Verdict,
     pub(crate) took: f64,
+    /// How often it was run again because the machine held it up.
+    pub(crate) repeated: u64,
     /// How late each deadline was.
     pub(crate) late: Vec<Duration>,
 }
@@ -89,6 +91,7 @@ impl Report {
             title: text("title")?,
             verdict,
             took: value["took"].as_f64().unwrap_or(0.0),
+            repeated: value["repeated"].as_u64().unwrap_or(0),
             late: late.filter_map(Value::as_u64).map(Duration::from_micros).collect(),
         };
         let notes = value["notes"].as_array().into_iter().flatten();
