@@ -60,10 +60,10 @@ impl Expect {
         late.filter(|_| !limit.is_zero() && more.is_zero())
     }
 
-    /// Whether something came before it was due.
+    /// Whether something came before its limit had passed.
     pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
         let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));
-        matches!(moments, Some((Ok(from), Ok(to), limit)) if to < from + limit)
+        matches!(moments, Some((Ok(from), Ok(to), limit)) if !limit.is_zero() && to < from + limit)
     }
 
     /// What it wants, and what there was instead.

@@ -78,6 +78,7 @@ mod exec;
 pub mod expect;
 pub mod gauges;
 mod harness;
+mod hint;
 mod interp;
 mod machine;
 mod pattern;

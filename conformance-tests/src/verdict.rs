@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::attempt::{About, Failure, Lateness, Skips};
-use crate::expect::{SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
+use crate::expect::{Expect, SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
 use crate::harness::Harness;
+use crate::hint::hints;
 use crate::run_real::run_real;
 use crate::run_virtual::run_virtual;
 use crate::script::Case;
@@ -77,11 +78,15 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, F
     if !wrong.is_empty() {
         let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
         let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
-        return Err(Failure {
-            words: report(case, &place, &wrong, &runs),
-            machine_late: run.machine_late,
-            early: case.expect.iter().any(|expect| expect.is_early(&run.transcript)),
-        });
+        let early = case.expect.iter().any(|expect| expect.is_early(&run.transcript));
+        let latest =
+            |expect: &Expect| expect.lateness(&run.transcript).is_some_and(|late| late >= tolerance.slack);
+        let late = case.expect.iter().any(latest);
+        let mut words = report(case, &place, &wrong, &runs);
+        for hint in hints(oracle, &run.transcript, early, late) {
+            let _ = writeln!(words, "Most likely: {hint}");
+        }
+        return Err(Failure { words, machine_late: run.machine_late, early });
     }
     Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }
