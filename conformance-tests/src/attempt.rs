@@ -66,6 +66,9 @@ const STEADY: Duration = Duration::from_millis(15);
 /// How often a case is run before a failure on a machine that is not steady counts.
 const RUNS: usize = 6;
 
+/// For how long it is run again: a run that hangs takes ten seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 impl About<'_> {
     /// Runs a case unless it is skipped: first the oracle, then the real run when it is its turn, and again if it fails
     /// in a way that shows nothing. Panics if it does not hold, after the line for the report was written.
@@ -89,13 +92,16 @@ impl About<'_> {
             };
             let _turn = turn(H::NAME);
             let _machine = if self.alone { Machine::alone() } else { Machine::shared() };
+            let first = Instant::now();
             loop {
                 let began = Instant::now();
                 let result = real(&exact);
                 took = began.elapsed();
                 match result {
                     Ok(late) => return late,
-                    Err(failure) if failure.shows_nothing() && repeated + 1 < RUNS => {
+                    Err(failure)
+                        if failure.shows_nothing() && repeated + 1 < RUNS && first.elapsed() < PATIENCE =>
+                    {
                         repeated += 1;
                         let (name, runtime) = (self.name, H::NAME);
                         println!(

@@ -60,6 +60,13 @@ impl Expect {
         late.filter(|_| !limit.is_zero() && more.is_zero())
     }
 
+    /// How long it took, if it waits for no deadline.
+    pub(crate) fn delay(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit, more) = self.window?;
+        let delay = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()?);
+        delay.filter(|_| limit.is_zero() && more.is_zero())
+    }
+
     /// Whether something came before its limit had passed.
     pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
         let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));

@@ -5,48 +5,54 @@ use std::time::Duration;
 
 use crate::transcript::{ConnLog, End, Failure, Transcript};
 
+/// What came before, and after, it was due.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Missed {
+    /// A deadline that came before its limit had passed.
+    pub(crate) early: bool,
+    /// A deadline that came after its window.
+    pub(crate) late: bool,
+    /// Something that waits for no deadline, and came late.
+    pub(crate) slow: bool,
+}
+
 /// The guesses, the surest first; at most two, since more would be none.
-pub(crate) fn hints(oracle: &Transcript, real: &Transcript, early: bool, late: bool) -> Vec<&'static str> {
-    let mut hints = Vec::new();
-    if early {
-        hints.push(EARLY);
-    }
+pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> Vec<&'static str> {
     let hangs = real.faults.iter().any(|fault| fault.contains("did not end within"));
-    if real.snapshots.iter().any(|(name, seen)| {
+    let more_on_their_way = real.snapshots.iter().any(|(name, seen)| {
         oracle.snapshots.get(name).is_some_and(|expected| expected.syn_sent < seen.syn_sent)
-    }) || real.faults.iter().any(|fault| fault.starts_with("sockets"))
-    {
-        hints.push(if oracle.upstreams.len() < attempts(oracle) { CONNECT } else { OPEN });
+    });
+    let sockets_left = real.faults.iter().any(|fault| fault.starts_with("sockets"));
+    let (expected, fired) = (timeouts(oracle), timeouts(real));
+
+    let mut hints = Vec::new();
+    hints.extend(missed.early.then_some(EARLY));
+    if more_on_their_way || sockets_left {
+        let never_open = oracle.upstreams.len() < attempts(oracle);
+        hints.push(if never_open { CONNECT } else { OPEN });
     }
-    for (oracle, real) in
-        pairs(&oracle.clients, &real.clients).chain(pairs(&oracle.upstreams, &real.upstreams))
-    {
+    let sides = [(&oracle.clients, &real.clients), (&oracle.upstreams, &real.upstreams)];
+    for (oracle, real) in sides.into_iter().flat_map(|(oracle, real)| oracle.iter().zip(real)) {
         match (ended(oracle), ended(real)) {
             (Some(End::Rst), Some(End::Fin)) => hints.push(RST),
             (Some(End::Fin), Some(End::Rst)) => hints.push(FIN_LOST),
-            (Some(End::Fin), None) => hints.push(FIN),
+            (Some(End::Fin), None) if fired == expected => hints.push(FIN),
             _ => {}
         }
     }
-    if hangs || real.outcomes.len() < oracle.outcomes.len() {
-        let fired = timeouts(real);
-        hints.push(match timeouts(oracle) {
-            // The script waits for what comes after it: another deadline.
-            n if n > 0 && fired == n => AGAIN,
-            n if n > fired => NEVER,
-            _ => WAKER,
-        });
+    if fired < expected {
+        hints.push(NEVER);
+    } else if fired > expected || missed.slow || (hangs && expected == 0) {
+        // What was waited for was there, and nobody looked.
+        hints.push(WAKER);
+    } else if hangs {
+        // The script waits for what comes after the deadline: another one.
+        hints.push(AGAIN);
     }
-    if late && !hangs {
-        hints.push(LATE);
-    }
+    hints.extend((missed.late && !hangs).then_some(LATE));
     hints.dedup();
     hints.truncate(2);
     hints
-}
-
-fn pairs<'a>(a: &'a [ConnLog], b: &'a [ConnLog]) -> impl Iterator<Item = (&'a ConnLog, &'a ConnLog)> {
-    a.iter().zip(b)
 }
 
 fn ended(log: &ConnLog) -> Option<End> {

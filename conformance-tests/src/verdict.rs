@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::expect::{Expect, SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
 use crate::harness::Harness;
-use crate::hint::hints;
+use crate::hint::{Missed, hints};
 use crate::run_real::run_real;
 use crate::run_virtual::run_virtual;
 use crate::script::Case;
@@ -78,15 +78,18 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, F
     if !wrong.is_empty() {
         let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
         let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
-        let early = case.expect.iter().any(|expect| expect.is_early(&run.transcript));
-        let latest =
-            |expect: &Expect| expect.lateness(&run.transcript).is_some_and(|late| late >= tolerance.slack);
-        let late = case.expect.iter().any(latest);
+        let any = |of: &dyn Fn(&Expect) -> bool| case.expect.iter().any(of);
+        let (seen, slack) = (&run.transcript, tolerance.slack);
+        let missed = Missed {
+            early: any(&|expect| expect.is_early(seen)),
+            late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
+            slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
+        };
         let mut words = report(case, &place, &wrong, &runs);
-        for hint in hints(oracle, &run.transcript, early, late) {
+        for hint in hints(oracle, seen, missed) {
             let _ = writeln!(words, "Most likely: {hint}");
         }
-        return Err(Failure { words, machine_late: run.machine_late, early });
+        return Err(Failure { words, machine_late: run.machine_late, early: missed.early });
     }
     Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }
