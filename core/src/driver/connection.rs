@@ -228,7 +228,7 @@ where
             self.relay.drain(since, env);
             capped |= self.work(cx, env);
         }
-        if self.membership.take_shed() {
+        if self.membership.is_to_leave(self.relay.is_idle()) {
             self.relay.close_idle(env);
             capped |= self.work(cx, env);
         }

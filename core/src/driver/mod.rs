@@ -11,6 +11,7 @@ mod connection;
 mod keeper;
 mod lifecycle;
 mod proxy;
+mod room;
 mod scope;
 mod serve;
 #[cfg(test)]

@@ -67,9 +67,9 @@ impl<R: Runtime> Proxy<R> {
         let shared = Shared {
             runtime,
             upstreams,
+            lifecycle: Arc::new(Lifecycle::new(config.max_client_conns)),
             config: Arc::new(config),
             idle: Idle::default(),
-            lifecycle: Arc::default(),
         };
         Proxy { shared: Arc::new(shared) }
     }
