@@ -229,7 +229,7 @@ impl Crowd {
                     client.got.extend(&buf[..n]);
                     if client.is_answered() {
                         self.answered += 1;
-                        if i % 2 == 0 {
+                        if i.is_multiple_of(2) {
                             return self.leaves(i);
                         }
                     }
