@@ -8,7 +8,7 @@ use core::fmt;
 
 use super::Version;
 use super::fields::{is_token, is_value_byte, put_decimal, put_field, trim};
-use super::ids::REQUEST_ID;
+use super::ids::{REQUEST_ID, is_request_id};
 use super::response::put_persistence;
 
 /// An IMF-fixdate (RFC 9110 section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -85,7 +85,8 @@ pub struct OwnResponse<'a> {
     pub body: &'a [u8],
     /// The error type and, unless empty, the details for Proxy-Status.
     pub proxy_status: Option<(&'a str, &'a str)>,
-    /// The id of the request, so that whoever got the response can name it. Left out if `fields` have one.
+    /// The id of the request, so that whoever got the response can name it. Left out if `fields` have one,
+    /// or if it is none that the proxy passes on.
     pub request_id: Option<&'a str>,
     /// Whether the client's connection stays open.
     pub keep_alive: bool,
@@ -128,8 +129,7 @@ pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     if let Some((error, details)) = r.proxy_status.filter(|(error, _)| is_token(error.as_bytes())) {
         put_proxy_status(error, details, out);
     }
-    // Of a head that we have written: as sound as the rest.
-    if let Some(id) = r.request_id.filter(|_| !named) {
+    if let Some(id) = r.request_id.filter(|id| !named && is_request_id(id.as_bytes())) {
         put_field(REQUEST_ID, id.as_bytes(), out);
     }
     put_persistence(r.keep_alive, r.client, out);

@@ -117,6 +117,8 @@ fn own_responses_name_the_request_once() {
     let date = HttpDate::default();
     let r = OwnResponse { request_id: Some("id-1"), ..base(&date) };
     assert_eq!(values(&write(&r), "x-request-id"), ["id-1"]);
+    let bad = OwnResponse { request_id: Some("a\r\nb: c"), ..r };
+    assert_eq!(write(&bad), write(&base(&date)));
     let route = OwnResponse { fields: &[("X-Request-ID", "of-the-route")], ..r };
     assert_eq!(values(&write(&route), "x-request-id"), ["of-the-route"]);
 }
