@@ -211,7 +211,7 @@ fn a_timer_that_fires_once() {
 #[test]
 fn a_waker_that_is_not_kept() {
     fails::<LOST_WAKER>(
-        cases::r::r_02_drip_is_fine(),
+        cases::client::k_14_client_gone_while_waiting(),
         &["A task was not woken", "Look at `Stream::poll_read`"],
     );
 }
