@@ -4,6 +4,7 @@
 mod connection;
 mod limits;
 mod serve;
+mod tunnel;
 
 use core::future::Future;
 use core::pin::Pin;
