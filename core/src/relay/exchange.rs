@@ -15,6 +15,8 @@
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
+//!
+//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`).
 
 use alloc::vec::Vec;
 use core::mem;
