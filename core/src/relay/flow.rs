@@ -196,7 +196,6 @@ impl Outbound {
     pub(crate) fn begin_body(&mut self, chunked: bool) {
         self.chunked = chunked;
         self.finished = false;
-        self.ended = false;
     }
 
     /// Queues what lies ready in `from`; `complete` says that nothing will follow it.

@@ -23,7 +23,6 @@ impl Relay {
         self.exchange.stage = Stage::Tunnel;
         self.exchange.status = Some(101);
         self.client.decoder = BodyDecoder::new(Framing::UntilClose);
-        self.client.outbound.begin_body(false);
         self.upstream.outbound.begin_body(false);
     }
 
@@ -87,5 +86,5 @@ fn pass(from: &mut Inbound, decoder: &mut BodyDecoder, fin: bool, to: &mut Outbo
 /// (`http.md` U1).
 pub(super) fn asked<'c>(config: &'c Config, client: &ClientConn, upstream: &UpstreamConn) -> Option<&'c str> {
     let protocol = config.upgrades.get(usize::from(client.request.upgrade?))?;
-    (client.decoder.is_complete() && upstream.request_written()).then_some(protocol)
+    upstream.request_written().then_some(protocol)
 }

@@ -81,10 +81,12 @@ fn u4_an_empty_list_lets_nothing_pass() {
     let mut out = Vec::new();
     let info = rewrite_request(head, None, &[], &mut out).unwrap();
     assert_eq!((info.upgrade, values(&text(&out), "upgrade").len()), (None, 0));
-    // Not even an empty member of a list that was filled in by mistake.
-    out.clear();
-    let info = rewrite_request(head, None, &[String::new()], &mut out).unwrap();
-    assert_eq!(info.upgrade, None);
+    // Nor does what is no protocol, if the list was filled in by mistake.
+    for wrong in ["", "web socket", "a/", "/1", "a/1/2", "x;y"] {
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: {wrong},\r\n\r\n");
+        let info = rewrite_request(head.as_bytes(), None, &[String::from(wrong)], &mut out).unwrap();
+        assert_eq!(info.upgrade, None, "{wrong}");
+    }
 }
 
 fn answer(head: &str, upgrade: Option<&str>) -> Rewritten<ResponseInfo> {

@@ -148,6 +148,7 @@ fn u_05_a_half_closed_tunnel_has_a_limit_of_its_own() {
         rig.at(250);
         assert_eq!(rig.actions(), CLOSED);
         assert_eq!((rig.timeout().kind, rig.outcome().status), (Kind::TunnelFin, Some(101)));
+        assert_eq!(rig.timeout().blocked_on, other(first), "who has not sent FIN");
     }
     // The second FIN stops it; what is still to be forwarded has the limit of any tunnel.
     let mut rig = tunnel(TimeoutPolicy { tunnel: ms(1000), ..profile() });
@@ -175,6 +176,13 @@ fn u_06_bytes_that_go_nowhere_are_no_activity() {
         assert_eq!(rig.actions(), [end(Side::Upstream), Action::Report, end(Side::Client)]);
         assert_eq!((rig.timeout().kind, rig.timeout().blocked_on), (Kind::Tunnel, to));
     }
+    // A client that takes nothing is to blame also when it has said all that it will.
+    let mut rig = tunnel(profile());
+    rig.fin(Side::Client);
+    rig.upstream(b"anybody?");
+    rig.actions();
+    rig.at(150);
+    assert_eq!(rig.timeout().blocked_on, Side::Client);
 }
 
 #[test]
@@ -276,7 +284,11 @@ fn u_11_s_03_a_drain_ends_tunnels_at_its_deadline_and_no_sooner() {
 #[test]
 fn a_stop_resets_both_sides() {
     let mut rig = tunnel(profile());
-    rig.with(|relay, env| relay.stop(env));
+    rig.with(|relay, env| {
+        // A FIN that nobody has sent yet is not sent after the end.
+        relay.received(Side::Client, 0, env);
+        relay.stop(env);
+    });
     assert_eq!(rig.actions(), RESET_BOTH);
     assert_eq!((rig.outcome().status, rig.outcome().error), (Some(101), Some(Error::Stopped)));
 }
