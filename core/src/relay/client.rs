@@ -102,7 +102,8 @@ impl ClientConn {
         if out.head.capacity() == 0 {
             out.head = env.bufs.take_head();
         }
-        self.request = http::rewrite_request(&self.inbound.unparsed()[..len], peer, upgrades, &mut out.head)?;
+        let head = &self.inbound.unparsed()[..len];
+        self.request = http::rewrite_request(head, peer, upgrades, env.ids, &mut out.head)?;
         self.inbound.skip(len);
         self.head_len = len;
         self.decoder = BodyDecoder::new(self.request.framing);

@@ -79,12 +79,13 @@ fn u3_u4_what_goes_upstream_is_one_protocol_of_the_list_or_none() {
 fn u4_an_empty_list_lets_nothing_pass() {
     let head = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket,\r\n\r\n";
     let mut out = Vec::new();
-    let info = rewrite_request(head, None, &[], &mut out).unwrap();
+    let info = rewrite_request(head, None, &[], &mut ids(), &mut out).unwrap();
     assert_eq!((info.upgrade, values(&text(&out), "upgrade").len()), (None, 0));
     // Nor does what is no protocol, if the list was filled in by mistake.
     for wrong in ["", "web socket", "a/", "/1", "a/1/2", "x;y"] {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: {wrong},\r\n\r\n");
-        let info = rewrite_request(head.as_bytes(), None, &[String::from(wrong)], &mut out).unwrap();
+        let info =
+            rewrite_request(head.as_bytes(), None, &[String::from(wrong)], &mut ids(), &mut out).unwrap();
         assert_eq!(info.upgrade, None, "{wrong}");
     }
 }
