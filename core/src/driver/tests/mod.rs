@@ -4,6 +4,7 @@
 mod connection;
 mod limits;
 mod serve;
+mod stats;
 mod tunnel;
 
 use core::future::Future;
