@@ -37,10 +37,10 @@ impl Relay {
             return kinds;
         }
         let written = upstream.request_written();
-        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
+        let writing = !written && upstream.response.is_none() && upstream.write_failed.is_none();
         let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
         let read = upstream.wants_read(&client.outbound)
-            && (written || early || upstream.write_failed || self.exchange.withheld);
+            && (written || early || upstream.write_failed.is_some() || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
     }
 
@@ -63,7 +63,7 @@ impl Relay {
         matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying)
             && !self.client.decoder.is_complete()
             && !self.upstream.outbound.is_pending()
-            && !self.upstream.write_failed
+            && self.upstream.write_failed.is_none()
             && !self.exchange.withheld
             && !self.client.inbound.eof
             && self.client.inbound.has_room(false)

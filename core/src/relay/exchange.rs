@@ -325,7 +325,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| self.exchange.body_bytes > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        if self.upstream.write_failed {
+        if self.upstream.write_failed.is_some() {
             self.client.inbound.discard_runs();
         } else {
             self.upstream.outbound.queue(&self.client.inbound, complete);

@@ -137,7 +137,7 @@ impl Relay {
         Interest {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
-            write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
+            write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
     }
@@ -195,7 +195,7 @@ impl Relay {
                 self.client.inbound.received(n);
                 self.progress(DeadlineKind::ClientBody);
             }
-            (Side::Upstream, 0) => self.upstream.ended = Some(Ended::Fin),
+            (Side::Upstream, 0) => self.upstream.fin(),
             (Side::Upstream, _) => {
                 self.upstream.inbound.received(n);
                 self.upstream.answered = true;
@@ -294,7 +294,7 @@ impl Relay {
             }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
-                self.upstream.write_failed = true;
+                self.upstream.write_failed = Some(failure);
                 self.upstream.outbound.cut();
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
