@@ -7,10 +7,10 @@
 //! `http/`, buffers in `flow.rs`.
 //!
 //! ```text
-//!           forward          pool miss          connected
-//! Routing ──▶ Queued ──▶ Checkout ──────▶ Connecting ──────▶ Relaying
+//!           forward          pool miss       resolved        connected
+//! Routing ──▶ Queued ──▶ Checkout ───▶ Resolving ──▶ Connecting ───▶ Relaying
 //!    │        granted        └──── connected (pooled) ──────────▲ │
-//!    │ respond               connect failed: Connecting ▶ Queued
+//!    │ respond               no address left: Queued again
 //!    ▼                                                         │ response received, or cut off
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
@@ -18,9 +18,10 @@
 
 use alloc::vec::Vec;
 use core::mem;
+use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::error::{Error, IoFailure, Phase, TimeoutError};
+use crate::error::{Error, IoFailure, IoKind, Phase, TimeoutError};
 use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
@@ -29,7 +30,7 @@ use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// Where the exchange stands; see the picture above.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -39,12 +40,22 @@ pub(crate) enum Stage {
     /// An upstream is asked for, or waited for.
     Queued,
     Checkout,
+    /// The upstream's addresses are asked for, or waited for.
+    Resolving,
     Connecting,
     Relaying,
     /// The upstream is done with; what is left of the response goes to the client.
     Draining,
     /// A response of our own goes to the client.
     Answering,
+}
+
+impl Stage {
+    /// The request is on its way to an upstream, and not done with it.
+    pub(crate) fn is_forwarding(self) -> bool {
+        use Stage::{Checkout, Connecting, Queued, Relaying, Resolving};
+        matches!(self, Queued | Checkout | Resolving | Connecting | Relaying)
+    }
 }
 
 #[derive(Debug)]
@@ -55,8 +66,11 @@ pub(crate) struct Exchange {
     pub(crate) tried: Vec<UpstreamId>,
     /// The last of them, why.
     unreached: Option<Error>,
-    /// There is no upstream free: the queue's deadline runs.
+    /// What was asked for is not there yet: an upstream, and the queue's deadline runs, or its addresses.
     pub(crate) waiting: bool,
+    /// Where the upstream is, while it is connected to, and which of it is tried.
+    addresses: Option<Addresses>,
+    address: u8,
     pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
     pub(crate) withheld: bool,
@@ -89,6 +103,8 @@ impl Exchange {
             tried: Vec::new(),
             unreached: None,
             waiting: false,
+            addresses: None,
+            address: 0,
             started,
             withheld: false,
             held: false,
@@ -106,6 +122,24 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
         }
+    }
+}
+
+impl Exchange {
+    /// The address whose turn it is.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.addresses.as_ref()?.get(self.address.into())
+    }
+
+    /// How many addresses have not failed, the one whose turn it is among them.
+    pub(crate) fn untried_addresses(&self) -> u32 {
+        let all = self.addresses.as_ref().map_or(0, Addresses::len) as u32;
+        all.saturating_sub(self.address.into())
+    }
+
+    /// Whether there is another after the one whose turn it is.
+    pub(crate) fn has_next_address(&self) -> bool {
+        self.untried_addresses() > 1
     }
 }
 
@@ -132,6 +166,7 @@ impl Relay {
                 self.close_client(End::Close)
             }
             DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::ConnectAddress => self.address_failed(error, env),
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
@@ -158,7 +193,6 @@ impl Relay {
     /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
     pub(crate) fn begin_upstream(&mut self, id: UpstreamId, env: &mut Env<'_>) {
         self.exchange.upstream = Some(id);
-        self.exchange.waiting = false;
         if self.exchange.retried {
             self.dial(env);
         } else {
@@ -176,12 +210,46 @@ impl Relay {
     pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
         let Some(id) = self.exchange.upstream else { return };
         self.exchange.attempts = self.exchange.attempts.saturating_add(1);
+        self.begin(Stage::Resolving, Step::Resolve(id), env);
+    }
+
+    /// It is known where the upstream is, or that it is not.
+    pub(crate) fn begin_addresses(&mut self, found: Result<Addresses, IoFailure>, env: &mut Env<'_>) {
+        match found {
+            Ok(addresses) if !addresses.is_empty() => {
+                self.exchange.addresses = Some(addresses);
+                self.exchange.address = 0;
+                self.dial_address(env);
+            }
+            Ok(_) => {
+                let failure = IoFailure { kind: IoKind::NotFound, os_code: None };
+                self.connect_failed(Error::Resolve(failure), env);
+            }
+            Err(failure) => self.connect_failed(Error::Resolve(failure), env),
+        }
+    }
+
+    /// The address whose turn it is. What remains of the connect deadline is shared out anew.
+    fn dial_address(&mut self, env: &mut Env<'_>) {
+        let Some(id) = self.exchange.upstream else { return };
+        self.progress(DeadlineKind::ConnectAddress);
         self.begin(Stage::Connecting, Step::Connect(id), env);
+    }
+
+    /// This address cannot be reached in its time: the next one, all within one attempt, or the end of the attempt.
+    pub(crate) fn address_failed(&mut self, error: Error, env: &mut Env<'_>) {
+        if self.exchange.has_next_address() {
+            self.exchange.address += 1;
+            self.dial_address(env);
+        } else {
+            self.connect_failed(error, env);
+        }
     }
 
     /// Enters a stage whose operation is begun only if no deadline is due already (`timeouts.md` T5).
     fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
         self.exchange.stage = stage;
+        self.exchange.waiting = false;
         self.sync_deadlines(env.now);
         self.exchange.held = self.deadlines.due(env.now).is_some();
         if !self.exchange.held {
@@ -193,6 +261,7 @@ impl Relay {
     pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
         self.exchange.stage = Stage::Relaying;
         self.exchange.reused = reused;
+        self.exchange.addresses = None;
         self.upstream.connected();
         self.settle(env);
         self.exchange.held = self.deadlines.due(env.now).is_some();
@@ -203,6 +272,7 @@ impl Relay {
         let failed = self.exchange.upstream;
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
+        self.exchange.addresses = None;
         self.actions.upstream = Some(End::Abort);
         self.begin(Stage::Queued, Step::Admit { failed }, env);
     }
@@ -281,10 +351,7 @@ impl Relay {
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.settle_request(env);
         }
         if self.exchange.stage == Stage::Relaying {
@@ -408,10 +475,7 @@ impl Relay {
     /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
     /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;

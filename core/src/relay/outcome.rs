@@ -1,5 +1,6 @@
 //! What the machine wants and what it reports: plain values.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, Phase, Side};
@@ -70,8 +71,8 @@ impl Op {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Send RST on the side's connection and close it. For the upstream also: drop the attempt to connect, leave
-    /// the queue, and, as at each end of the upstream's part, give back what was granted.
+    /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
+    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
     Abort(Side),
     /// Close the side's connection (FIN).
     Close(Side),
@@ -98,9 +99,17 @@ pub enum Action {
     /// Look for an idle connection in the pool, then call
     /// [`Relay::connected`](super::Relay::connected) or [`Relay::pool_miss`](super::Relay::pool_miss).
     Checkout(UpstreamId),
+    /// Find out where the upstream is, then call [`Relay::resolved`](super::Relay::resolved); before that, if it is a
+    /// name and the answer has to be waited for, [`Relay::resolving`](super::Relay::resolving).
+    Resolve(UpstreamId),
     /// Start to connect, then call [`Relay::connected`](super::Relay::connected) or
-    /// [`Relay::failed`](super::Relay::failed).
-    Connect(UpstreamId),
+    /// [`Relay::failed`](super::Relay::failed). An attempt that still goes on, at another address, is dropped first.
+    Connect {
+        /// To which upstream.
+        upstream: UpstreamId,
+        /// At which of its addresses.
+        addr: SocketAddr,
+    },
     /// Send FIN to the client; its direction stays open.
     ShutdownWrite,
 }
@@ -117,7 +126,7 @@ pub struct Outcome {
     pub secondary: Option<IoFailure>,
     /// The upstream that was used or tried last.
     pub upstream: Option<UpstreamId>,
-    /// Attempts to connect.
+    /// Attempts to connect; all addresses of an upstream are one.
     pub attempts: u16,
     /// Whether the last connection came from the pool.
     pub reused: bool,
@@ -140,7 +149,7 @@ pub struct Outcome {
 pub struct Timing {
     /// Waiting for a free upstream.
     pub queue: Duration,
-    /// Connecting.
+    /// Connecting, and looking up the name.
     pub connect: Duration,
     /// Writing the request, or waiting for the client to send it.
     pub request: Duration,
@@ -154,7 +163,7 @@ impl Timing {
     pub(crate) fn add(&mut self, phase: Phase, time: Duration) {
         match phase {
             Phase::Queue => self.queue += time,
-            Phase::Connect => self.connect += time,
+            Phase::Dns | Phase::Connect => self.connect += time,
             Phase::Request => self.request += time,
             Phase::ResponseHead => self.response_head += time,
             Phase::ResponseBody => self.response_body += time,
@@ -187,12 +196,15 @@ pub(crate) enum Step {
     Route,
     Admit { failed: Option<UpstreamId> },
     Checkout(UpstreamId),
+    Resolve(UpstreamId),
+    /// To the address whose turn it is.
     Connect(UpstreamId),
 }
 
 impl Actions {
-    /// Takes the first one: teardown of the upstream always comes first (`timeouts.md` T6).
-    pub(crate) fn pop(&mut self) -> Option<Action> {
+    /// Takes the first one: teardown of the upstream always comes first (`timeouts.md` T6). `addr` is the address whose
+    /// turn it is.
+    pub(crate) fn pop(&mut self, addr: Option<SocketAddr>) -> Option<Action> {
         if let Some(end) = self.upstream.take() {
             return Some(match end {
                 End::Abort => Action::Abort(Side::Upstream),
@@ -208,7 +220,8 @@ impl Actions {
                 Step::Route => Action::Route,
                 Step::Admit { failed } => Action::Admit { failed },
                 Step::Checkout(id) => Action::Checkout(id),
-                Step::Connect(id) => Action::Connect(id),
+                Step::Resolve(id) => Action::Resolve(id),
+                Step::Connect(upstream) => Action::Connect { upstream, addr: addr? },
             });
         }
         if core::mem::take(&mut self.shutdown) {

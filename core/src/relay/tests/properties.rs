@@ -26,7 +26,7 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Resul
         let n = rig.client(&request[sent..sent + n]);
         sent += n;
         moved |= n > 0;
-        let connects = rig.actions.iter().filter(|a| matches!(a, Action::Connect(_))).count();
+        let connects = rig.actions.iter().filter(|a| matches!(a, Action::Connect { .. })).count();
         if connects > dialled {
             dialled = connects;
             rig.with(|relay, env| relay.connected(false, env));
@@ -191,7 +191,7 @@ proptest! {
             let actions = rig.actions();
             for action in &actions {
                 match action {
-                    Action::Connect(_) => {
+                    Action::Connect { .. } => {
                         prop_assert!(!busy, "two upstream connections: {:?}", actions);
                         busy = true;
                     }
