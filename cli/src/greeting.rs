@@ -15,12 +15,7 @@ use crate::origin;
 pub(crate) fn text(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) -> String {
     let mut lines = vec![format!("tidegate {} on {}", env!("CARGO_PKG_VERSION"), flags.runtime.name())];
     lines.extend(sockets.iter().map(|socket| format!("listening on {}", socket.addr)));
-    for upstream in &flags.upstreams {
-        lines.push(match upstream.name == upstream.addr.to_string() {
-            true => format!("forwarding to {}", upstream.addr),
-            false => format!("forwarding to {} ({})", upstream.name, upstream.addr),
-        });
-    }
+    lines.extend(flags.upstreams.iter().map(|upstream| format!("forwarding to {upstream}")));
     if let (Some(origin), Some(first)) = (origin, sockets.first()) {
         lines.push(format!("forwarding to {} (built-in origin)", origin.addr));
         lines.extend(what_to_try(reachable(first.addr), &flags.timeouts));

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 pub use self::clock::{std_instant, std_now};
 pub use self::futures_io::FuturesIo;
 pub use self::resolver::{Answer, Found, Lookup, Resolution, Resolver};
-pub use self::resolver_pool::ResolverPool;
+pub use self::resolver_pool::{ResolverPool, system_lookup};
 pub use self::socket::{
     abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
 };

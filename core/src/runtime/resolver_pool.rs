@@ -71,17 +71,33 @@ struct Entry {
     waiting: Vec<Answer>,
 }
 
+/// Asks the system for the addresses of `name`, in the order in which it wants them tried. Blocks for as long as that
+/// takes.
+///
+/// # Errors
+///
+/// The system's, with its words.
+pub fn system_lookup(name: &Name) -> io::Result<Vec<SocketAddr>> {
+    Ok((name.host(), name.port()).to_socket_addrs()?.collect())
+}
+
 impl Default for ResolverPool {
-    /// Four threads; addresses are used for ten seconds.
+    /// With [`ResolverPool::THREADS`] and [`ResolverPool::KEEP`].
     fn default() -> ResolverPool {
-        ResolverPool::new(4, Duration::from_secs(10))
+        ResolverPool::new(ResolverPool::THREADS, ResolverPool::KEEP)
     }
 }
 
 impl ResolverPool {
+    /// Threads unless something else is said: 4.
+    pub const THREADS: usize = 4;
+
+    /// How long an address is used unless something else is said: 10 s.
+    pub const KEEP: Duration = Duration::from_secs(10);
+
     /// At most `threads` threads (at least one), and an address is used again for `keep`.
     pub fn new(threads: usize, keep: Duration) -> ResolverPool {
-        ResolverPool::with_lookup(threads, keep, |name| Ok((name.host(), name.port()).to_socket_addrs()?.collect()))
+        ResolverPool::with_lookup(threads, keep, system_lookup)
     }
 
     /// The same with another blocking lookup than the system's. If it panics, the lookup has failed.

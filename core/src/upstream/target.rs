@@ -83,6 +83,9 @@ pub struct Name {
 }
 
 impl Name {
+    /// The longest host, in bytes: what DNS can hold.
+    pub const MAX_HOST: usize = 253;
+
     /// The host alone.
     pub fn host(&self) -> &str {
         self.text.rsplit_once(':').map_or(&*self.text, |(host, _)| host)
@@ -118,7 +121,7 @@ impl FromStr for Name {
     fn from_str(given: &str) -> Result<Name, TargetError> {
         let (host, port) = given.rsplit_once(':').ok_or(TargetError::Form)?;
         let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if host.is_empty() || !host.bytes().all(is_letter) {
+        if !(1..=Name::MAX_HOST).contains(&host.len()) || !host.bytes().all(is_letter) {
             return Err(TargetError::Form);
         }
         match port.parse() {
