@@ -30,13 +30,15 @@ fn slow() -> Aim {
 /// is closed.
 pub fn c_05_two_addresses_first_hangs() -> Case {
     Case::new("C-05", "two addresses, first hangs")
+        .patient()
         .policy(|p| p.connect = Some(ms(300)))
         .upstream_is(HANGING)
-        .other(Upstream::Scripts(vec![script().snapshot("reached").then(answers("good"))]))
+        .other(Upstream::Scripts(vec![script().mark("second").snapshot("reached").then(answers("good"))]))
         .aim(Aim::List(vec![0, 1]))
         .client(script().mark("start").connect().get("/").read_message())
         .expect(text(0, 0, "good"))
-        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(150)))
+        // Not the first byte of the response: a look at the kernel's table may take long, and comes before it.
+        .expect(window(Moment::Mark("start"), Moment::Mark("second"), ms(150)))
         .expect(snapshot("reached", 0, 1))
         .expect(attempts(0, 1))
         .expect(success(0))
@@ -79,6 +81,8 @@ pub fn c_06_all_addresses_hang() -> Case {
 /// A lookup that is too slow is given up like a connect, and what it finds later is nobody's.
 pub fn c_07_slow_dns() -> Case {
     Case::new("C-07", "slow DNS")
+        .patient()
+        .policy(|p| p.connect = Some(ms(100)))
         .upstream(answers("too late"))
         .aim(Aim::Name { name: SLOW, takes: Takes::Time(ms(250)), found: vec![0] })
         .client(script().mark("start").connect().get("/").read_message())
