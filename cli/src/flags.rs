@@ -13,9 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tidegate_core::{Target, TimeoutPolicy, UpstreamLimits};
 
-use self::values::{
-    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, upstream,
-};
+use self::values::{Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, upstream};
 use crate::access_log::Format;
 use crate::log::Level;
 

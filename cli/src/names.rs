@@ -65,7 +65,8 @@ mod tests {
     fn a_name_that_is_missing_is_said_once_and_so_is_its_return() {
         let name: Name = "backend.test:80".parse().expect("a name");
         let mut missing = HashSet::new();
-        let mut said = |found: io::Result<Vec<SocketAddr>>| news(&mut missing, &name, &found).map(|(_, text)| text);
+        let mut said =
+            |found: io::Result<Vec<SocketAddr>>| news(&mut missing, &name, &found).map(|(_, text)| text);
         assert_eq!(said(Ok(Vec::new())), None);
         let first = said(Err(io::Error::other("why"))).expect("it is news");
         assert!(first.contains("backend.test:80") && first.ends_with("why"), "{first}");

@@ -99,15 +99,11 @@ pub(crate) fn on(
                 Some(executor) => Smol::on(executor),
                 None => return Ok(()),
             };
-            plan.run(
-                first,
-                executors,
-                |executor: Arc<smol::Executor<'static>>, proxy, share, others| {
-                    let here = Smol::on(&executor);
-                    let driven = drive::<_, Listener>(proxy.on(here.clone()), here, share, others);
-                    smol::block_on(executor.run(driven))
-                },
-            )
+            plan.run(first, executors, |executor: Arc<smol::Executor<'static>>, proxy, share, others| {
+                let here = Smol::on(&executor);
+                let driven = drive::<_, Listener>(proxy.on(here.clone()), here, share, others);
+                smol::block_on(executor.run(driven))
+            })
         }
         #[cfg(feature = "async-std")]
         RuntimeName::AsyncStd => {

@@ -99,7 +99,10 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
     }
     // Lookups that hang do so for longer.
     if !case.aims.is_empty() && since.elapsed() > SETTLE {
-        board.fault(format!("the runtime ended {:?} after the peers: it waited for a lookup", since.elapsed()));
+        board.fault(format!(
+            "the runtime ended {:?} after the peers: it waited for a lookup",
+            since.elapsed()
+        ));
     }
     Ok(())
 }

@@ -59,7 +59,9 @@ impl Default for UpstreamLimits {
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with(|state| f.debug_struct("Upstreams").field("targets", &state.targets).finish_non_exhaustive())
+        self.with(|state| {
+            f.debug_struct("Upstreams").field("targets", &state.targets).finish_non_exhaustive()
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
 //! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
 //! event. It knows no socket and no clock; byte formats are in
-//! `http/`, buffers in `flow.rs`.
+//! `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
 //!           forward          pool miss       resolved        connected
@@ -18,10 +18,9 @@
 
 use alloc::vec::Vec;
 use core::mem;
-use core::net::SocketAddr;
 use core::time::Duration;
 
-use crate::error::{Error, IoFailure, IoKind, Phase, TimeoutError};
+use crate::error::{Error, IoFailure, Phase, TimeoutError};
 use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
@@ -69,8 +68,8 @@ pub(crate) struct Exchange {
     /// What was asked for is not there yet: an upstream, and the queue's deadline runs, or its addresses.
     pub(crate) waiting: bool,
     /// Where the upstream is, while it is connected to, and which of it is tried.
-    addresses: Option<Addresses>,
-    address: u8,
+    pub(crate) addresses: Option<Addresses>,
+    pub(crate) address: u8,
     pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
     pub(crate) withheld: bool,
@@ -82,8 +81,8 @@ pub(crate) struct Exchange {
     status: Option<u16>,
     pub(crate) error: Option<Error>,
     secondary: Option<IoFailure>,
-    upstream: Option<UpstreamId>,
-    attempts: u16,
+    pub(crate) upstream: Option<UpstreamId>,
+    pub(crate) attempts: u16,
     /// The connection came from the pool.
     reused: bool,
     /// How long it was in each phase, and since when it is in which.
@@ -122,24 +121,6 @@ impl Exchange {
             request_bytes: 0,
             response_bytes: 0,
         }
-    }
-}
-
-impl Exchange {
-    /// The address whose turn it is.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.addresses.as_ref()?.get(self.address.into())
-    }
-
-    /// How many addresses have not failed, the one whose turn it is among them.
-    pub(crate) fn untried_addresses(&self) -> u32 {
-        let all = self.addresses.as_ref().map_or(0, Addresses::len) as u32;
-        all.saturating_sub(self.address.into())
-    }
-
-    /// Whether there is another after the one whose turn it is.
-    pub(crate) fn has_next_address(&self) -> bool {
-        self.untried_addresses() > 1
     }
 }
 
@@ -206,48 +187,8 @@ impl Relay {
         self.fail(error, env);
     }
 
-    /// No idle connection: one is to be made.
-    pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
-        let Some(id) = self.exchange.upstream else { return };
-        self.exchange.attempts = self.exchange.attempts.saturating_add(1);
-        self.begin(Stage::Resolving, Step::Resolve(id), env);
-    }
-
-    /// It is known where the upstream is, or that it is not.
-    pub(crate) fn begin_addresses(&mut self, found: Result<Addresses, IoFailure>, env: &mut Env<'_>) {
-        match found {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.exchange.addresses = Some(addresses);
-                self.exchange.address = 0;
-                self.dial_address(env);
-            }
-            Ok(_) => {
-                let failure = IoFailure { kind: IoKind::NotFound, os_code: None };
-                self.connect_failed(Error::Resolve(failure), env);
-            }
-            Err(failure) => self.connect_failed(Error::Resolve(failure), env),
-        }
-    }
-
-    /// The address whose turn it is. What remains of the connect deadline is shared out anew.
-    fn dial_address(&mut self, env: &mut Env<'_>) {
-        let Some(id) = self.exchange.upstream else { return };
-        self.progress(DeadlineKind::ConnectAddress);
-        self.begin(Stage::Connecting, Step::Connect(id), env);
-    }
-
-    /// This address cannot be reached in its time: the next one, all within one attempt, or the end of the attempt.
-    pub(crate) fn address_failed(&mut self, error: Error, env: &mut Env<'_>) {
-        if self.exchange.has_next_address() {
-            self.exchange.address += 1;
-            self.dial_address(env);
-        } else {
-            self.connect_failed(error, env);
-        }
-    }
-
     /// Enters a stage whose operation is begun only if no deadline is due already (`timeouts.md` T5).
-    fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
+    pub(crate) fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
         self.exchange.stage = stage;
         self.exchange.waiting = false;
         self.sync_deadlines(env.now);

@@ -19,6 +19,7 @@
 //! function of the inputs and their `env`. Early, late and repeated calls of
 //! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
 
+mod address;
 mod client;
 mod deadlines;
 mod exchange;

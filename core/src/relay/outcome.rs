@@ -194,7 +194,9 @@ pub(crate) enum End {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Route,
-    Admit { failed: Option<UpstreamId> },
+    Admit {
+        failed: Option<UpstreamId>,
+    },
     Checkout(UpstreamId),
     Resolve(UpstreamId),
     /// To the address whose turn it is.

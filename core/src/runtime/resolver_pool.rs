@@ -217,8 +217,7 @@ impl Shared {
                 break;
             }
             state.idle += 1;
-            let (guard, waited) =
-                self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             state.idle -= 1;
             if waited.timed_out() && state.queue.is_empty() {

@@ -234,7 +234,9 @@ mod tests {
         for good in ["127.0.0.1:80", "[::1]:80", "localhost:9000", "a-b.c_d.example.:65535"] {
             assert_eq!(good.parse::<Target>().unwrap().to_string(), good);
         }
-        for form in ["", "host", ":80", "::1:80", "[host]:80", "a b:80", "a/b:80", "u@h:80", "ü:80", "http://h:80"] {
+        for form in
+            ["", "host", ":80", "::1:80", "[host]:80", "a b:80", "a/b:80", "u@h:80", "ü:80", "http://h:80"]
+        {
             assert_eq!(form.parse::<Target>(), Err(TargetError::Form), "{form:?}");
         }
         for port in ["h:", "h:0", "h:65536", "h:-1", "127.0.0.1:0", "h:http"] {

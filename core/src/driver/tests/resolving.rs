@@ -78,7 +78,11 @@ fn an_answer_wakes_the_connection_that_waits_for_it() {
     rig.task.run();
     let (name, answer) = rig.question();
     assert_eq!(name.as_str(), "backend.test:80");
-    assert_eq!((rig.fake.open(), rig.proxy.gauges().in_flight), (1, 1), "no socket yet, and its place is taken");
+    assert_eq!(
+        (rig.fake.open(), rig.proxy.gauges().in_flight),
+        (1, 1),
+        "no socket yet, and its place is taken"
+    );
     assert!(!rig.task.is_woken());
     answer.give(found());
     assert!(rig.task.is_woken());
@@ -97,7 +101,8 @@ fn an_answer_wakes_the_connection_that_waits_for_it() {
 
 #[test]
 fn a_lookup_ends_with_its_deadline_its_client_or_its_connection() {
-    let ends: [(&str, fn(&mut Rig)); 4] = [
+    type End = fn(&mut Rig);
+    let ends: [(&str, End); 4] = [
         ("the deadline", |rig| rig.at(100)),
         ("the client", |rig| {
             at(&rig.client, |p| p.reset = true);

@@ -182,9 +182,12 @@ fn a_refused_address_leads_to_the_next_at_once_and_the_last_error_is_reported() 
 #[test]
 fn the_shares_are_of_the_total_where_that_ends_sooner_and_without_a_limit_there_are_none() {
     let ms = |n| Some(Duration::from_millis(n));
-    for (connect, total, share) in
-        [(ms(200), ms(80), Some(40)), (None, ms(80), Some(40)), (ms(60), ms(80), Some(30)), (None, None, None)]
-    {
+    for (connect, total, share) in [
+        (ms(200), ms(80), Some(40)),
+        (None, ms(80), Some(40)),
+        (ms(60), ms(80), Some(30)),
+        (None, None, None),
+    ] {
         let mut rig = Rig::new(TimeoutPolicy { connect, total, ..TimeoutPolicy::OFF });
         rig.addresses = 2;
         rig.client(GET);
