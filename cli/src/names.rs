@@ -9,20 +9,19 @@ use std::sync::{Mutex, PoisonError};
 
 use tidegate_core::runtime::{Resolution, Resolver, ResolverPool, system_lookup};
 use tidegate_core::{Name, Target, Upstreams};
-
-use crate::log;
+use tracing::{info, warn};
 
 /// The system's resolver. It says which names it does not find: when that begins and when it is over.
 pub(crate) fn resolver() -> ResolverPool {
     let missing = Mutex::new(HashSet::new());
     ResolverPool::with_lookup(ResolverPool::THREADS, ResolverPool::KEEP, move |name| {
         let found = system_lookup(name);
-        let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((level, text)) = news(&mut missing, name, &found) {
-            match level {
-                log::Level::Warn => log::warn(text),
-                _ => log::info(text),
+        match news(&mut missing.lock().unwrap_or_else(PoisonError::into_inner), name, &found) {
+            Some(News::Missing(why)) => {
+                warn!(%name, "an upstream's name is not found, and is asked for again at each request: {why}");
             }
+            Some(News::Found) => info!(%name, "an upstream's name is found again"),
+            None => {}
         }
         found
     })
@@ -40,20 +39,18 @@ pub(crate) fn look_up(resolver: &ResolverPool, upstreams: &Upstreams) -> Vec<Res
 }
 
 /// What is worth a line.
-fn news(
-    missing: &mut HashSet<Name>,
-    name: &Name,
-    found: &io::Result<Vec<SocketAddr>>,
-) -> Option<(log::Level, String)> {
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// A name is not found, for this reason. It was before, or this is its first lookup.
+    Missing(String),
+    /// It is found again.
+    Found,
+}
+
+fn news(missing: &mut HashSet<Name>, name: &Name, found: &io::Result<Vec<SocketAddr>>) -> Option<News> {
     match found {
-        Err(e) if missing.insert(name.clone()) => Some((
-            log::Level::Warn,
-            format!("the upstream's name {name} is not found, and is asked for again at each request: {e}"),
-        )),
-        Ok(_) if missing.remove(name) => {
-            Some((log::Level::Info, format!("the upstream's name {name} is found again")))
-        }
-        _ => None,
+        Err(e) => missing.insert(name.clone()).then(|| News::Missing(e.to_string())),
+        Ok(_) => missing.remove(name).then_some(News::Found),
     }
 }
 
@@ -65,13 +62,12 @@ mod tests {
     fn a_name_that_is_missing_is_said_once_and_so_is_its_return() {
         let name: Name = "backend.test:80".parse().expect("a name");
         let mut missing = HashSet::new();
-        let mut said =
-            |found: io::Result<Vec<SocketAddr>>| news(&mut missing, &name, &found).map(|(_, text)| text);
+        let mut said = |found: io::Result<Vec<SocketAddr>>| news(&mut missing, &name, &found);
+        let fails = || Err(io::Error::other("why"));
         assert_eq!(said(Ok(Vec::new())), None);
-        let first = said(Err(io::Error::other("why"))).expect("it is news");
-        assert!(first.contains("backend.test:80") && first.ends_with("why"), "{first}");
-        assert_eq!(said(Err(io::Error::other("why"))), None);
-        assert!(said(Ok(Vec::new())).expect("it is news").contains("found again"));
+        assert_eq!(said(fails()), Some(News::Missing("why".to_owned())));
+        assert_eq!(said(fails()), None);
+        assert_eq!(said(Ok(Vec::new())), Some(News::Found));
         assert_eq!(said(Ok(Vec::new())), None);
     }
 }
