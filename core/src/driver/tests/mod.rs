@@ -5,6 +5,7 @@ mod connection;
 mod limits;
 mod resolving;
 mod serve;
+mod stats;
 
 use core::future::Future;
 use core::pin::Pin;
