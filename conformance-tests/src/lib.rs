@@ -59,9 +59,8 @@
 //! | P-10 over all orders | `driver/tests/limits.rs`, `upstream/admission.rs` | one order |
 //! | P-14 | `upstream/pool.rs` | |
 //! | P-15 | `relay/tests/catalogue.rs` | |
-//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
+//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09, T-18: one each |
 //!
-//! Of S-04 the name resolution is left out, since an upstream is an address.
 //!
 //! # Parts
 //!
@@ -89,6 +88,7 @@ pub mod expect;
 pub mod gauges;
 mod harness;
 mod interp;
+mod names;
 mod pattern;
 mod peers;
 pub mod recorder;

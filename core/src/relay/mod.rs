@@ -19,6 +19,7 @@
 //! function of the inputs and their `env`. Early, late and repeated calls of
 //! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
 
+mod address;
 mod client;
 mod deadlines;
 mod exchange;
@@ -48,7 +49,7 @@ use crate::error::{Error, IoFailure, Side};
 use crate::http::{PeerAddr, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +168,7 @@ impl Relay {
 
     /// The next thing that must be done before any socket operation, if there is one.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
+        self.actions.pop(self.exchange.address())
     }
 
     /// The earliest deadline. Its instant is exact; nothing before it needs a timer.
@@ -282,11 +283,29 @@ impl Relay {
         }
     }
 
+    /// The upstream is a name, and its addresses have to be waited for: from now on that is what the connect deadline
+    /// is spent on.
+    pub fn resolving(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.exchange.waiting = true;
+            self.settle(env);
+        }
+    }
+
+    /// The upstream's addresses: they are tried in order, within one connect deadline. Or why there are none; so says
+    /// an empty list, too.
+    pub fn resolved(&mut self, found: Result<Addresses, IoFailure>, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.begin_addresses(found, env);
+            self.settle(env);
+        }
+    }
+
     /// A socket operation failed.
     pub fn failed(&mut self, op: Op, failure: IoFailure, env: &mut Env<'_>) {
         match op {
             Op::Connect if self.exchange.stage == Stage::Connecting => {
-                self.connect_failed(Error::Connect(failure), env);
+                self.address_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
             Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {

@@ -219,7 +219,12 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
         if retried {
             assert!(matches!(
                 rig.actions[..],
-                [Action::Abort(Side::Upstream), Action::Admit { failed: None }, Action::Connect(_)]
+                [
+                    Action::Abort(Side::Upstream),
+                    Action::Admit { failed: None },
+                    Action::Resolve(_),
+                    Action::Connect { .. }
+                ]
             ));
             rig.connected();
             assert_eq!(rig.upstream_gets(), first);
@@ -240,8 +245,13 @@ fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
     rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
     assert!(matches!(
         rig.actions()[..],
-        [Action::Abort(Side::Upstream), Action::Admit { failed: Some(_) }, Action::Checkout(_), Action::Connect(id)]
-            if id.index() == 1
+        [
+            Action::Abort(Side::Upstream),
+            Action::Admit { failed: Some(_) },
+            Action::Checkout(_),
+            Action::Resolve(_),
+            Action::Connect { upstream, .. }
+        ] if upstream.index() == 1
     ));
     rig.at(100);
     assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
