@@ -292,6 +292,22 @@ pub fn accepted(n: usize) -> Expect {
     })
 }
 
+/// An event did not happen.
+pub fn never(event: &'static str) -> Expect {
+    Expect::new(format!("{event:?} not to happen"), move |t, _| match t.marks.get(event) {
+        None => Ok(()),
+        Some(at) => Err(format!("it did, at {at:?}")),
+    })
+}
+
+/// So many names were looked up.
+pub fn lookups(n: usize) -> Expect {
+    Expect::new(format!("{n} names looked up"), move |t, _| {
+        let found: Vec<_> = t.marks.keys().filter(|name| name.contains(".test:")).collect();
+        if found.len() == n { Ok(()) } else { Err(format!("these were: {found:?}")) }
+    })
+}
+
 /// The request on an upstream connection was begun and never completed; what came of its body is a
 /// prefix, and so long where that is certain.
 pub fn request_cut(i: usize, len: Option<u64>) -> Expect {

@@ -18,8 +18,9 @@ use crate::command::{Handle, govern};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
 use crate::machine::Watch;
+use crate::names;
 use crate::peers::Stage;
-use crate::run_virtual::{Observe, Route, check_left, config, forward, observe};
+use crate::run_virtual::{Observe, Route, check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
 use crate::wrap::{Inline, Logged, LoggedListener};
@@ -86,6 +87,7 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
     }
     stage.stop();
     board.mark(PEERS_GONE, Duration::ZERO);
+    let since = Instant::now();
     match end.recv_timeout(BOUND) {
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
             if let Err(panic) = server.join() {
@@ -94,6 +96,13 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
         }
         Err(mpsc::RecvTimeoutError::Timeout) => board
             .fault("the runtime did not come back: its thread is blocked, or a task never yields".to_owned()),
+    }
+    // Lookups that hang do so for longer.
+    if !case.aims.is_empty() && since.elapsed() > SETTLE {
+        board.fault(format!(
+            "the runtime ended {:?} after the peers: it waited for a lookup",
+            since.elapsed()
+        ));
     }
     Ok(())
 }
@@ -155,14 +164,15 @@ where
     L: Listener,
 {
     let board = &stage.board;
-    let upstreams = Upstreams::with_limits(stage.upstreams(), case.limits);
-    let proxy = Proxy::new(runtime.clone(), upstreams, config(case));
+    let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams()), case.limits);
+    let resolver = names::real(case, stage);
+    let proxy = Proxy::with_resolver(runtime.clone(), upstreams, config(case), resolver);
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
     let observe = observe(board, Handle::of(&proxy, case), epoch);
-    let server = proxy.serve(listener, forward as Route, observe);
+    let server = proxy.serve(listener, route(case), observe);
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();
     let mut server = pin!(govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now));

@@ -7,21 +7,26 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::names;
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
 use crate::virtual_rt::{Owner, Ran, World};
 use crate::wrap::{Logged, LoggedListener};
 
-/// The routes of every case: everything is forwarded.
-pub type Route = fn(&RequestHead<'_>) -> Decision;
+/// The routes of every case: everything is forwarded, some of it under limits of its own.
+pub type Route = Box<dyn Fn(&RequestHead<'_>) -> Decision + Send + Sync>;
 
 /// What listens to outcomes.
 pub type Observe = Box<dyn Fn(&Report<'_>) + Send + Sync>;
 
-/// Forwards everything.
-pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
-    Decision::forward()
+/// The routes of a case.
+pub(crate) fn route(case: &Case) -> Route {
+    let routes: Vec<_> = case.routes.iter().map(|(path, policy)| (*path, Arc::new(*policy))).collect();
+    Box::new(move |request| match routes.iter().find(|(path, _)| *path == request.path()) {
+        Some((_, policy)) => Decision::forward_with(Arc::clone(policy)),
+        None => Decision::forward(),
+    })
 }
 
 /// The proxy's configuration in a case.
@@ -50,12 +55,13 @@ pub fn run_virtual(case: &Case) -> Transcript {
     };
 
     let logged = Logged::new(runtime.clone(), Arc::clone(&board));
-    let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
-    let proxy = Proxy::new(logged, upstreams, config(case));
+    let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams), case.limits);
+    let resolver = names::in_virtual_time(case, &stage);
+    let proxy = Proxy::with_resolver(logged, upstreams, config(case), resolver);
     let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
     let epoch = stage.epoch;
     let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
-    let server = proxy.serve(listener, forward as Route, observe);
+    let server = proxy.serve(listener, route(case), observe);
     let clock = stage.clone();
     let governed =
         govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());

@@ -300,6 +300,33 @@ pub enum Upstream {
     KernelOnly,
 }
 
+/// How long the lookup of a name takes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// So long, whatever happens meanwhile.
+    Time(Duration),
+    /// Until an event.
+    Until(&'static str),
+}
+
+/// What the proxy is told of an upstream. Places are those of [`Case::upstreams`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// The address of one place.
+    Address(usize),
+    /// The addresses of several places, as one upstream.
+    List(Vec<usize>),
+    /// A name with a port. The event of the same name happens when its lookup begins.
+    Name {
+        /// `HOST:PORT`; by custom the host ends in `.test`.
+        name: &'static str,
+        /// How long a lookup takes.
+        takes: Takes,
+        /// What it finds; nothing means that there is no such name.
+        found: Vec<usize>,
+    },
+}
+
 /// Where a client connects to.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -354,6 +381,12 @@ pub struct Case {
     pub upstream: Upstream,
     /// Who answers when it is their turn: the second upstream and those after it.
     pub others: Vec<Upstream>,
+    /// What the proxy is told of them. Without any, each is an upstream of its own, by its address.
+    pub aims: Vec<Aim>,
+    /// Lookups of names at once.
+    pub lookups_at_once: usize,
+    /// Paths with limits of their own.
+    pub routes: Vec<(&'static str, TimeoutPolicy)>,
     /// How much may be asked of each upstream, and how much may wait for them.
     pub limits: UpstreamLimits,
     /// Clients at once.
@@ -387,6 +420,9 @@ impl Case {
             policy: P,
             upstream: Upstream::Scripts(Vec::new()),
             others: Vec::new(),
+            aims: Vec::new(),
+            lookups_at_once: 2,
+            routes: Vec::new(),
             limits: UpstreamLimits::default(),
             max_client_conns: 1000,
             commands: Vec::new(),
@@ -431,6 +467,20 @@ impl Case {
     /// Adds a further upstream.
     pub fn other(mut self, upstream: Upstream) -> Case {
         self.others.push(upstream);
+        self
+    }
+
+    /// Says what the proxy is told of the next upstream.
+    pub fn aim(mut self, aim: Aim) -> Case {
+        self.aims.push(aim);
+        self
+    }
+
+    /// Gives requests for `path` limits of their own, which are the case's but for a change.
+    pub fn route(mut self, path: &'static str, change: impl FnOnce(&mut TimeoutPolicy)) -> Case {
+        let mut policy = self.policy;
+        change(&mut policy);
+        self.routes.push((path, policy));
         self
     }
 

@@ -135,6 +135,7 @@ fn failure(error: &Error) -> Failure {
                 response_started: e.response_started,
             };
         }
+        Error::Resolve(_) => "Resolve",
         Error::Connect(e) if e.kind == tidegate_core::IoKind::Refused => "Connect(Refused)",
         Error::Connect(_) => "Connect",
         Error::UpstreamClosed => "UpstreamClosed",

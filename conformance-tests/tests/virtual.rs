@@ -45,6 +45,8 @@ fn sabotaged(mut case: Case) -> Case {
         }
         "R-12" => case.policy.client_write = Some(ms(150)),
         "Q-07" => case.policy.write = Some(ms(20)),
+        "C-05" | "C-07" | "C-08" => case.aims.clear(),
+        "C-09" => case.routes.clear(),
         "C-03" => case.upstream = Upstream::KernelOnly,
         "C-16" => case.policy.connect = Some(ms(0)),
         "K-12" | "K-13" | "K-14" | "R-17" | "R-18" => case.policy.read = Some(ms(10)),

@@ -243,7 +243,8 @@ impl Client {
                     None => self.relay.exhausted(env),
                 },
                 Action::Checkout(_) => self.relay.pool_miss(env),
-                Action::Connect(_) => match runtime::start_connect(to) {
+                Action::Resolve(_) => self.relay.resolved(Ok([to].into_iter().collect()), env),
+                Action::Connect { addr, .. } => match runtime::start_connect(addr) {
                     Ok(stream) => {
                         self.upstream = Some(stream);
                         self.connecting = true;

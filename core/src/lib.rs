@@ -39,7 +39,8 @@
 //!             Action::Route => relay.forward(&TimeoutPolicy::default(), env),
 //!             Action::Admit { .. } => relay.granted(UpstreamId::new(0).unwrap(), env),
 //!             Action::Checkout(_) => relay.pool_miss(env),
-//!             Action::Connect(_) => relay.connected(false, env),
+//!             Action::Resolve(_) => relay.resolved(Ok([([192, 0, 2, 1], 80).into()].into_iter().collect()), env),
+//!             Action::Connect { .. } => relay.connected(false, env),
 //!             _ => {}
 //!         }
 //!     }
@@ -90,4 +91,6 @@ pub use crate::http::RequestHead;
 pub use crate::relay::{Config, Outcome, Timing};
 pub use crate::time::Instant;
 pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, Kinds, TimeoutPolicy};
-pub use crate::upstream::{Admission, Admitted, Pool, Ticket, UpstreamId};
+pub use crate::upstream::{
+    Addresses, Admission, Admitted, Name, Pool, Target, TargetError, Ticket, UpstreamId,
+};

@@ -9,6 +9,7 @@ pub mod c;
 pub mod client;
 pub mod h;
 pub mod k;
+pub mod names;
 pub mod p;
 pub mod q;
 pub mod r;
@@ -148,6 +149,16 @@ macro_rules! __for_each_case {
             total::t_11_idle_costs_nothing
             total::t_12_pipelined
             total::t_16_total_0
+            names::c_05_two_addresses_first_hangs
+            names::c_05_two_addresses_first_refuses
+            names::c_06_all_addresses_hang
+            names::c_07_slow_dns
+            names::c_07_unknown_name
+            names::c_08_dns_pool_full
+            names::c_09_zero_and_pool_hit
+            names::h_12_blocking_work
+            names::s_04_during_name_resolution
+            names::t_18_during_name_resolution
             upstreams::c_17_next_upstream
             upstreams::c_18_retries_use_up_the_total
             upstreams::c_19_permit_freed

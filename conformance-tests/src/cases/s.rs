@@ -93,7 +93,7 @@ pub fn s_03_tunnels() -> Case {
         .expect(outcomes(1))
 }
 
-fn drained_while(title: &'static str, phase: Phase) -> Case {
+pub(crate) fn drained_while(title: &'static str, phase: Phase) -> Case {
     Case::new("S-04", title)
         .patient()
         .policy(|p| p.drain = Some(ms(200)))

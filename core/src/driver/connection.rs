@@ -22,9 +22,9 @@ use crate::driver::proxy::{Decision, Report, Shared};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, IdSource, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
-use crate::runtime::{Runtime, Stream};
+use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
-use crate::upstream::{Admitted, Ticket, UpstreamId};
+use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
 
 /// Socket operations in one turn, before other tasks get theirs.
 const TURN_OPS: usize = 16;
@@ -173,6 +173,8 @@ enum Place {
     None,
     Waits(Ticket),
     Granted(UpstreamId),
+    /// Granted, and where it is has to be found out first.
+    Resolves(UpstreamId, Lookup),
 }
 
 /// What came of one socket operation.
@@ -228,7 +230,8 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
         match mem::take(self.place) {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
-            Place::Granted(id) => self.shared.upstreams.release(id, now),
+            // A lookup that is dropped is not wanted any more.
+            Place::Granted(id) | Place::Resolves(id, _) => self.shared.upstreams.release(id, now),
         }
     }
 
@@ -335,20 +338,10 @@ where
         (ops > 0).then_some((ops, bytes))
     }
 
-    /// Takes every action, and looks at the connection that is being made. Says how much was done.
+    /// Takes every action, and looks at what is waited for: an upstream, its addresses, or the connection that is being
+    /// made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
-        let mut done = 0;
-        *self.place = match mem::take(self.place) {
-            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
-                Ok(id) => {
-                    done += 1;
-                    self.relay.granted(id, env);
-                    Place::Granted(id)
-                }
-                Err(ticket) => Place::Waits(ticket),
-            },
-            place => place,
-        };
+        let mut done = usize::from(self.look_at_place(cx, env));
         loop {
             while let Some(action) = self.relay.poll_action() {
                 done += 1;
@@ -372,6 +365,47 @@ where
         }
         self.finish_shutdown(cx);
         done
+    }
+
+    /// Whether an upstream was granted, or its addresses were found.
+    fn look_at_place(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+        match mem::take(self.place) {
+            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
+                Ok(id) => {
+                    *self.place = Place::Granted(id);
+                    self.relay.granted(id, env);
+                    return true;
+                }
+                Err(ticket) => *self.place = Place::Waits(ticket),
+            },
+            Place::Resolves(id, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
+                Poll::Ready(found) => {
+                    *self.place = Place::Granted(id);
+                    env.now = self.shared.runtime.now();
+                    self.relay.resolved(found, env);
+                    return true;
+                }
+                Poll::Pending => *self.place = Place::Resolves(id, lookup),
+            },
+            place => *self.place = place,
+        }
+        false
+    }
+
+    fn resolve(&mut self, id: UpstreamId, cx: &mut Context<'_>, env: &mut Env<'_>) {
+        match self.shared.upstreams.target(id) {
+            Some(Target::Addresses(addresses)) => self.relay.resolved(Ok(addresses), env),
+            Some(Target::Name(name)) => match self.shared.resolver.resolve(&name) {
+                Resolution::Known(found) => self.relay.resolved(found, env),
+                Resolution::Waits(lookup) => {
+                    *self.place = Place::Resolves(id, lookup);
+                    self.relay.resolving(env);
+                    // For the waker's sake, and it may be there by now.
+                    self.look_at_place(cx, env);
+                }
+            },
+            None => self.relay.resolved(Ok(Addresses::from_iter([])), env),
+        }
     }
 
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
@@ -429,13 +463,12 @@ where
                     self.relay.pool_miss(env);
                 }
             }
-            Action::Connect(id) => match self.shared.upstreams.addr(id) {
-                Some(addr) => self.connect.set(Some(self.shared.runtime.connect(addr))),
-                None => {
-                    let failure = IoFailure { kind: IoKind::Unreachable, os_code: None };
-                    self.relay.failed(Op::Connect, failure, env);
-                }
-            },
+            Action::Resolve(id) => self.resolve(id, cx, env),
+            Action::Connect { addr, .. } => {
+                // The one before, at another address, is closed before this one is begun.
+                self.connect.set(None);
+                self.connect.set(Some(self.shared.runtime.connect(addr)));
+            }
             Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
             Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
             Action::Abort(_) | Action::Close(_) => self.close(action, env.now),

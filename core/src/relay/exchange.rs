@@ -4,13 +4,13 @@
 //! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
 //! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
 //! event. It knows no socket and no clock; byte formats are in
-//! `http/`, buffers in `flow.rs`.
+//! `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
-//!           forward          pool miss          connected
-//! Routing ──▶ Queued ──▶ Checkout ──────▶ Connecting ──────▶ Relaying
+//!           forward          pool miss       resolved        connected
+//! Routing ──▶ Queued ──▶ Checkout ───▶ Resolving ──▶ Connecting ───▶ Relaying
 //!    │        granted        └──── connected (pooled) ──────────▲ │
-//!    │ respond               connect failed: Connecting ▶ Queued
+//!    │ respond               no address left: Queued again
 //!    ▼                                                         │ response received, or cut off
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
@@ -32,7 +32,7 @@ use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// Where the exchange stands; see the picture above.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(crate) enum Stage {
     /// An upstream is asked for, or waited for.
     Queued,
     Checkout,
+    /// The upstream's addresses are asked for, or waited for.
+    Resolving,
     Connecting,
     Relaying,
     /// A 101 was accepted: bytes pass in both directions as they are (`tunnel.rs`).
@@ -52,6 +54,14 @@ pub(crate) enum Stage {
     Answering,
 }
 
+impl Stage {
+    /// The request is on its way to an upstream, and not done with it.
+    pub(crate) fn is_forwarding(self) -> bool {
+        use Stage::{Checkout, Connecting, Queued, Relaying, Resolving};
+        matches!(self, Queued | Checkout | Resolving | Connecting | Relaying)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) stage: Stage,
@@ -60,8 +70,11 @@ pub(crate) struct Exchange {
     pub(crate) tried: Vec<UpstreamId>,
     /// The last of them, why.
     unreached: Option<Error>,
-    /// There is no upstream free: the queue's deadline runs.
+    /// What was asked for is not there yet: an upstream, and the queue's deadline runs, or its addresses.
     pub(crate) waiting: bool,
+    /// Where the upstream is, while it is connected to, and which of it is tried.
+    pub(crate) addresses: Option<Addresses>,
+    pub(crate) address: u8,
     pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
     pub(crate) withheld: bool,
@@ -73,8 +86,8 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<Error>,
     secondary: Option<IoFailure>,
-    upstream: Option<UpstreamId>,
-    attempts: u16,
+    pub(crate) upstream: Option<UpstreamId>,
+    pub(crate) attempts: u16,
     /// The connection came from the pool.
     reused: bool,
     /// How long it was in each phase, and since when it is in which.
@@ -94,6 +107,8 @@ impl Exchange {
             tried: Vec::new(),
             unreached: None,
             waiting: false,
+            addresses: None,
+            address: 0,
             started,
             withheld: false,
             held: false,
@@ -137,6 +152,7 @@ impl Relay {
                 self.close_client(End::Close)
             }
             DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::ConnectAddress => self.address_failed(error, env),
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
@@ -163,7 +179,6 @@ impl Relay {
     /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
     pub(crate) fn begin_upstream(&mut self, id: UpstreamId, env: &mut Env<'_>) {
         self.exchange.upstream = Some(id);
-        self.exchange.waiting = false;
         if self.exchange.retried {
             self.dial(env);
         } else {
@@ -177,16 +192,10 @@ impl Relay {
         self.fail(error, env);
     }
 
-    /// No idle connection: one is to be made.
-    pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
-        let Some(id) = self.exchange.upstream else { return };
-        self.exchange.attempts = self.exchange.attempts.saturating_add(1);
-        self.begin(Stage::Connecting, Step::Connect(id), env);
-    }
-
     /// Enters a stage whose operation is begun only if no deadline is due already (`timeouts.md` T5).
-    fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
+    pub(crate) fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
         self.exchange.stage = stage;
+        self.exchange.waiting = false;
         self.sync_deadlines(env.now);
         self.exchange.held = self.deadlines.due(env.now).is_some();
         if !self.exchange.held {
@@ -198,6 +207,7 @@ impl Relay {
     pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
         self.exchange.stage = Stage::Relaying;
         self.exchange.reused = reused;
+        self.exchange.addresses = None;
         self.upstream.connected();
         self.settle(env);
         self.exchange.held = self.deadlines.due(env.now).is_some();
@@ -208,6 +218,7 @@ impl Relay {
         let failed = self.exchange.upstream;
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
+        self.exchange.addresses = None;
         self.actions.upstream = Some(End::Abort);
         self.begin(Stage::Queued, Step::Admit { failed }, env);
     }
@@ -287,10 +298,7 @@ impl Relay {
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.settle_request(env);
         }
         if self.exchange.stage == Stage::Relaying {
@@ -325,7 +333,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| self.exchange.body_bytes > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        if self.upstream.write_failed {
+        if self.upstream.write_failed.is_some() {
             self.client.inbound.discard_runs();
         } else {
             self.upstream.outbound.queue(&self.client.inbound, complete);
@@ -420,10 +428,7 @@ impl Relay {
         if self.exchange.stage == Stage::Tunnel {
             return self.end_tunnel(Some(error), env);
         }
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;

@@ -19,6 +19,7 @@
 //! function of the inputs and their `env`. Early, late and repeated calls of
 //! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
 
+mod address;
 mod client;
 mod deadlines;
 mod exchange;
@@ -48,7 +49,7 @@ use crate::error::{Error, IoFailure, Side};
 use crate::http::{PeerAddr, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +138,7 @@ impl Relay {
         Interest {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
-            write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
+            write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
     }
@@ -167,7 +168,7 @@ impl Relay {
 
     /// The next thing that must be done before any socket operation, if there is one.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
+        self.actions.pop(self.exchange.address())
     }
 
     /// The earliest deadline. Its instant is exact; nothing before it needs a timer.
@@ -195,7 +196,7 @@ impl Relay {
                 self.client.inbound.received(n);
                 self.progress(DeadlineKind::ClientBody);
             }
-            (Side::Upstream, 0) => self.upstream.ended = Some(Ended::Fin),
+            (Side::Upstream, 0) => self.upstream.fin(),
             (Side::Upstream, _) => {
                 self.upstream.inbound.received(n);
                 self.upstream.answered = true;
@@ -282,11 +283,29 @@ impl Relay {
         }
     }
 
+    /// The upstream is a name, and its addresses have to be waited for: from now on that is what the connect deadline
+    /// is spent on.
+    pub fn resolving(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.exchange.waiting = true;
+            self.settle(env);
+        }
+    }
+
+    /// The upstream's addresses: they are tried in order, within one connect deadline. Or why there are none; so says
+    /// an empty list, too.
+    pub fn resolved(&mut self, found: Result<Addresses, IoFailure>, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.begin_addresses(found, env);
+            self.settle(env);
+        }
+    }
+
     /// A socket operation failed.
     pub fn failed(&mut self, op: Op, failure: IoFailure, env: &mut Env<'_>) {
         match op {
             Op::Connect if self.exchange.stage == Stage::Connecting => {
-                self.connect_failed(Error::Connect(failure), env);
+                self.address_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
             Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
@@ -294,7 +313,7 @@ impl Relay {
             }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
-                self.upstream.write_failed = true;
+                self.upstream.write_failed = Some(failure);
                 self.upstream.outbound.cut();
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {

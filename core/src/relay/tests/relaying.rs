@@ -182,6 +182,20 @@ fn an_early_response_survives_a_failed_write_of_the_request() {
 }
 
 #[test]
+fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
+    const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
+    // Once a write was told of a reset, reading ends as if by FIN.
+    for (failure, whole) in [(RESET, false), (BROKEN, true)] {
+        let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+        rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
+        rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
+        rig.fin(Side::Upstream);
+        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole);
+        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(RESET)));
+    }
+}
+
+#[test]
 fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() {
     let mut rig = Rig::relaying(profile(), GET);
     rig.upstream_gets();
@@ -205,7 +219,12 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
         if retried {
             assert!(matches!(
                 rig.actions[..],
-                [Action::Abort(Side::Upstream), Action::Admit { failed: None }, Action::Connect(_)]
+                [
+                    Action::Abort(Side::Upstream),
+                    Action::Admit { failed: None },
+                    Action::Resolve(_),
+                    Action::Connect { .. }
+                ]
             ));
             rig.connected();
             assert_eq!(rig.upstream_gets(), first);
@@ -226,8 +245,13 @@ fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
     rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
     assert!(matches!(
         rig.actions()[..],
-        [Action::Abort(Side::Upstream), Action::Admit { failed: Some(_) }, Action::Checkout(_), Action::Connect(id)]
-            if id.index() == 1
+        [
+            Action::Abort(Side::Upstream),
+            Action::Admit { failed: Some(_) },
+            Action::Checkout(_),
+            Action::Resolve(_),
+            Action::Connect { upstream, .. }
+        ] if upstream.index() == 1
     ));
     rig.at(100);
     assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));

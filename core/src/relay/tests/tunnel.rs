@@ -418,7 +418,7 @@ proptest! {
                     let end = sent[me].len().min(from[me].saturating_add(piece));
                     from[me] += send(&mut rig, side, &sent[me][from[me]..end]);
                 }
-                if matches!(rig.actions.last(), Some(Action::Connect(_))) {
+                if matches!(rig.actions.last(), Some(Action::Connect { .. })) {
                     rig.connected();
                     rig.actions();
                 }
