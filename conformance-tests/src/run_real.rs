@@ -16,7 +16,7 @@ use tidegate_core::{Connection, Gauges, Proxy, Upstreams};
 use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::gauges;
-use crate::harness::{Harness, sleep, warm_up};
+use crate::harness::{Clocks, Harness, nap, sleep, warm_up};
 use crate::machine::Watch;
 use crate::names;
 use crate::peers::Stage;
@@ -169,6 +169,7 @@ where
     let proxy = Proxy::with_resolver(runtime.clone(), upstreams, config(case), resolver);
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
+    let clocks = Clocks::read(&runtime);
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
     let observe = observe(board, Handle::of(&proxy, case), epoch);
@@ -204,10 +205,11 @@ where
     let until = Instant::now() + SETTLE;
     beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
-            sleep(&runtime, Duration::from_millis(2)).await;
+            nap(&runtime, Duration::from_millis(2)).await;
         }
     })
     .await;
+    clocks.drift(&runtime).into_iter().for_each(|wrong| board.fault(wrong));
     let now = proxy.gauges();
     check_left(board, "connections", now.tasks, idle.tasks);
     check_left(board, "idle upstream connections", now.idle_upstreams, idle.idle_upstreams);

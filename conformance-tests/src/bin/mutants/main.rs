@@ -109,7 +109,7 @@ fn run(names: &[String]) -> Result<(), String> {
     }
     let mut survivors = Vec::new();
     for mutant in &mutants {
-        tree.mutate(mutant.applied(&root())?)?;
+        let original = tree.write(mutant.applied(tree.path())?)?;
         for suite in Suite::ALL {
             let tests: Vec<&str> =
                 mutant.killers.iter().filter(|k| k.suite == suite).map(|k| &*k.test).collect();
@@ -125,7 +125,7 @@ fn run(names: &[String]) -> Result<(), String> {
                 }
             }
         }
-        tree.restore()?;
+        tree.write(original)?;
     }
     println!("{} mutants in {} s", mutants.len(), began.elapsed().as_secs());
     if survivors.is_empty() { Ok(()) } else { Err(survivors.join("\n")) }

@@ -26,11 +26,8 @@ pub(crate) enum Died {
 }
 
 pub(crate) struct Tree {
-    original: PathBuf,
     copy: PathBuf,
     target: PathBuf,
-    /// What is mutated now.
-    dirty: std::cell::RefCell<Vec<PathBuf>>,
 }
 
 impl Tree {
@@ -42,30 +39,22 @@ impl Tree {
         let (copy, target) = (place.join("tree"), place.join("target"));
         fs::create_dir_all(&copy).map_err(|e| e.to_string())?;
         copy_directory(&root, &copy).map_err(|e| format!("copying the tree: {e}"))?;
-        Ok(Tree { original: root, copy, target, dirty: Vec::new().into() })
+        Ok(Tree { copy, target })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.copy
     }
 
-    /// Writes the changed files of a mutant.
-    pub(crate) fn mutate(&self, files: BTreeMap<PathBuf, String>) -> Result<(), String> {
+    /// Writes these files. Says what stood in them before.
+    pub(crate) fn write(&self, files: BTreeMap<PathBuf, String>) -> Result<BTreeMap<PathBuf, String>, String> {
+        let mut before = BTreeMap::new();
         for (path, text) in files {
-            fs::write(self.copy.join(&path), text).map_err(|e| e.to_string())?;
-            self.dirty.borrow_mut().push(path);
+            let place = self.copy.join(&path);
+            before.insert(path, fs::read_to_string(&place).map_err(|e| e.to_string())?);
+            fs::write(place, text).map_err(|e| e.to_string())?;
         }
-        Ok(())
-    }
-
-    /// Undoes [`Tree::mutate`].
-    pub(crate) fn restore(&self) -> Result<(), String> {
-        for path in self.dirty.take() {
-            // Written, and not copied with its time: cargo must see that it is another one.
-            let text = fs::read(self.original.join(&path)).map_err(|e| e.to_string())?;
-            fs::write(self.copy.join(&path), text).map_err(|e| e.to_string())?;
-        }
-        Ok(())
+        Ok(before)
     }
 
     /// Builds a program of tests and runs these of it: what became of each, in their order.
