@@ -5,6 +5,7 @@ mod corners;
 mod deadlines;
 mod endings;
 mod exchanges;
+mod mutants;
 mod properties;
 mod relaying;
 mod resolving;
