@@ -20,7 +20,7 @@ pub(crate) struct Missed {
 
 /// The guesses, the surest first; at most two, since more would be none.
 pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> Vec<&'static str> {
-    let hangs = real.faults.iter().any(|fault| fault.contains("did not end within"));
+    let hangs = real.faults.iter().any(|fault| fault.contains("scripts did not end within"));
     let more_on_their_way = real.snapshots.iter().any(|(name, seen)| {
         oracle.snapshots.get(name).is_some_and(|expected| expected.syn_sent < seen.syn_sent)
     });

@@ -92,7 +92,7 @@ table! {
         ["A deadline came, and the next one never did", "Look at `Timer::arm`"];
     a_reader_that_is_not_woken: LOST_READER OnTiny, client::k_14_client_gone_while_waiting,
         ["A task was not woken", "Look at `Stream::poll_read`"];
-    a_writer_that_is_not_woken: LOST_WRITER OnTiny, answer::q_03_drained_in_time,
+    a_writer_that_is_not_woken: LOST_WRITER OnTiny, r::r_12_slow_client_suspends,
         ["A task was not woken", "`Stream::poll_write_vectored`"];
     a_fin_that_is_not_sent: NO_FIN OnTiny, q::q_01_upstream_never_reads,
         ["expected client 0's connection ended by Fin", "Look at `Stream::poll_shutdown_write`"];
