@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use tidegate_core::{Connection, Instant};
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
+use tidegate_core::{Connection, Instant};
 
 use crate::attempt::Need;
 use crate::board::lock;
@@ -163,8 +163,6 @@ pub(crate) async fn nap<R: Runtime>(runtime: &R, length: Duration) {
     const STUCK: Duration = Duration::from_secs(1);
     let began = std::time::Instant::now();
     let mut sleep = pin!(sleep(runtime, length));
-    poll_fn(|cx| {
-        if began.elapsed() > length + STUCK { Poll::Ready(()) } else { sleep.as_mut().poll(cx) }
-    })
-    .await;
+    poll_fn(|cx| if began.elapsed() > length + STUCK { Poll::Ready(()) } else { sleep.as_mut().poll(cx) })
+        .await;
 }

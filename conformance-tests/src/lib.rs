@@ -85,6 +85,7 @@ mod names;
 mod pattern;
 mod peers;
 pub mod recorder;
+mod run_cut;
 mod run_real;
 mod run_virtual;
 mod run_wait;
@@ -98,6 +99,7 @@ mod wrap;
 
 pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::harness::{ClientStream, Harness};
+pub use crate::run_cut::{Cut, run_cut};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
 pub use crate::verdict::{check, check_virtual, judge_virtual};

@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--check"] => check().map(|n| println!("{n} mutants apply, and {PAGE} lists them")),
         ["--write"] => write(),
-        _ if arguments.iter().any(|a| a.starts_with('-')) => Err("usage: mutants [--check | --write | NAME...]".into()),
+        _ if arguments.iter().any(|a| a.starts_with('-')) => {
+            Err("usage: mutants [--check | --write | NAME...]".into())
+        }
         _ => run(&arguments),
     };
     match result {

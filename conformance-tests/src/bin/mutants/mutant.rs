@@ -25,6 +25,8 @@ pub(crate) enum Suite {
     Core,
     /// The cases in virtual time.
     Virtual,
+    /// The cases in virtual time with a connection that is dropped.
+    Cancel,
     /// The cases on a real runtime.
     Tokio,
     Smol,
@@ -32,14 +34,15 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Suite; 5] =
-        [Suite::Core, Suite::Virtual, Suite::Tokio, Suite::Smol, Suite::AsyncStd];
+    pub(crate) const ALL: [Suite; 6] =
+        [Suite::Core, Suite::Virtual, Suite::Cancel, Suite::Tokio, Suite::Smol, Suite::AsyncStd];
 
     /// The package, and which of its test programs; `lib` is that of its unit tests.
     pub(crate) fn program(self) -> (&'static str, &'static str) {
         match self {
             Suite::Core => ("tidegate-core", "lib"),
             Suite::Virtual => ("tidegate-conformance", "virtual"),
+            Suite::Cancel => ("tidegate-conformance", "cancel"),
             Suite::Tokio => ("tidegate-conformance", "tokio"),
             Suite::Smol => ("tidegate-conformance", "smol"),
             Suite::AsyncStd => ("tidegate-conformance", "async_std"),
@@ -147,9 +150,7 @@ impl Mutant {
             let path = PathBuf::from(file);
             let text = match files.remove(&path) {
                 Some(text) => text,
-                None => {
-                    flush_left(&fs::read_to_string(root.join(file)).map_err(|e| format!("{file}: {e}"))?)
-                }
+                None => flush_left(&fs::read_to_string(root.join(file)).map_err(|e| format!("{file}: {e}"))?),
             };
             let count = text.matches(&**old).count();
             if count != 1 {

@@ -47,7 +47,10 @@ impl Tree {
     }
 
     /// Writes these files. Says what stood in them before.
-    pub(crate) fn write(&self, files: BTreeMap<PathBuf, String>) -> Result<BTreeMap<PathBuf, String>, String> {
+    pub(crate) fn write(
+        &self,
+        files: BTreeMap<PathBuf, String>,
+    ) -> Result<BTreeMap<PathBuf, String>, String> {
         let mut before = BTreeMap::new();
         for (path, text) in files {
             let place = self.copy.join(&path);

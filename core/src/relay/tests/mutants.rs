@@ -112,3 +112,18 @@ fn a_timeout_says_in_which_phase_it_came() {
     assert_eq!(during(GET, cut, true, 150), Phase::ResponseBody);
     assert_eq!(during(POST, cut, true, 150), Phase::ResponseBody);
 }
+
+#[test]
+fn q_17_no_read_runs_while_the_request_is_written() {
+    let mut rig = Rig::relaying(TimeoutPolicy { write: None, ..profile() }, POST);
+    for t in 0..9 {
+        rig.at(100 * t);
+        rig.upstream_gets();
+        // The client has its own limit, for each read.
+        assert_eq!(rig.next(), Some((100 * t + 150, Kind::ClientBody)));
+        rig.client(b"x");
+    }
+    rig.client(b"x");
+    rig.upstream_gets();
+    assert_eq!(rig.next(), Some((950, Kind::Read)));
+}

@@ -186,7 +186,8 @@ fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
     const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
     // Once a write was told of a reset, reading ends as if by FIN.
     for (failure, whole) in [(RESET, false), (BROKEN, true)] {
-        let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+        let mut rig =
+            Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
         rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
         rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
         rig.fin(Side::Upstream);
