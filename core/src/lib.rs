@@ -36,7 +36,7 @@
 //! fn act(relay: &mut Relay, env: &mut Env<'_>) {
 //!     while let Some(action) = relay.poll_action() {
 //!         match action {
-//!             Action::Route => relay.forward(&TimeoutPolicy::default(), env),
+//!             Action::Route => relay.forward(None, env),
 //!             Action::Admit { .. } => relay.granted(UpstreamId::new(0).unwrap(), env),
 //!             Action::Checkout(_) => relay.pool_miss(env),
 //!             Action::Connect(_) => relay.connected(false, env),

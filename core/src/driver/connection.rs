@@ -362,10 +362,7 @@ where
             Action::Route => {
                 let Some(decision) = self.relay.request().as_ref().map(&self.hooks.0) else { return };
                 match decision {
-                    Decision::Forward(policy) => {
-                        let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
-                        self.relay.forward(policy, env);
-                    }
+                    Decision::Forward(policy) => self.relay.forward(policy, env),
                     Decision::Respond(r) => {
                         let fields: Vec<_> = r.fields.iter().map(|(n, v)| (&**n, &**v)).collect();
                         self.relay.respond(r.status, &fields, &r.body, env);
