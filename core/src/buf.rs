@@ -5,6 +5,7 @@
 //! connection may hold is the relay's business (two: one a side).
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -12,6 +13,16 @@ use crate::relay::Spares;
 
 /// The size of a block. One read fills at most one block; a head that is larger grows its block.
 pub const BLOCK: usize = 64 * 1024;
+
+/// The size of a block for a body that has filled one: a read and a write cost the kernel about the same
+/// whatever they move.
+pub const BULK_BLOCK: usize = 512 * 1024;
+
+/// Bulk blocks that one pool lends at once. Whoever comes later gets on with plain ones.
+pub const BULK_BLOCKS: usize = 32;
+
+/// Bulk blocks that a pool keeps for later.
+const KEPT_BULK: usize = 8;
 
 /// How many separate pieces of body one block may hold.
 pub(crate) const RUNS: usize = 16;
@@ -25,11 +36,18 @@ struct Memory {
     bytes: Box<[u8]>,
     end: usize,
     runs: [(u32, u32); RUNS],
+    /// Of a bulk block: a reference to what its pool counts them by, on whatever thread it ends.
+    bulk: Option<Arc<()>>,
 }
 
 impl Block {
-    fn new() -> Block {
-        Block(Box::new(Memory { bytes: vec![0; BLOCK].into_boxed_slice(), end: 0, runs: [(0, 0); RUNS] }))
+    fn new(size: usize, bulk: Option<Arc<()>>) -> Block {
+        let bytes = vec![0; size].into_boxed_slice();
+        Block(Box::new(Memory { bytes, end: 0, runs: [(0, 0); RUNS], bulk }))
+    }
+
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.0.bulk.is_some()
     }
 
     /// What has been filled.
@@ -91,6 +109,9 @@ impl Block {
 #[derive(Debug)]
 pub struct BufPool {
     blocks: Vec<Block>,
+    bulk: Vec<Block>,
+    /// One reference for each bulk block that there is, and our own.
+    bulk_count: Arc<()>,
     heads: Vec<Vec<u8>>,
     pub(crate) spares: Spares,
     keep: usize,
@@ -98,19 +119,41 @@ pub struct BufPool {
 
 impl BufPool {
     /// A pool that keeps at most `keep` blocks, and as many of everything else that it lends, for later.
-    pub const fn new(keep: usize) -> BufPool {
-        BufPool { blocks: Vec::new(), heads: Vec::new(), spares: Spares::new(keep), keep }
+    pub fn new(keep: usize) -> BufPool {
+        BufPool {
+            blocks: Vec::new(),
+            bulk: Vec::new(),
+            bulk_count: Arc::new(()),
+            heads: Vec::new(),
+            spares: Spares::new(keep),
+            keep,
+        }
     }
 
     pub(crate) fn take_block(&mut self) -> Block {
-        self.blocks.pop().unwrap_or_else(Block::new)
+        self.blocks.pop().unwrap_or_else(|| Block::new(BLOCK, None))
+    }
+
+    /// A larger one, unless too many of them are lent.
+    pub(crate) fn take_bulk(&mut self) -> Option<Block> {
+        let fresh = || {
+            let there = Arc::strong_count(&self.bulk_count) - 1;
+            (there < BULK_BLOCKS).then(|| Block::new(BULK_BLOCK, Some(Arc::clone(&self.bulk_count))))
+        };
+        self.bulk.pop().or_else(fresh)
     }
 
     pub(crate) fn give_block(&mut self, mut block: Block) {
         block.clear();
-        // A block that a large head made grow is not worth keeping.
-        if self.blocks.len() < self.keep && block.0.bytes.len() == BLOCK {
-            self.blocks.push(block);
+        // A block that a large head made grow is not worth keeping, nor is one that another pool counts.
+        match (&block.0.bulk, block.0.bytes.len()) {
+            (None, BLOCK) if self.blocks.len() < self.keep => self.blocks.push(block),
+            (Some(count), BULK_BLOCK)
+                if self.bulk.len() < KEPT_BULK && Arc::ptr_eq(count, &self.bulk_count) =>
+            {
+                self.bulk.push(block);
+            }
+            _ => {}
         }
     }
 

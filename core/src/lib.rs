@@ -79,7 +79,7 @@ mod time;
 mod timeout;
 mod upstream;
 
-pub use crate::buf::{BLOCK, BufPool};
+pub use crate::buf::{BLOCK, BULK_BLOCK, BULK_BLOCKS, BufPool};
 #[cfg(feature = "driver")]
 pub use crate::driver::{
     Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, UpstreamLimits,

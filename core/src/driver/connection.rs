@@ -28,7 +28,7 @@ use crate::upstream::{Admitted, Ticket, UpstreamId};
 /// Socket operations in one turn, before other tasks get theirs.
 const TURN_OPS: usize = 16;
 
-/// Bytes moved in one turn, before other tasks get theirs.
+/// Bytes moved in one turn, before other tasks get theirs; looked at after each pass over the sockets.
 const TURN_BYTES: usize = 256 * 1024;
 
 /// Blocks that a thread keeps for later.
@@ -39,7 +39,7 @@ const DATE_AGE: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// The memory of this thread's turns. Taken out for the turn, so that a hook may run another one.
-    static BUFS: Cell<BufPool> = const { Cell::new(BufPool::new(KEPT_BLOCKS)) };
+    static BUFS: Cell<Option<Box<BufPool>>> = const { Cell::new(None) };
 }
 
 pin_project_lite::pin_project! {
@@ -92,10 +92,10 @@ pin_project_lite::pin_project! {
 /// Lends this thread's memory to a turn.
 fn lend<T>(turn: impl FnOnce(&mut BufPool) -> T) -> T {
     // A thread that is ending has no memory left to lend; a connection may still be dropped on it.
-    let fresh = || BufPool::new(KEPT_BLOCKS);
-    let mut bufs = BUFS.try_with(|cell| cell.replace(fresh())).unwrap_or_else(|_| fresh());
+    let kept = BUFS.try_with(Cell::take).ok().flatten();
+    let mut bufs = kept.unwrap_or_else(|| Box::new(BufPool::new(KEPT_BLOCKS)));
     let result = turn(&mut bufs);
-    let _ = BUFS.try_with(|cell| cell.set(bufs));
+    let _ = BUFS.try_with(|cell| cell.set(Some(bufs)));
     result
 }
 
@@ -284,8 +284,9 @@ where
     ) -> Option<(usize, usize)> {
         let mut bytes = 0;
         let mut ops = self.act(cx, env);
+        let mut interest = self.relay.interest();
         for (i, op) in Op::PASS.into_iter().enumerate() {
-            if waits[i] || !self.relay.interest().wants(op) {
+            if waits[i] || !interest.wants(op) {
                 continue;
             }
             match self.step(op, look, cx, env) {
@@ -300,6 +301,7 @@ where
                 ops += acted;
                 *waits = [false; Op::PASS.len()];
             }
+            interest = self.relay.interest();
         }
         (ops > 0).then_some((ops, bytes))
     }
@@ -307,17 +309,18 @@ where
     /// Takes every action, and looks at the connection that is being made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
         let mut done = 0;
-        *self.place = match mem::take(self.place) {
-            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
+        if matches!(self.place, Place::Waits(_))
+            && let Place::Waits(ticket) = mem::take(self.place)
+        {
+            *self.place = match self.shared.upstreams.fetch(ticket, cx.waker()) {
                 Ok(id) => {
                     done += 1;
                     self.relay.granted(id, env);
                     Place::Granted(id)
                 }
                 Err(ticket) => Place::Waits(ticket),
-            },
-            place => place,
-        };
+            };
+        }
         loop {
             while let Some(action) = self.relay.poll_action() {
                 done += 1;

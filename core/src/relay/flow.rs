@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::buf::{Block, BufPool, RUNS};
+use crate::buf::{BLOCK, Block, BufPool, RUNS};
 use crate::http::{BodyDecoder, ChunkLine, HttpError};
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
@@ -26,11 +26,14 @@ pub(crate) struct Inbound {
     pending: usize,
     /// The side sent FIN.
     pub(crate) eof: bool,
+    /// It fills whole blocks: a larger one is worth its memory.
+    bulk: bool,
 }
 
 impl Inbound {
     /// Nothing came yet.
-    pub(crate) const NONE: Inbound = Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false };
+    pub(crate) const NONE: Inbound =
+        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false };
 
     /// Whether a read could be made without overwriting anything: back-pressure is its absence. A head
     /// may grow its block (its length is limited by whoever scans it).
@@ -43,6 +46,12 @@ impl Inbound {
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
+        if self.bulk && !for_head && self.block.as_ref().is_none_or(|block| self.is_used_up(block)) {
+            if let Some(bulk) = pool.take_bulk() {
+                self.parsed = 0;
+                self.block.replace(bulk).into_iter().for_each(|old| pool.give_block(old));
+            }
+        }
         let block = self.block.get_or_insert_with(|| pool.take_block());
         if self.count == 0 && self.parsed > 0 && (self.parsed == block.len() || (for_head && block.is_full()))
         {
@@ -55,10 +64,16 @@ impl Inbound {
         block.room()
     }
 
+    /// A plain block of which all has been sent.
+    fn is_used_up(&self, block: &Block) -> bool {
+        !block.is_bulk() && self.count == 0 && self.parsed == block.len()
+    }
+
     /// `n` bytes were read into [`Inbound::recv_buf`].
     pub(crate) fn received(&mut self, n: usize) {
         if let Some(block) = &mut self.block {
             block.extend(n);
+            self.bulk = block.is_full() || (self.bulk && n >= BLOCK);
         }
     }
 
