@@ -100,7 +100,7 @@ pub fn run_virtual(case: &Case) -> Transcript {
         board.forget_order();
     }
     let mut transcript = board.transcript();
-    transcript.clear_dates();
+    transcript.clear_chance();
     transcript
 }
 

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tidegate_core::http::{HttpDate, RequestHead};
+use tidegate_core::http::{HttpDate, IdSource, RequestHead};
 use tidegate_core::relay::{Action, Env, Op, Relay};
 use tidegate_core::runtime::{Runtime, Stream, Timer};
 use tidegate_core::{BufPool, Config, Decision, Instant, Proxy, Report, Side, UpstreamId, Upstreams};
@@ -106,13 +106,14 @@ fn goes(relay: &mut Relay, side: Side, end: &[u8], env: &mut Env<'_>) -> bool {
 }
 
 fn the_machine_allocates_nothing_for_a_request() {
-    let (date, mut bufs, mut pooled) = (HttpDate::default(), BufPool::new(4), false);
+    let (date, mut bufs, mut ids) = (HttpDate::default(), BufPool::new(4), IdSource::new(1));
+    let mut pooled = false;
     let mut now = Instant::EPOCH;
     let mut relay = Relay::new(Arc::new(Config::default()), None, now);
     for (request, response, end) in EXCHANGES {
         let mut exchange = || {
             now = now + Duration::from_millis(1);
-            let env = &mut Env { now, date: &date, bufs: &mut bufs };
+            let env = &mut Env { now, date: &date, bufs: &mut bufs, ids: &mut ids };
             comes(&mut relay, Side::Client, request, env);
             act(&mut relay, &mut pooled, env);
             goes(&mut relay, Side::Upstream, b"", env);
