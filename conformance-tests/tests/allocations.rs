@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tidegate_core::http::RequestHead;
-use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
+use tidegate_core::runtime::{Listener, Runtime, Spawn, Timer};
 use tidegate_core::{Config, Connection, Decision, Instant, Proxy, Report, UpstreamLimits, Upstreams};
 use tidegate_tokio::Tokio;
 
@@ -90,6 +90,8 @@ impl<F: Future> Future for Turns<F> {
 
 type Route = fn(&RequestHead<'_>) -> Decision;
 type Observe = fn(&Report<'_>);
+/// Where a proxy that has begun to listen is announced.
+type Ready<R> = mpsc::Sender<(Proxy<Counted<R>>, SocketAddr)>;
 
 /// A request, the origin's response to it, and how it ends at the client.
 struct Kind {
@@ -173,7 +175,7 @@ fn exchange(client: &mut TcpStream, kind: &Kind) {
 }
 
 /// The proxy on a runtime: serves until the proxy is stopped.
-async fn serve<R, L>(runtime: R, origin: SocketAddr, ready: mpsc::Sender<(Proxy<Counted<R>>, SocketAddr)>)
+async fn serve<R, L>(runtime: R, origin: SocketAddr, ready: Ready<R>)
 where
     R: Runtime + Spawn<Turns<Connection<Counted<R>, L::Stream, Route, Observe>>> + Clone,
     L: Listener + TryFrom<TcpListener, Error = io::Error>,
@@ -212,7 +214,7 @@ impl<R: Runtime> Stop for Proxy<R> {
     }
 }
 
-fn on_tokio(origin: SocketAddr, ready: mpsc::Sender<(Proxy<Counted<Tokio>>, SocketAddr)>) {
+fn on_tokio(origin: SocketAddr, ready: Ready<Tokio>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let here = Tokio::new().unwrap();
@@ -220,10 +222,7 @@ fn on_tokio(origin: SocketAddr, ready: mpsc::Sender<(Proxy<Counted<Tokio>>, Sock
     });
 }
 
-fn on_smol(
-    origin: SocketAddr,
-    ready: mpsc::Sender<(Proxy<Counted<tidegate_smol::Smol<Weak<smol::Executor<'static>>>>>, SocketAddr)>,
-) {
+fn on_smol(origin: SocketAddr, ready: Ready<tidegate_smol::Smol<Weak<smol::Executor<'static>>>>) {
     let executor = Arc::new(smol::Executor::new());
     let here = tidegate_smol::Smol::on(&executor);
     smol::block_on(executor.run(serve::<_, tidegate_smol::Listener>(here, origin, ready)));
