@@ -61,8 +61,7 @@
 //! | P-15 | `relay/tests/catalogue.rs` | |
 //! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
 //!
-//! Of S-04 the name resolution is left out, since an upstream is an address, and of S-03 the tunnels, since there
-//! are none yet.
+//! Of S-04 the name resolution is left out, since an upstream is an address.
 //!
 //! # Parts
 //!
@@ -97,6 +96,7 @@ mod run_real;
 mod run_virtual;
 mod run_wait;
 pub mod script;
+pub mod sim;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;

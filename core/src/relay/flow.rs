@@ -208,6 +208,8 @@ pub(crate) struct Outbound {
     tail: &'static [u8],
     /// The end of the message was queued.
     finished: bool,
+    /// [`Outbound::take_end`] has told that it was sent.
+    ended: bool,
 }
 
 impl Outbound {
@@ -221,6 +223,7 @@ impl Outbound {
         body: 0,
         tail: &[],
         finished: false,
+        ended: false,
     };
 
     /// A new message body begins, behind the head that lies in `head`.
@@ -263,6 +266,11 @@ impl Outbound {
     /// The whole message was sent.
     pub(crate) fn is_done(&self) -> bool {
         self.finished && !self.is_pending()
+    }
+
+    /// The whole message was sent: says so once.
+    pub(crate) fn take_end(&mut self) -> bool {
+        self.is_done() && !mem::replace(&mut self.ended, true)
     }
 
     /// What is to be sent, in order.
