@@ -54,8 +54,9 @@ fn bugs(requests: usize) -> ExitCode {
     println!("| bug | seeds needed | promise |\n| --- | ---: | --- |");
     let mut all = true;
     for bug in Bug::ALL {
-        let found = (0..1000)
-            .find_map(|seed| run(&Plan::from_seed(seed, requests), Some(bug), false).violation.map(|v| (seed, v)));
+        let found = (0..1000).find_map(|seed| {
+            run(&Plan::from_seed(seed, requests), Some(bug), false).violation.map(|v| (seed, v))
+        });
         match found {
             Some((seed, violation)) => println!("| {bug:?} | {} | {:?} |", seed + 1, violation.invariant),
             None => {

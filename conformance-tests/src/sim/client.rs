@@ -62,7 +62,8 @@ async fn converse(ledger: &Rc<Ledger>, number: usize, client: &Client, proxy: So
                 Some(Fate::Untouched) => again = true,
                 Some(Fate::Silent) if behaves(ledger, batch) => {
                     let ids: Vec<_> = batch.requests.iter().map(|r| r.id).collect();
-                    let what = format!("client {number}: the connection ended without an answer to one of {ids:?}");
+                    let what =
+                        format!("client {number}: the connection ended without an answer to one of {ids:?}");
                     ledger.fail(Invariant::Answered, what);
                 }
                 Some(Fate::Silent) => {}
@@ -159,7 +160,9 @@ async fn ask(ledger: &Rc<Ledger>, conn: &mut Conn, batch: &Batch) -> Fate {
                     for request in &batch.requests {
                         ledger.with(request.id, |r| r.left = true);
                     }
-                    ledger.event(batch.requests[0].id, 6, || format!("client: leaves /{}", batch.requests[0].id));
+                    ledger.event(batch.requests[0].id, 6, || {
+                        format!("client: leaves /{}", batch.requests[0].id)
+                    });
                     if leave.how == Goodbye::Rst {
                         stream.rst();
                     }

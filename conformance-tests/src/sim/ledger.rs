@@ -169,7 +169,8 @@ impl Ledger {
         if seen.seen > if again { 2 } else { 1 } {
             self.fail(Invariant::Bytes, format!("/{id} came to an upstream {} times", seen.seen));
         }
-        if !late && seen.outcome.is_some_and(|(at, _)| self.world.now().saturating_since(at) > self.flight()) {
+        if !late && seen.outcome.is_some_and(|(at, _)| self.world.now().saturating_since(at) > self.flight())
+        {
             self.fail(Invariant::NothingAfter, format!("/{id} came to an upstream after its outcome"));
         }
     }
@@ -197,7 +198,10 @@ impl Ledger {
             r.got
         });
         if bytes > got + BETWEEN {
-            self.fail(Invariant::Memory, format!("{} bytes of the answer to /{id} lie somewhere", bytes - got));
+            self.fail(
+                Invariant::Memory,
+                format!("{} bytes of the answer to /{id} lie somewhere", bytes - got),
+            );
         }
     }
 
@@ -208,10 +212,16 @@ impl Ledger {
         match outcome {
             Some((at, _)) if now.saturating_since(at) > self.flight() => {
                 let late = now.saturating_since(at);
-                self.fail(Invariant::NothingAfter, format!("the upstream of /{id} was closed {late:?} after its outcome"));
+                self.fail(
+                    Invariant::NothingAfter,
+                    format!("the upstream of /{id} was closed {late:?} after its outcome"),
+                );
             }
             _ if !by_rst => {
-                self.fail(Invariant::NothingAfter, format!("the unfinished exchange of /{id} ended with FIN"));
+                self.fail(
+                    Invariant::NothingAfter,
+                    format!("the unfinished exchange of /{id} ended with FIN"),
+                );
             }
             _ => {}
         }
@@ -288,7 +298,8 @@ impl Ledger {
                 && outcome.response_bytes != record.got
                 && record.status.is_some_and(|(_, own)| !own)
             {
-                let what = format!("/{id}: {} bytes by its outcome, {} came", outcome.response_bytes, record.got);
+                let what =
+                    format!("/{id}: {} bytes by its outcome, {} came", outcome.response_bytes, record.got);
                 self.fail(Invariant::Bytes, what);
             }
             let _ = request;

@@ -365,7 +365,11 @@ fn draw_client(rng: &mut Rng, temper: &Temper, share: usize, next: &mut Id) -> C
         let slow = temper.clients && rng.permille(100);
         batches.push(Batch {
             after: if rng.permille(700) { Duration::ZERO } else { ms(rng.below(60)) },
-            reads: if slow { Pace::Slow(rng.between(1, 5000) as u32, ms(rng.between(1, 60))) } else { Pace::Fast },
+            reads: if slow {
+                Pace::Slow(rng.between(1, 5000) as u32, ms(rng.between(1, 60)))
+            } else {
+                Pace::Fast
+            },
             leaves: (temper.clients && rng.permille(60)).then(|| Leave {
                 after: Duration::from_micros(rng.below(200_000)),
                 how: rng.pick(&[Goodbye::Rst, Goodbye::Close]),
@@ -400,7 +404,11 @@ fn draw_request(rng: &mut Rng, temper: &Temper, id: Id, pipelined: bool) -> Requ
         body,
         expects: !old && !pipelined && !body.is_empty() && rng.permille(100),
         close: !pipelined && rng.permille(30),
-        sends: if slow { Pace::Slow(rng.between(1, 3000) as u32, ms(rng.between(1, 40))) } else { Pace::Fast },
+        sends: if slow {
+            Pace::Slow(rng.between(1, 3000) as u32, ms(rng.between(1, 40)))
+        } else {
+            Pace::Fast
+        },
         stalls_at: stalls.then(|| rng.below(u64::from(body.len())) as u32),
         answer: draw_answer(rng, temper),
     }
@@ -464,7 +472,11 @@ fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize) -> Vec<(Duratio
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, {} upstreams, at most {} clients, {:?}", self.seed, self.upstreams, self.max_clients, self.limits)?;
+        writeln!(
+            f,
+            "seed {}, {} upstreams, at most {} clients, {:?}",
+            self.seed, self.upstreams, self.max_clients, self.limits
+        )?;
         writeln!(f, "the world: {:?}", self.chaos)?;
         writeln!(f, "the limits: {:?}", self.policy)?;
         for (at, doing) in &self.doings {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
 
+use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
-use super::planted::{Bug, SimListener, SimRuntime};
 use super::plan::{Doing, Id, Plan};
+use super::planted::{Bug, SimListener, SimRuntime};
 use super::upstream::Upstream;
 use super::wire::sleep;
-use super::client;
 use crate::run_virtual::words;
 use crate::virtual_rt::{Owner, Ran, World};
 
@@ -48,8 +48,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
 
     let upstreams: Vec<_> = (0..plan.upstreams).map(|_| Upstream::start(&ledger)).collect();
     let list = Upstreams::with_limits(upstreams.iter().map(|u| u.addr), plan.limits);
-    let config =
-        Config { timeouts: plan.policy, max_client_conns: plan.max_clients, ..Config::default() };
+    let config = Config { timeouts: plan.policy, max_client_conns: plan.max_clients, ..Config::default() };
     let proxy = Proxy::new(runtime.clone(), list, config);
     let at = plain.free_address();
     let listener = SimListener::new(plain.listen(at, 100_000), &runtime);
@@ -173,7 +172,8 @@ impl Sweep<'_> {
             if self.steps.get() % 16 == 0 {
                 let sockets = self.world.runtime(Owner::Proxy).sockets();
                 if sockets > most {
-                    self.ledger.fail(Invariant::NothingLeft, format!("{sockets} sockets where {most} have a use"));
+                    self.ledger
+                        .fail(Invariant::NothingLeft, format!("{sockets} sockets where {most} have a use"));
                 }
             }
         }
@@ -216,4 +216,3 @@ async fn doings(ledger: Rc<Ledger>, proxy: Proxy<SimRuntime>, mut upstreams: Vec
     poll_fn(|_| Poll::<()>::Pending).await;
     drop(upstreams);
 }
-

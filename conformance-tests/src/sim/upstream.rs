@@ -118,7 +118,9 @@ async fn serve(ledger: Rc<Ledger>, stream: Rc<VirtualStream>) {
         };
         let head = match head {
             Some(Ok(head)) => head,
-            Some(Err(Stop::Bad(what))) => return ledger.fail(Invariant::Bytes, format!("to an upstream: {what}")),
+            Some(Err(Stop::Bad(what))) => {
+                return ledger.fail(Invariant::Bytes, format!("to an upstream: {what}"));
+            }
             // The proxy closed it, or nobody came in time.
             Some(Err(_)) | None => return,
         };
@@ -142,12 +144,7 @@ pub(super) async fn or<T>(first: impl Future<Output = T>, second: impl Future<Ou
     .await
 }
 
-async fn answer(
-    ledger: &Ledger,
-    stream: &VirtualStream,
-    wire: &mut Wire,
-    head: &Head,
-) -> Result<Next, Stop> {
+async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: &Head) -> Result<Next, Stop> {
     let target = head.start.split(' ').nth(1).and_then(|target| target.strip_prefix('/'));
     let request = target.and_then(|id| id.parse().ok()).and_then(|id| ledger.request(id));
     let Some(request) = request else {
@@ -186,7 +183,12 @@ async fn answer(
 }
 
 /// The final answer, as far as it comes.
-async fn send(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, request: &Request) -> Result<(), Stop> {
+async fn send(
+    ledger: &Ledger,
+    stream: &VirtualStream,
+    wire: &mut Wire,
+    request: &Request,
+) -> Result<(), Stop> {
     let Answer { status, body, pace, close, fault, .. } = request.answer;
     let id = request.id;
     let mut head = format!("HTTP/1.1 {status} Sim\r\nx-sim: {id}\r\n");

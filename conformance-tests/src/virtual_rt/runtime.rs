@@ -354,8 +354,12 @@ impl Listener for VirtualListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(VirtualStream, Option<SocketAddr>)>> {
         let accepted = self.world.inner.net.borrow_mut().poll_accept(self.at, cx.waker());
-        accepted
-            .map(|(id, from)| Ok((VirtualStream { world: self.world.clone(), owner: self.owner, id, gone: Cell::new(false) }, Some(from))))
+        accepted.map(|(id, from)| {
+            Ok((
+                VirtualStream { world: self.world.clone(), owner: self.owner, id, gone: Cell::new(false) },
+                Some(from),
+            ))
+        })
     }
 }
 

@@ -55,7 +55,7 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
         buf[..GET.len()].copy_from_slice(GET);
         relay.received(Side::Client, GET.len(), env);
         assert_eq!(relay.poll_action(), Some(Action::Route));
-        relay.forward(&TimeoutPolicy { connect: ms(0), ..profile() }, env);
+        relay.forward(Some(Arc::new(TimeoutPolicy { connect: ms(0), ..profile() })), env);
         assert_eq!(relay.poll_action(), Some(Action::Admit { failed: None }));
         relay.granted(UpstreamId::new(0).unwrap(), env);
         assert!(matches!(relay.poll_action(), Some(Action::Checkout(_))));
