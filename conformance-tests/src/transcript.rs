@@ -75,6 +75,8 @@ pub struct Seen {
     pub status: Option<u16>,
     /// What went wrong.
     pub failure: Option<Failure>,
+    /// Whether something failed after it, in the teardown.
+    pub secondary: bool,
     /// Which upstream.
     pub upstream: Option<UpstreamId>,
     /// Connects tried.
@@ -115,6 +117,7 @@ impl Seen {
             at: outcome.finished.saturating_since(epoch),
             status: outcome.status,
             failure: outcome.error.as_ref().map(failure),
+            secondary: outcome.secondary.is_some(),
             upstream: outcome.upstream,
             attempts: outcome.attempts,
             reused: outcome.reused,

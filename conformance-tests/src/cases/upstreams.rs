@@ -10,7 +10,8 @@ use crate::transcript::End;
 
 const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 
-fn answers(body: &'static str) -> Script {
+/// An answer with this text.
+pub(super) fn answers(body: &'static str) -> Script {
     script().read_message().then(ok(body.len() as u64)).bytes(body)
 }
 

@@ -118,6 +118,11 @@ impl World {
         }
     }
 
+    /// Changes what each direction of a connection can hold, for those that are opened from now on.
+    pub fn set_hop(&self, hop: usize) {
+        self.inner.net.borrow_mut().set_hop(hop);
+    }
+
     /// The virtual clock.
     pub fn now(&self) -> Instant {
         self.inner.now.get()
