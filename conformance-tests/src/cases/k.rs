@@ -139,7 +139,8 @@ pub fn k_08_body_timer_suspended() -> Case {
 /// A client that reads slowly, but reads, is not given up.
 pub fn k_11_slow_but_reading() -> Case {
     const LENGTH: u64 = 200_000;
-    let slowly = Step::ReadSlowly { size: 4096, every: ms(100), until: "enough" };
+    // All that is there: the kernel calls a socket writable when a good part of its buffer is free.
+    let slowly = Step::ReadSlowly { size: 16 * 1024, every: ms(100), until: "enough" };
     Case::new("K-11", "slow but reading")
         .small_buffers()
         .upstream(script().read_message().then(ok(LENGTH)).body(LENGTH).mark("sent"))

@@ -19,6 +19,7 @@ pub mod total;
 pub mod upstreams;
 pub mod w;
 pub mod wait;
+mod wait_more;
 
 use crate::run_fake::ExactCase;
 use crate::script::{Case, Script, script};
@@ -52,9 +53,13 @@ macro_rules! __list_cases {
             vec![$((stringify!($name), $module::$name)),*]
         }
 
-        /// The names of the tests of the cases about `wait_for`.
-        pub fn all_waits() -> Vec<(&'static str, String)> {
-            vec![$((stringify!($wait), wait::test_name_of::<wait::$wait>())),*]
+        /// The cases about `wait_for`: the name of the test, what it should be, and whether the case can fail.
+        pub fn all_waits() -> Vec<(&'static str, String, fn() -> bool)> {
+            vec![$((
+                stringify!($wait),
+                wait::test_name_of::<wait::$wait>(),
+                crate::wait_can_fail::<wait::$wait>,
+            )),*]
         }
 
         /// Every case in exact time with the name of its test.
@@ -229,8 +234,21 @@ macro_rules! __for_each_case {
         ] [
             w_01_zero_not_started
             w_04_plain_timeout
+            w_05_none
+            w_06_success_just_before
+            w_07_tie
+            w_07_tie_one_turn_too_late
             w_08_cleanup_before_error
+            w_10_dropping_the_waiter_cancels
+            w_11_cancellation_not_swallowed
+            w_14_re_arm_earlier
+            w_14_re_arm_later
+            w_14_re_arm_after_a_stall
+            w_15_re_arm_after_firing
+            w_16_second_deadline_of_one_timer
             w_17_lazy_creation
+            w_18_inner_by_reference
+            s_08_timers_after_the_runtime_is_gone
             t_03_wait_for_equal
             t_04_wait_for_stall_past_both_outer_earlier
             t_05_wait_for_stall_past_both_inner_earlier

@@ -102,13 +102,13 @@ pub fn w_12_cancelled_again_during_teardown() -> Case {
 /// each ends at its own time.
 pub fn w_13_shield() -> Case {
     Case::new("W-13", "shield")
-        .policy(|p| p.connect = Some(ms(150)))
+        .policy(|p| p.connect = Some(ms(200)))
         .upstream_is(Upstream::FullBacklog { freed_by: None })
         .client(script().mark("first").connect().get("/1").read_some().snapshot("one left").read_message())
         .client(
             script()
-                .wait_until("connecting", 1, 0)
-                .pause(ms(70))
+                .wait_for("first")
+                .pause(ms(140))
                 .mark("second")
                 .connect()
                 .get("/2")
@@ -118,8 +118,8 @@ pub fn w_13_shield() -> Case {
         )
         .expect(status(0, 0, 504))
         .expect(status(1, 0, 504))
-        .expect(window(Moment::Mark("first"), Moment::FirstByte(0, 0), ms(150)))
-        .expect(window(Moment::Mark("second"), Moment::FirstByte(1, 0), ms(150)))
+        .expect(window(Moment::Mark("first"), Moment::FirstByte(0, 0), ms(200)))
+        .expect(window(Moment::Mark("second"), Moment::FirstByte(1, 0), ms(200)))
         .expect(timeout(0, Connect, None))
         .expect(timeout(1, Connect, None))
         .expect(snapshot("one left", 1, 0))

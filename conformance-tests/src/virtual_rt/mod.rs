@@ -68,6 +68,7 @@ struct Inner {
     net: RefCell<Net>,
     tasks: Executor,
     stalled_until: Cell<Option<Instant>>,
+    no_timers: Cell<bool>,
 }
 
 /// Events at the same instant happen in the order in which they were scheduled.
@@ -114,6 +115,7 @@ impl World {
                 net: RefCell::new(Net::new()),
                 tasks: Executor::new(),
                 stalled_until: Cell::new(None),
+                no_timers: Cell::new(false),
             }),
         }
     }
@@ -121,6 +123,11 @@ impl World {
     /// Changes what each direction of a connection can hold, for those that are opened from now on.
     pub fn set_hop(&self, hop: usize) {
         self.inner.net.borrow_mut().set_hop(hop);
+    }
+
+    /// From now on no timer fires: for showing that a case needs them.
+    pub fn break_timers(&self) {
+        self.inner.no_timers.set(true);
     }
 
     /// The virtual clock.

@@ -108,6 +108,9 @@ impl Timer for VirtualTimer {
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.unschedule();
+        if self.world.inner.no_timers.get() {
+            return Poll::Pending;
+        }
         match self.at {
             Some(at) if at <= self.world.now() => {
                 self.at = None;
