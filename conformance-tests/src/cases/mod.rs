@@ -58,7 +58,7 @@ macro_rules! __list_cases {
             vec![$((
                 stringify!($wait),
                 wait::test_name_of::<wait::$wait>(),
-                crate::wait_can_fail::<wait::$wait>,
+                $crate::wait_can_fail::<wait::$wait>,
             )),*]
         }
 

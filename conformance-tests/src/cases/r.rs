@@ -13,6 +13,7 @@ use crate::transcript::End;
 /// connection usable after it.
 pub fn r_01_silent() -> Case {
     Case::new("R-01", "silent")
+        .policy(|p| p.keep_alive = None)
         .upstream(script().read_to_end())
         .upstream(script().read_message().then(ok(5)).body(5))
         .client(

@@ -230,9 +230,9 @@ wait_case! {
 }
 
 /// Arms a timer for `first`, lets `meanwhile` pass, arms it for `second`, both counted from now, and waits for it.
-async fn rearmed<R: Runtime>(env: &Env<R>, first: Duration, meanwhile: impl AsyncFnOnce(), second: Duration)
+async fn rearmed<R>(env: &Env<R>, first: Duration, meanwhile: impl AsyncFnOnce(), second: Duration)
 where
-    R: Clone,
+    R: Runtime + Clone,
 {
     let started = env.now();
     let mut timer = pin!(env.runtime.timer());

@@ -68,7 +68,7 @@ struct Inner {
     net: RefCell<Net>,
     tasks: Executor,
     stalled_until: Cell<Option<Instant>>,
-    no_timers: Cell<bool>,
+    broken_at: Cell<Option<Instant>>,
 }
 
 /// Events at the same instant happen in the order in which they were scheduled.
@@ -115,7 +115,7 @@ impl World {
                 net: RefCell::new(Net::new()),
                 tasks: Executor::new(),
                 stalled_until: Cell::new(None),
-                no_timers: Cell::new(false),
+                broken_at: Cell::new(None),
             }),
         }
     }
@@ -125,9 +125,9 @@ impl World {
         self.inner.net.borrow_mut().set_hop(hop);
     }
 
-    /// From now on no timer fires: for showing that a case needs them.
-    pub fn break_timers(&self) {
-        self.inner.no_timers.set(true);
+    /// From now on the runtimes' clock stands still and no timer fires: for showing that a case needs them.
+    pub fn break_clocks(&self) {
+        self.inner.broken_at.set(Some(self.now()));
     }
 
     /// The virtual clock.
