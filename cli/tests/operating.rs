@@ -278,7 +278,7 @@ fn a_second_process_cannot_take_the_port() {
 #[test]
 fn the_log_level_decides_what_is_said() {
     let mut proxy = Running::start(&["--threads", "2", "--log-level", "debug"]);
-    proxy.line_with("thread tidegate-1 starts");
+    proxy.line_with("DEBUG thread starts name=\"tidegate-1\"");
 
     let addr = proxy.addrs[0].to_string();
     let failing = |level| {
@@ -287,7 +287,7 @@ fn the_log_level_decides_what_is_said() {
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).expect("text")
     };
-    assert!(failing("error").starts_with("error: "));
+    assert!(failing("error").contains("Z ERROR cannot listen on "));
     assert_eq!(failing("off"), "");
     proxy.signal("TERM");
     let (status, mut printed) = proxy.wait();

@@ -113,7 +113,7 @@ pub(crate) async fn play(case: &Case) -> Transcript {
         board.forget_order();
     }
     let mut transcript = board.transcript();
-    transcript.clear_dates();
+    transcript.clear_chance();
     transcript
 }
 

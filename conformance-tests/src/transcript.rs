@@ -172,11 +172,11 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Empties the values of `date` fields: they come from the wall clock.
-    pub(crate) fn clear_dates(&mut self) {
+    /// Empties the values of the fields that come from the wall clock or from chance.
+    pub(crate) fn clear_chance(&mut self) {
         let logs = self.clients.iter_mut().chain(&mut self.upstreams);
         let fields = logs.flat_map(|log| &mut log.received.messages).flat_map(|m| &mut m.fields);
-        fields.filter(|(name, _)| name == "date").for_each(|(_, value)| value.clear());
+        fields.filter(|(name, _)| BY_CHANCE.contains(&name.as_str())).for_each(|(_, value)| value.clear());
     }
 
     /// A client's message.
@@ -282,8 +282,11 @@ fn ended(log: &ConnLog) -> String {
     log.end.map_or_else(|| "nothing that the script saw".into(), |(end, _)| format!("{end:?}"))
 }
 
-/// Fields whose value depends on the clock or on an ephemeral port.
-const VOLATILE: [&str; 3] = ["date", "forwarded", "x-forwarded-for"];
+/// Fields whose value depends on the clock or on chance, in virtual time too.
+const BY_CHANCE: [&str; 3] = ["date", "traceparent", "x-request-id"];
+
+/// Fields whose value depends on an ephemeral port.
+const OF_A_PORT: [&str; 2] = ["forwarded", "x-forwarded-for"];
 
 /// The messages of `log`: exact where both runs received them whole, else whether they are a verified
 /// prefix.
@@ -293,7 +296,7 @@ fn messages(log: &ConnLog, other: &ConnLog, exact: bool) -> String {
         let fields: Vec<String> = m
             .fields
             .iter()
-            .filter(|(name, _)| !VOLATILE.contains(&name.as_str()))
+            .filter(|(name, _)| !BY_CHANCE.contains(&name.as_str()) && !OF_A_PORT.contains(&name.as_str()))
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
         let _ = write!(out, "[{} | {} | ", m.start, fields.join(", "));

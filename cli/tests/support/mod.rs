@@ -52,10 +52,10 @@ impl Running {
             let mut line = String::new();
             let read = stderr.read_line(&mut line).expect("stderr is text");
             assert_ne!(read, 0, "the program ended before it listened");
-            if let Some(addr) = line.trim_end().strip_prefix("listening on ") {
-                addrs.push(addr.parse().expect("a real address"));
+            if line.contains("INFO") && line.contains("listening") {
+                addrs.push(value(&line, "address").parse().expect("a real address"));
             }
-            if line.starts_with("forwarding to ") {
+            if line.contains("forwarding") {
                 break;
             }
         }
@@ -97,6 +97,15 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The value of a field of one of the program's own lines, in either form.
+pub(crate) fn value(line: &str, name: &str) -> String {
+    let value = match line.split_once(&format!(" {name}=")) {
+        Some((_, rest)) => rest.split_whitespace().next(),
+        None => line.split_once(&format!("\"{name}\":")).and_then(|(_, rest)| rest.split([',', '}']).next()),
+    };
+    value.unwrap_or_else(|| panic!("{name} in {line}")).trim_matches('"').to_owned()
 }
 
 /// Sends a signal by its name.

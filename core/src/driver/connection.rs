@@ -10,6 +10,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::{Decision, Report, Shared};
 use crate::error::{IoFailure, IoKind, Side};
-use crate::http::{HttpDate, RequestHead};
+use crate::http::{HttpDate, IdSource, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
@@ -38,8 +39,8 @@ const KEPT_BLOCKS: usize = 64;
 const DATE_AGE: Duration = Duration::from_millis(500);
 
 thread_local! {
-    /// The memory of this thread's turns. Taken out for the turn, so that a hook may run another one.
-    static BUFS: Cell<BufPool> = const { Cell::new(BufPool::new(KEPT_BLOCKS)) };
+    /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
+    static LENT: Cell<Option<Lent>> = const { Cell::new(None) };
 }
 
 pin_project_lite::pin_project! {
@@ -77,9 +78,9 @@ pin_project_lite::pin_project! {
                 return;
             }
             let now = parts.shared.runtime.now();
-            lend(|bufs| {
+            lend(|Lent { bufs, ids }| {
                 let date = *parts.date;
-                parts.relay.stop(&mut Env { now, date: &date, bufs });
+                parts.relay.stop(&mut Env { now, date: &date, bufs, ids });
                 while let Some(action) = parts.relay.poll_action() {
                     parts.close(action, now);
                 }
@@ -89,13 +90,26 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Lends this thread's memory to a turn.
-fn lend<T>(turn: impl FnOnce(&mut BufPool) -> T) -> T {
-    // A thread that is ending has no memory left to lend; a connection may still be dropped on it.
-    let fresh = || BufPool::new(KEPT_BLOCKS);
-    let mut bufs = BUFS.try_with(|cell| cell.replace(fresh())).unwrap_or_else(|_| fresh());
-    let result = turn(&mut bufs);
-    let _ = BUFS.try_with(|cell| cell.set(bufs));
+/// Memory, and ids that no other thread or process has.
+struct Lent {
+    bufs: BufPool,
+    ids: IdSource,
+}
+
+impl Lent {
+    fn new() -> Lent {
+        // Keyed by the system's randomness, each with a key of its own: a secret is not needed.
+        let random = || u128::from(RandomState::new().hash_one(()));
+        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(random() << 64 | random()) }
+    }
+}
+
+/// Lends what this thread has to a turn.
+fn lend<T>(turn: impl FnOnce(&mut Lent) -> T) -> T {
+    // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
+    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(Lent::new);
+    let result = turn(&mut lent);
+    let _ = LENT.try_with(|cell| cell.set(Some(lent)));
     result
 }
 
@@ -144,7 +158,7 @@ where
         }
         let now = parts.shared.runtime.now();
         let date = parts.date(now);
-        lend(|bufs| parts.turn(cx, &mut Env { now, date: &date, bufs }))
+        lend(|Lent { bufs, ids }| parts.turn(cx, &mut Env { now, date: &date, bufs, ids }))
     }
 }
 

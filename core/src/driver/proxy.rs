@@ -183,7 +183,8 @@ pub struct Gauges {
 pub struct Report<'a> {
     /// What became of it: plain values.
     pub outcome: &'a Outcome,
-    /// Its head as it was written for the upstream; `None` if none was complete and sound.
+    /// Its head as it was written for the upstream; `None` if none was complete and sound. It always has a
+    /// [`request_id`](RequestHead::request_id) and a [`trace_id`](RequestHead::trace_id).
     pub request: Option<RequestHead<'a>>,
     /// The client's address.
     pub peer: Option<SocketAddr>,

@@ -446,6 +446,7 @@ impl Relay {
                     fields: &[],
                     body: body.as_bytes(),
                     proxy_status: Some((verdict.error, verdict.details)),
+                    request_id: None,
                     keep_alive: keep,
                     client: self.client.request.version,
                     to_head: self.client.request.is_head,
@@ -476,6 +477,7 @@ impl Relay {
             fields,
             body,
             proxy_status: None,
+            request_id: None,
             keep_alive: self.may_keep(),
             client: self.client.request.version,
             to_head: self.client.request.is_head,
@@ -494,15 +496,16 @@ impl Relay {
         // The request's head stays for whoever observes its end.
         let head = mem::take(&mut self.upstream.outbound.head);
         self.upstream.reset(env);
-        self.upstream.outbound.keep_sent(head);
         self.client.inbound.discard_runs();
         let outbound = &mut self.client.outbound;
         outbound.release_head(env.bufs);
         if outbound.head.capacity() == 0 {
             outbound.head = env.bufs.take_head();
         }
-        http::write_own(response, &mut outbound.head);
+        let request_id = RequestHead::new(&head).request_id();
+        http::write_own(&OwnResponse { request_id, ..*response }, &mut outbound.head);
         outbound.begin_body(false);
+        self.upstream.outbound.keep_sent(head);
         self.exchange.status = Some(response.status);
         self.exchange.keep_alive = response.keep_alive;
         self.exchange.stage = Stage::Answering;
