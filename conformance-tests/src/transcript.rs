@@ -172,8 +172,9 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Empties the values of the fields that come from the wall clock or from chance.
+    /// Empties the values of the fields that come from the wall clock or from chance, also where a head came in part.
     pub(crate) fn clear_chance(&mut self) {
+        self.clients.iter_mut().chain(&mut self.upstreams).for_each(|log| log.received.blank_partial());
         let logs = self.clients.iter_mut().chain(&mut self.upstreams);
         let fields = logs.flat_map(|log| &mut log.received.messages).flat_map(|m| &mut m.fields);
         fields.filter(|(name, _)| BY_CHANCE.contains(&name.as_str())).for_each(|(_, value)| value.clear());

@@ -185,7 +185,11 @@ pub fn p_10_cancelled_waiter() -> Case {
                 .pause(ms(50))
                 .then(ok(3))
                 .bytes("one")
-                .then(answers("two")),
+                // So that on several threads too the first outcome is reported first.
+                .read_message()
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("two"),
         )
         .client(script().connect().get("/1").read_message())
         .client(script().wait_for("occupied").connect().get("/2").pause(ms(50)).step(Step::Rst).mark("left"))
