@@ -3,6 +3,9 @@
 //!
 //! `bare_loop LISTEN UPSTREAM` (two addresses) runs until it is killed; without arguments it tries itself on an
 //! origin and clients of its own, and ends. No pool, no limits: each exchange connects.
+//!
+//! The crate `polling` would be the natural choice for such a loop, but its `add` is unsafe (a source must outlive its
+//! registration), and there is no unsafe code here. `poll(2)` borrows its sockets for the call alone.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, Read, Write};

@@ -82,8 +82,8 @@ mod upstream;
 pub use crate::buf::{BLOCK, BufPool};
 #[cfg(feature = "driver")]
 pub use crate::driver::{
-    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, UpstreamLimits,
-    Upstreams, WaitFor,
+    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, Stats,
+    UpstreamLimits, Upstreams, WaitFor,
 };
 pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
 pub use crate::http::RequestHead;

@@ -29,6 +29,9 @@ pub(crate) const RUNTIMES: &[&str] = &[
 /// The command, before it runs.
 pub(crate) fn tidegate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    // Where async-std looks for what the others are told by the flag.
+    let threads = args.iter().position(|arg| *arg == "--threads").and_then(|at| args.get(at + 1));
+    command.envs(threads.map(|threads| ("ASYNC_STD_THREAD_COUNT", threads)));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -45,7 +48,8 @@ impl Running {
     /// Starts it and waits until it has said where it listens. `args` must leave `--listen` alone, unless
     /// it names more addresses than the free one that is added here.
     pub(crate) fn start(args: &[&str]) -> Running {
-        let mut child = tidegate(&["--listen", "127.0.0.1:0"]).args(args).spawn().expect("the binary starts");
+        let mut child =
+            tidegate(&[&["--listen", "127.0.0.1:0"], args].concat()).spawn().expect("the binary starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut addrs = Vec::new();
         loop {
@@ -65,6 +69,11 @@ impl Running {
     /// A connection to the first listener.
     pub(crate) fn connect(&self) -> TcpStream {
         connect(self.addrs[0])
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by its name.

@@ -61,6 +61,8 @@ pin_project_lite::pin_project! {
         connect: Option<R::Connect>,
         peer: Option<SocketAddr>,
         place: Place,
+        // The request that runs was counted as started.
+        counted: bool,
         // FIN was asked for and has not been taken by the stream yet.
         shutting: bool,
         // Bytes that each side's stream has taken and not yet passed on to its socket.
@@ -122,6 +124,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
         client: C,
         peer: Option<SocketAddr>,
     ) -> Connection<R, C, F, G> {
+        shared.tally.client();
         let relay = Relay::new(Arc::clone(&shared.config), peer.map(|p| p.ip()), shared.runtime.now());
         Connection {
             alarm: Alarm::new(shared.runtime.timer()),
@@ -134,6 +137,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             connect: None,
             peer,
             place: Place::None,
+            counted: false,
             shutting: false,
             unflushed: [0; 2],
             date: HttpDate::default(),
@@ -202,7 +206,18 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             }
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
             Action::Close(Side::Client) => *self.client = None,
+            Action::Report => self.count(),
             _ => {}
+        }
+    }
+
+    /// Counts a request that has ended; one that ended before it was routed starts here as well.
+    fn count(&mut self) {
+        if let Some(outcome) = self.relay.outcome() {
+            if !mem::take(self.counted) {
+                self.shared.tally.started();
+            }
+            self.shared.tally.ended(outcome);
         }
     }
 
@@ -242,7 +257,7 @@ where
             self.relay.drain(since, env);
             capped |= self.work(cx, env);
         }
-        if self.membership.take_shed() {
+        if self.membership.is_to_leave(self.relay.is_idle()) {
             self.relay.close_idle(env);
             capped |= self.work(cx, env);
         }
@@ -369,12 +384,16 @@ where
                 self.leave(env.now);
             }
             Action::Report => {
+                self.count();
                 if let Some(outcome) = self.relay.outcome() {
                     (self.hooks.1)(&Report { outcome, request: self.relay.reported(), peer: *self.peer });
                 }
             }
             Action::Route => {
-                let Some(decision) = self.relay.request().as_ref().map(&self.hooks.0) else { return };
+                let Some(request) = self.relay.request() else { return };
+                *self.counted = true;
+                self.shared.tally.started();
+                let decision = (self.hooks.0)(&request);
                 match decision {
                     Decision::Forward(policy) => {
                         let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
