@@ -54,20 +54,24 @@ pub struct Row {
     pub state: TcpState,
 }
 
-/// The rows whose other end is at `remote_port`: the ends of those who connected there.
-pub fn rows_to(remote_port: u16) -> Vec<Row> {
-    rows().into_iter().filter(|row| row.remote_port == remote_port).collect()
+/// The rows whose other end is at one of `remote_ports`: the ends of those who connected there.
+pub fn rows_to(remote_ports: &[u16]) -> Vec<Row> {
+    rows(remote_ports).filter(|row| remote_ports.contains(&row.remote_port)).collect()
 }
 
 /// The row of the end at `local_port` of a connection to `remote_port`.
 pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
-    rows().into_iter().find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
+    rows(&[remote_port]).find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
 }
 
-fn rows() -> Vec<Row> {
-    // Thousands of old rows may be in it: no allocation for each.
+/// The rows that name one of `ports`, at either end. The table is read once.
+fn rows(ports: &[u16]) -> impl Iterator<Item = Row> {
+    // Thousands of old rows may be in it: most of them are not even taken apart.
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
-    table.lines().filter_map(parse).collect()
+    let ports: Vec<String> = ports.iter().map(|port| format!(":{port:04X} ")).collect();
+    let names_one = |line: &&str| ports.iter().any(|port| line.contains(port));
+    let rows: Vec<Row> = table.lines().filter(names_one).filter_map(parse).collect();
+    rows.into_iter()
 }
 
 fn parse(line: &str) -> Option<Row> {

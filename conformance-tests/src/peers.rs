@@ -339,8 +339,8 @@ impl PeerIo for RealIo {
 
     fn snapshot(&self) -> Snapshot {
         let own = lock(&self.inner.stage.own_ports).clone();
-        let upstreams = self.inner.stage.upstreams();
-        let rows: Vec<_> = upstreams.iter().flat_map(|addr| gauges::rows_to(addr.port())).collect();
+        let ports: Vec<u16> = self.inner.stage.upstreams().iter().map(SocketAddr::port).collect();
+        let rows = gauges::rows_to(&ports);
         let count = |state| rows.iter().filter(|r| r.state == state && !own.contains(&r.local_port)).count();
         Snapshot { syn_sent: count(TcpState::SynSent), established: count(TcpState::Established) }
     }

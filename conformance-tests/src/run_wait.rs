@@ -98,7 +98,7 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         let looked = Arc::clone(&looking);
         let established = move || {
             let began = Instant::now();
-            let rows = gauges::rows_to(at.port());
+            let rows = gauges::rows_to(&[at.port()]);
             looked.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             rows.iter().filter(|row| row.state == TcpState::Established).count()
         };

@@ -116,7 +116,10 @@ pub fn k_06_body_stall() -> Case {
 /// A client that drips within its limit is fine, however long it takes.
 pub fn k_07_body_drip() -> Case {
     Case::new("K-07", "body drip")
-        .policy(|p| p.write = None)
+        .policy(|p| {
+            p.write = None;
+            p.client_body = Some(ms(250));
+        })
         .upstream(script().read_message().then(ok(5)).body(5))
         .client(script().connect().then(post(8)).drip(1, ms(50), 8).read_message())
         .expect(request_whole(0, 0, 8))
@@ -142,6 +145,7 @@ pub fn k_11_slow_but_reading() -> Case {
     // All that is there: the kernel calls a socket writable when a good part of its buffer is free.
     let slowly = Step::ReadSlowly { size: 16 * 1024, every: ms(100), until: "enough" };
     Case::new("K-11", "slow but reading")
+        .policy(|p| p.client_write = Some(ms(250)))
         .small_buffers()
         .upstream(script().read_message().then(ok(LENGTH)).body(LENGTH))
         .client(script().connect().mark("start").get("/").step(slowly).read_message())

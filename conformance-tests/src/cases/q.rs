@@ -236,6 +236,7 @@ fn long_get() -> crate::script::Script {
 /// An upstream whose socket takes one byte at a time gets the same bytes.
 pub fn q_14_one_byte_writes() -> Case {
     Case::new("Q-14", "one-byte writes")
+        .patient()
         .pace(1, Duration::from_micros(1))
         .upstream(script().read_message().then(ok(5)).body(5))
         .client(script().connect().then(long_get()).read_message())
@@ -305,7 +306,10 @@ pub fn q_16_upstream_resets_while_we_write() -> Case {
 /// A long upload that goes on: the read deadline does not run before the request is written.
 pub fn q_17_long_upload_read_timer_quiet() -> Case {
     Case::new("Q-17", "long upload, read timer quiet")
-        .policy(|p| p.write = None)
+        .policy(|p| {
+            p.write = None;
+            p.client_body = None;
+        })
         .upstream(script().read_message().then(ok(5)).body(5))
         .client(
             script().connect().mark("start").then(post(15)).drip(1, ms(30), 15).mark("sent").read_message(),
