@@ -66,7 +66,7 @@
 //! | P-05, P-10, T-10 to T-12, T-15 | longer intervals than the catalogue's, for busy machines |
 //! | P-10 | one order on real sockets, all orders in exact time; and exhaustively beside `Admission` in the core |
 //! | P-12 | decided as "closed" |
-//! | S-04 | of name resolution and S-03 of tunnels, nothing: there are none yet |
+//! | S-04 | of name resolution nothing: an upstream is an address |
 //!
 //! The catalogue's V rows of these groups, which run in exact time (`cases/exact.rs`): W-09, C-12, C-13, Q-12, T-14, T-19,
 //! P-10, P-12, P-14. Those that a blocked thread brings about on real sockets run there: W-07, W-11, R-16.
@@ -105,6 +105,7 @@ mod run_real;
 mod run_virtual;
 mod run_wait;
 pub mod script;
+pub mod sim;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;
