@@ -292,6 +292,7 @@ pub fn q_15_write_none_total_250() -> Case {
 /// An upstream that resets while it is written to is answered for at once.
 pub fn q_16_upstream_resets_while_we_write() -> Case {
     Case::new("Q-16", "upstream resets while we write")
+        .policy(|p| p.write = None)
         .upstream(script().read_head().at(ms(50)).mark("resets").step(Step::Rst))
         .client(
             script().connect().then(post(BIG)).background(script().body(BIG)).read_message().read_to_end(),

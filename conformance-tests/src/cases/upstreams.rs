@@ -211,7 +211,15 @@ pub fn p_11_queue_limit() -> Case {
         .patient()
         .policy(|p| p.queue = Some(ms(100)))
         .max_conns(1)
-        .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
+        .upstream(
+            script()
+                .read_message()
+                .mark("occupied")
+                .wait_for("refused")
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("one"),
+        )
         .client(script().connect().get("/1").read_message())
         .client(
             script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),
@@ -232,7 +240,15 @@ pub fn p_11_queue_full() -> Case {
         .patient()
         .max_conns(1)
         .max_queue(0)
-        .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
+        .upstream(
+            script()
+                .read_message()
+                .mark("occupied")
+                .wait_for("refused")
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("one"),
+        )
         .client(script().connect().get("/1").read_message())
         .client(
             script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),
