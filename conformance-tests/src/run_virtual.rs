@@ -7,6 +7,7 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::exec::block;
 use crate::names;
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
@@ -34,8 +35,8 @@ pub(crate) fn config(case: &Case) -> Config {
     Config { timeouts: case.policy, max_client_conns: case.max_client_conns, ..Config::default() }
 }
 
-/// Longer than any case takes.
-const BOUND: Duration = Duration::from_secs(60);
+/// What small buffers hold in each direction.
+const SMALL_HOP: usize = 8 * 1024;
 
 /// How long nothing further may happen after a case: more than three times the longest limit of the
 /// profile.
@@ -43,7 +44,15 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Runs a case in virtual time.
 pub fn run_virtual(case: &Case) -> Transcript {
+    block(play(case))
+}
+
+/// Runs a case in virtual time, inside whatever executor polls this.
+pub(crate) async fn play(case: &Case) -> Transcript {
     let world = World::new();
+    if case.small_buffers {
+        world.set_hop(SMALL_HOP);
+    }
     let board = Arc::new(Board::default());
     let runtime = world.runtime(Owner::Proxy);
     let stage = Stage {
@@ -54,13 +63,14 @@ pub fn run_virtual(case: &Case) -> Transcript {
         proxy: runtime.free_address(),
     };
 
-    let logged = Logged::new(runtime.clone(), Arc::clone(&board));
+    let clock = world.clone();
+    let logged = Logged::new(runtime.clone(), Arc::clone(&board), case.pace, move |d| clock.block(d));
     let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams), case.limits);
     let resolver = names::in_virtual_time(case, &stage);
     let proxy = Proxy::with_resolver(logged, upstreams, config(case), resolver);
     let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
     let epoch = stage.epoch;
-    let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
+    let observe = observe(&board, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
     let server = proxy.serve(listener, route(case), observe);
     let clock = stage.clone();
     let governed =
@@ -77,13 +87,13 @@ pub fn run_virtual(case: &Case) -> Transcript {
     let tasks = proxy.gauges().tasks;
     stage.start_peers(case);
 
-    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()) {
+    match world.run_until(stage.epoch + case.lasts, || board.all_rest() || board.is_faulty()).await {
         Ran::Done => {}
         ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
     }
     world.cancel_tasks(Owner::Peer);
     let quiet = world.now() + QUIET;
-    if world.run_until(quiet, || false) == Ran::Spinning {
+    if world.run_until(quiet, || false).await == Ran::Spinning {
         board.fault("after the case the proxy polls without end".into());
     }
     let gauges = proxy.gauges();
@@ -96,7 +106,7 @@ pub fn run_virtual(case: &Case) -> Transcript {
     check_left(&board, "sockets", runtime.sockets(), sockets - 1 + server);
 
     proxy.stop();
-    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
+    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0).await;
     if ran != Ran::Done {
         board.fault(format!("after stop() the server did not end ({})", words(ran)));
     }

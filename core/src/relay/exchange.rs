@@ -159,7 +159,14 @@ impl Relay {
             DeadlineKind::ClientHead if self.client.state == ClientState::First => {
                 self.close_client(End::Close)
             }
-            DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::Connect => {
+                self.connect_failed(error, env);
+                // Another deadline was due in the same turn, after this one: there is no time to try again, and
+                // the one that was due first is reported (`timeouts.md` T3).
+                if self.exchange.held {
+                    self.give_up(env);
+                }
+            }
             DeadlineKind::ConnectAddress => self.address_failed(error, env),
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
