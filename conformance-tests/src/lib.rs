@@ -85,6 +85,7 @@
 mod board;
 pub mod cases;
 mod command;
+mod counted;
 mod exec;
 pub mod expect;
 pub mod gauges;
@@ -103,6 +104,7 @@ mod virtual_peers;
 pub mod virtual_rt;
 mod wrap;
 
+pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};

@@ -7,6 +7,7 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::counted::{Counted, Counts, Held};
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
@@ -49,7 +50,8 @@ pub fn run_virtual(case: &Case) -> Transcript {
         proxy: runtime.free_address(),
     };
 
-    let logged = Logged::new(runtime.clone(), Arc::clone(&board));
+    let counts = Counts::default();
+    let logged = Counted::new(Logged::new(runtime.clone(), Arc::clone(&board)), &counts);
     let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
     let proxy = Proxy::new(logged, upstreams, config(case));
     let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
@@ -59,7 +61,7 @@ pub fn run_virtual(case: &Case) -> Transcript {
     let clock = stage.clone();
     let governed =
         govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());
-    world.spawn(Owner::Proxy, governed);
+    world.spawn(Owner::Proxy, counts.task(governed));
     if let Some(stall) = case.stall {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {
@@ -68,7 +70,7 @@ pub fn run_virtual(case: &Case) -> Transcript {
         });
     }
     let sockets = runtime.sockets();
-    let tasks = proxy.gauges().tasks;
+    let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
     match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()) {
@@ -88,6 +90,10 @@ pub fn run_virtual(case: &Case) -> Transcript {
     check_left(&board, "exchanges that hold an upstream", gauges.in_flight, 0);
     check_left(&board, "requests that wait", gauges.waiting, 0);
     check_left(&board, "sockets", runtime.sockets(), sockets - 1 + server);
+    if server == 0 {
+        held = Held::default();
+    }
+    counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
 
     proxy.stop();
     let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
@@ -96,6 +102,10 @@ pub fn run_virtual(case: &Case) -> Transcript {
     }
     world.cancel_tasks(Owner::Proxy);
     check_left(&board, "sockets after stop()", runtime.sockets(), 0);
+    let held = counts.held().beyond(Held::default(), "after stop()");
+    held.into_iter().for_each(|what| board.fault(what));
+    check_left(&board, "timers armed at once beyond one for each connection", counts.surplus_timers(), 0);
+    check_left(&board, "wakes of tasks that were over", counts.late_wakes(), 0);
     if !case.logged {
         board.forget_order();
     }
