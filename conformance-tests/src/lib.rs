@@ -46,6 +46,10 @@
 //! - sockets, connections and idle upstream connections must be back where they were, while the proxy
 //!   still runs and after it was stopped.
 //!
+//! Some orders of events no kernel can be made to produce. Such a case runs in **exact time**
+//! ([`Exact`]): on the simulated runtime alone, but polled by the executor under test, where everything that
+//! happens must be equal to what happens without it.
+//!
 //! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
 //! both runs.
 //!
@@ -94,6 +98,7 @@ mod interp;
 mod pattern;
 mod peers;
 pub mod recorder;
+mod run_fake;
 mod run_real;
 mod run_virtual;
 mod run_wait;
@@ -106,6 +111,7 @@ mod wrap;
 
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::harness::{ClientStream, Harness};
+pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
@@ -123,7 +129,8 @@ macro_rules! suite {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite_tests {
-    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
+     [$($place:ident :: $exact:ident)*]) => {
         $(
             #[test]
             fn $name() {
@@ -134,6 +141,13 @@ macro_rules! __suite_tests {
             #[test]
             fn $wait() {
                 $crate::check_wait::<$harness, $crate::cases::wait::$wait>();
+            }
+        )*
+        $(
+            #[test]
+            fn $exact() {
+                let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
+                $crate::check_exact::<$harness>(stringify!($exact), case);
             }
         )*
     };
@@ -150,7 +164,8 @@ macro_rules! virtual_suite {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __virtual_tests {
-    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
+     [$($place:ident :: $exact:ident)*]) => {
         $(
             #[test]
             fn $name() {
@@ -161,6 +176,13 @@ macro_rules! __virtual_tests {
             #[test]
             fn $wait() {
                 $crate::check_wait_virtual::<$crate::cases::wait::$wait>();
+            }
+        )*
+        $(
+            #[test]
+            fn $exact() {
+                let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
+                $crate::check_exact_virtual(stringify!($exact), case);
             }
         )*
     };

@@ -4,19 +4,17 @@
 //!
 //! Every blocking call returns within [`TICK`] to see whether the case is over, so no thread outlives it.
 
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::board::{Board, Log, lock};
+use crate::exec::block;
 use crate::gauges::{self, TcpState};
 use crate::interp::{Halt, PeerIo, run_background, run_script};
 use crate::recorder::Receives;
@@ -178,17 +176,6 @@ impl Stage {
 
 fn is_tick(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
-/// Runs a future that blocks the thread instead of waiting.
-fn block<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut cx = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
-            return done;
-        }
-    }
 }
 
 /// A peer's connection in real time.

@@ -8,6 +8,7 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::counted::{Counted, Counts, Held};
+use crate::exec::block;
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
@@ -39,6 +40,11 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Runs a case in virtual time.
 pub fn run_virtual(case: &Case) -> Transcript {
+    block(play(case))
+}
+
+/// Runs a case in virtual time, inside whatever executor polls this.
+pub(crate) async fn play(case: &Case) -> Transcript {
     let world = World::new();
     let board = Arc::new(Board::default());
     let runtime = world.runtime(Owner::Proxy);
@@ -73,13 +79,13 @@ pub fn run_virtual(case: &Case) -> Transcript {
     let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
-    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()) {
+    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()).await {
         Ran::Done => {}
         ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
     }
     world.cancel_tasks(Owner::Peer);
     let quiet = world.now() + QUIET;
-    if world.run_until(quiet, || false) == Ran::Spinning {
+    if world.run_until(quiet, || false).await == Ran::Spinning {
         board.fault("after the case the proxy polls without end".into());
     }
     let gauges = proxy.gauges();
@@ -96,7 +102,7 @@ pub fn run_virtual(case: &Case) -> Transcript {
     counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
 
     proxy.stop();
-    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
+    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0).await;
     if ran != Ran::Done {
         board.fault(format!("after stop() the server did not end ({})", words(ran)));
     }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cases::wait::{Env, WaitCase};
+use crate::exec::block;
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
 use crate::harness::{Harness, turn, warm_up};
@@ -48,7 +49,7 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
         let took = C::run(&env).await;
         done.set(Some(WaitRun { lines: env.lines(), took }));
     });
-    let ran = world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0);
+    let ran = block(world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0));
     let Some(run) = result.take() else {
         panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE);
     };

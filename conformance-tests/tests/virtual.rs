@@ -2,7 +2,7 @@
 //! where it ought to.
 
 use tidegate_conformance::script::{Case, Upstream, ms};
-use tidegate_conformance::{cases, judge_virtual, run_virtual};
+use tidegate_conformance::{cases, judge_virtual, run_exact, run_virtual};
 use tidegate_core::TimeoutPolicy;
 
 mod in_virtual_time {
@@ -14,6 +14,9 @@ fn the_same_case_gives_the_same_transcript() {
     for (name, case) in cases::all() {
         let (first, second) = (run_virtual(&case()), run_virtual(&case()));
         assert!(first == second, "{name}:\n{}\nand then\n{}", first.describe(), second.describe());
+    }
+    for (name, case) in cases::all_exact() {
+        assert!(run_exact(case, None) == run_exact(case, None), "{name}");
     }
 }
 
@@ -34,6 +37,10 @@ fn every_case_can_fail() {
     for (name, case) in cases::all() {
         let case = sabotaged(case());
         let wrong = judge_virtual(&case, &run_virtual(&case));
+        assert!(!wrong.is_empty(), "{name} holds although its deadlines are wrong");
+    }
+    for (name, case) in cases::all_exact() {
+        let wrong = run_exact(case, Some(sabotaged)).wrong;
         assert!(!wrong.is_empty(), "{name} holds although its deadlines are wrong");
     }
 }

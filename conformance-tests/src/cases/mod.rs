@@ -2,11 +2,12 @@
 //!
 //! A case says what the peers do and what must hold; it knows no runtime. Its function is called like
 //! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are
-//! functions over any runtime (`wait.rs`).
+//! functions over any runtime (`wait.rs`), those in exact time functions that play several (`exact.rs`).
 
 pub mod answer;
 pub mod c;
 pub mod client;
+pub mod exact;
 pub mod h;
 pub mod k;
 pub mod p;
@@ -18,6 +19,7 @@ pub mod total;
 pub mod upstreams;
 pub mod wait;
 
+use crate::run_fake::ExactCase;
 use crate::script::{Case, Script, script};
 
 /// More than two connections' kernel buffers swallow with the usual settings, so that whoever writes it is
@@ -43,7 +45,7 @@ pub type Named = (&'static str, fn() -> Case);
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __list_cases {
-    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]) => {
         /// Every scripted case with the name of its test.
         pub fn all() -> Vec<Named> {
             vec![$((stringify!($name), $module::$name)),*]
@@ -52,6 +54,11 @@ macro_rules! __list_cases {
         /// The names of the tests of the cases about `wait_for`.
         pub fn all_waits() -> Vec<(&'static str, String)> {
             vec![$((stringify!($wait), wait::test_name_of::<wait::$wait>())),*]
+        }
+
+        /// Every case in exact time with the name of its test.
+        pub fn all_exact() -> Vec<(&'static str, ExactCase)> {
+            vec![$((stringify!($exact), |exact| Box::pin($place::$exact(exact)))),*]
         }
     };
 }
@@ -176,6 +183,8 @@ macro_rules! __for_each_case {
             t_04_wait_for_stall_past_both_outer_earlier
             t_05_wait_for_stall_past_both_inner_earlier
             t_13_wait_for_flood
+        ] [
+            exact::p_14_idle_expiry_and_checkout_in_one_turn
         ] }
     };
 }

@@ -12,7 +12,7 @@ mod runtime;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -33,6 +33,9 @@ pub const HOP: usize = 128 * 1024;
 
 /// Polls at one instant after which a run counts as spinning.
 const SPIN_LIMIT: u32 = 200_000;
+
+/// Steps before a world yields to the executor that polls it.
+const STEPS_A_TURN: usize = 64;
 
 /// Whose end of a connection it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -158,37 +161,50 @@ impl World {
         Sleep { timer: VirtualTimer::new(self.clone()), at, armed: false }
     }
 
-    /// Runs tasks and lets time pass until `done`, at most until `limit`.
-    pub fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
+    /// Runs tasks and lets time pass until `done`, at most until `limit`. The future never waits for anything
+    /// outside of this world; it yields now and then to whatever executor polls it.
+    pub async fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
         let mut polls_at_this_instant = 0;
-        loop {
-            if done() {
-                return Ran::Done;
-            }
-            let stalled = self.inner.stalled_until.get().map(|_| Group::Proxy);
-            if self.inner.tasks.run_one(stalled) {
-                polls_at_this_instant += 1;
-                if polls_at_this_instant > SPIN_LIMIT {
-                    return Ran::Spinning;
+        poll_fn(|cx| {
+            for _ in 0..STEPS_A_TURN {
+                if let Some(ran) = self.step(limit, &mut done, &mut polls_at_this_instant) {
+                    return Poll::Ready(ran);
                 }
-                continue;
             }
-            let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else { return Ran::Deadlock };
-            if key.at > limit {
-                self.inner.events.borrow_mut().insert(key, event);
-                self.inner.now.set(limit);
-                return Ran::OutOfTime;
-            }
-            if key.at > self.now() {
-                self.inner.now.set(key.at);
-                polls_at_this_instant = 0;
-            }
-            match event {
-                Event::Wake(waker) => waker.wake(),
-                Event::Packet(packet) => self.deliver(packet),
-                Event::EndOfStall => self.inner.stalled_until.set(None),
-            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Polls one task, or lets time pass to the next event. Says how the run ended, if it did.
+    fn step(&self, limit: Instant, done: &mut impl FnMut() -> bool, polls: &mut u32) -> Option<Ran> {
+        if done() {
+            return Some(Ran::Done);
         }
+        let stalled = self.inner.stalled_until.get().map(|_| Group::Proxy);
+        if self.inner.tasks.run_one(stalled) {
+            *polls += 1;
+            return (*polls > SPIN_LIMIT).then_some(Ran::Spinning);
+        }
+        let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else {
+            return Some(Ran::Deadlock);
+        };
+        if key.at > limit {
+            self.inner.events.borrow_mut().insert(key, event);
+            self.inner.now.set(limit);
+            return Some(Ran::OutOfTime);
+        }
+        if key.at > self.now() {
+            self.inner.now.set(key.at);
+            *polls = 0;
+        }
+        match event {
+            Event::Wake(waker) => waker.wake(),
+            Event::Packet(packet) => self.deliver(packet),
+            Event::EndOfStall => self.inner.stalled_until.set(None),
+        }
+        None
     }
 
     fn schedule(&self, at: Instant, event: Event) -> EventKey {
