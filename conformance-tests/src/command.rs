@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tidegate_core::runtime::{Runtime, Stream, Timer};
-use tidegate_core::{Instant, Proxy};
+use tidegate_core::{Gauges, Instant, Proxy};
 
 use crate::board::Board;
 use crate::script::{Case, Command, SERVER_ENDED};
@@ -55,7 +55,17 @@ pub(crate) struct Handle(Proxy<Nowhere>);
 impl Handle {
     /// If the case wants one.
     pub(crate) fn of<R: Runtime>(proxy: &Proxy<R>, case: &Case) -> Option<Handle> {
-        case.stopped_by_observer.then(|| Handle(proxy.on(Nowhere)))
+        case.stopped_by_observer.then(|| Handle::new(proxy))
+    }
+
+    /// A handle that any thread may hold.
+    pub(crate) fn new<R: Runtime>(proxy: &Proxy<R>) -> Handle {
+        Handle(proxy.on(Nowhere))
+    }
+
+    /// What the proxy holds; idle connections are not among it.
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.0.gauges()
     }
 
     pub(crate) fn stop(&self) {

@@ -94,6 +94,7 @@ mod exec;
 pub mod expect;
 pub mod gauges;
 mod harness;
+pub mod hostile;
 mod interp;
 pub mod machine;
 mod pattern;

@@ -19,6 +19,7 @@ use crate::command::{Handle, govern};
 use crate::counted::{Counted, CountedConnection, Counts, Held};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
+use crate::hostile::{Hostile, HostileListener};
 use crate::peers::Stage;
 use crate::run_virtual::{Route, check_left, config, forward, observe};
 use crate::script::Case;
@@ -110,10 +111,11 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
             Ok(listener) => listener,
             Err(e) => return board.fault(format!("the adapter refuses the listener: {e}")),
         };
-        if case.stall.is_none() && !case.logged {
+        if case.stall.is_none() && !case.logged && case.habits.is_none() {
             return serve(runtime, listener, case, stage, sockets, counts).await;
         }
-        let inline = Inline::new(Logged::new(runtime, Arc::clone(board)));
+        let inline = Inline::new(Logged::new(Hostile::new(runtime, case.habits), Arc::clone(board)));
+        let listener = HostileListener::new(listener, case.habits);
         let listener = LoggedListener::new(listener, Arc::clone(board));
         let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets, counts));
         let mut neighbour = pin!(neighbour(case, stage));

@@ -9,6 +9,7 @@ use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::counted::{Counted, Counts, Held};
 use crate::exec::block;
+use crate::hostile::{Hostile, HostileListener};
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
@@ -57,10 +58,12 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     };
 
     let counts = Counts::default();
-    let logged = Counted::new(Logged::new(runtime.clone(), Arc::clone(&board)), &counts);
+    let logged =
+        Counted::new(Logged::new(Hostile::new(runtime.clone(), case.habits), Arc::clone(&board)), &counts);
     let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
     let proxy = Proxy::new(logged, upstreams, config(case));
-    let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
+    let listener = HostileListener::new(runtime.listen(stage.proxy, 1024), case.habits);
+    let listener = LoggedListener::new(listener, Arc::clone(&board));
     let epoch = stage.epoch;
     let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
     let server = proxy.serve(listener, forward as Route, observe);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
 use crate::expect::Expect;
+use crate::hostile::Habits;
 
 /// Milliseconds, the unit of every case.
 pub const fn ms(n: u64) -> Duration {
@@ -355,6 +356,8 @@ pub struct Case {
     pub clients: Vec<Client>,
     /// Whether the executor is blocked meanwhile.
     pub stall: Option<Stall>,
+    /// What the runtime does that it need not do.
+    pub habits: Habits,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
     /// What must hold in both worlds.
@@ -377,6 +380,7 @@ impl Case {
             by_chance: false,
             clients: Vec::new(),
             stall: None,
+            habits: Habits::default(),
             logged: false,
             expect: Vec::new(),
         }
@@ -477,6 +481,12 @@ impl Case {
     /// Blocks the executor.
     pub fn stall(mut self, from: &'static str, length: Duration) -> Case {
         self.stall = Some(Stall { from, length });
+        self
+    }
+
+    /// Gives the runtime bad habits.
+    pub fn habits(mut self, habits: Habits) -> Case {
+        self.habits = habits;
         self
     }
 

@@ -52,6 +52,12 @@ fn sabotaged(mut case: Case) -> Case {
             case.stall = None;
             case.policy.read = Some(ms(10));
         }
+        "A-04" => {
+            case.stall = None;
+            case.policy.read = Some(ms(5));
+        }
+        "A-13" => case.upstream = Upstream::Closed,
+        "A-18" => case.policy.client_head = Some(ms(50)),
         "R-12" => case.policy.client_write = Some(ms(150)),
         "Q-07" => case.policy.write = Some(ms(20)),
         "C-03" => case.upstream = Upstream::KernelOnly,
@@ -72,7 +78,7 @@ fn sabotaged(mut case: Case) -> Case {
             case.commands.clear();
             case.stopped_by_observer = false;
         }
-        "T-13" => case.policy.total = Some(ms(300)),
+        "A-03" | "T-13" => case.policy.total = Some(ms(300)),
         _ => case.policy = TimeoutPolicy::OFF,
     }
     case

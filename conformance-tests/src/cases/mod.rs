@@ -4,19 +4,23 @@
 //! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are
 //! functions over any runtime (`wait.rs`), those in exact time functions that play several (`exact.rs`).
 
+pub mod a;
 pub mod answer;
 pub mod c;
 pub mod client;
 pub mod exact;
 pub mod h;
+pub mod hygiene;
 pub mod k;
 pub mod p;
 pub mod q;
 pub mod r;
 pub mod s;
+pub mod schedules;
 pub mod t;
 pub mod total;
 pub mod upstreams;
+pub mod v;
 pub mod wait;
 
 use crate::run_fake::ExactCase;
@@ -174,6 +178,33 @@ macro_rules! __for_each_case {
             s::s_06_stop_twice_in_a_drain
             s::s_07_from_inside_a_task
             s::s_11_own_limits_still_run_while_draining
+            a::a_03_flood_while_the_read_timer_is_armed
+            a::a_04_data_before_no_stall
+            a::a_04_data_before_30
+            a::a_04_data_before_60
+            a::a_04_data_before_200
+            a::a_04_data_after_no_stall
+            a::a_04_data_after_30
+            a::a_04_data_after_60
+            a::a_04_data_after_200
+            a::a_04_both_deadlines_no_stall
+            a::a_04_both_deadlines_30
+            a::a_04_both_deadlines_60
+            a::a_04_both_deadlines_200
+            a::a_05_wake_storm
+            a::a_06_late_timer
+            a::a_06_early_timer
+            a::a_07_spent_timer
+            a::a_12_spurious_readiness
+            a::a_13_interrupted
+            a::a_13_zero_byte_write
+            a::a_17_hostile_neighbour
+            a::a_18_deadline_in_the_same_turn_as_accept
+            a::a_17_neighbour_past_two_deadlines
+            hygiene::h_11_linger_bounded_in_time
+            hygiene::h_11_linger_bounded_in_bytes
+            hygiene::h_13_close_is_not_delayed_by_a_busy_executor
+            hygiene::h_14_kernel_leftovers
         ] [
             w_01_zero_not_started
             w_04_plain_timeout
@@ -185,6 +216,18 @@ macro_rules! __for_each_case {
             t_13_wait_for_flood
         ] [
             exact::p_14_idle_expiry_and_checkout_in_one_turn
+            v::v_02_three_executors_one_trace
+            v::v_03_early_call
+            v::v_05_repeated_call
+            v::v_06_clock_goes_back
+            v::v_07_extremes
+            v::v_09_order_independence
+            v::v_10_nothing_armed
+            v::v_12_time_only_through_the_argument
+            v::v_14_chunking_independence
+            schedules::h_07_cancel_at_every_poll
+            schedules::v_08_sub_millisecond
+            schedules::a_16_fake_slow_clock_reading
         ] }
     };
 }
