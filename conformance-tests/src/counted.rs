@@ -31,11 +31,15 @@ pub(crate) struct Counts(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     tasks: AtomicUsize,
+    /// By [`Spawn`], ever.
+    spawned: AtomicUsize,
     timers: AtomicUsize,
     armed: AtomicUsize,
     /// Timers that were armed beyond what there may be, at worst.
     surplus: AtomicUsize,
     wakers: Mutex<Vec<Weak<TaskWaker>>>,
+    /// At so many of them, those that are gone are thrown out.
+    crowd: AtomicUsize,
     late_wakes: AtomicUsize,
 }
 
@@ -97,6 +101,11 @@ impl Counts {
         self.0.surplus.load(Ordering::Acquire)
     }
 
+    /// How many tasks were handed to the executor.
+    pub(crate) fn spawned(&self) -> usize {
+        self.0.spawned.load(Ordering::Acquire)
+    }
+
     /// How often a task was woken that was over.
     pub(crate) fn late_wakes(&self) -> usize {
         self.0.late_wakes.load(Ordering::Acquire)
@@ -116,7 +125,10 @@ impl Counts {
     fn waker(&self, task: Waker, ended: &Arc<AtomicBool>) -> Arc<TaskWaker> {
         let waker = Arc::new(TaskWaker { task, ended: Arc::clone(ended), counts: self.clone() });
         let mut wakers = lock(&self.0.wakers);
-        wakers.retain(|waker| waker.strong_count() > 0);
+        if wakers.len() >= self.0.crowd.load(Ordering::Acquire) {
+            wakers.retain(|waker| waker.strong_count() > 0);
+            self.0.crowd.store(2 * wakers.len() + 64, Ordering::Release);
+        }
         wakers.push(Arc::downgrade(&waker));
         waker
     }
@@ -160,6 +172,7 @@ impl<R: Runtime> Runtime for Counted<R> {
 
 impl<F, R: Spawn<CountedTask<F>>> Spawn<F> for Counted<R> {
     fn spawn(&self, task: F) {
+        self.counts.0.spawned.fetch_add(1, Ordering::AcqRel);
         self.runtime.spawn(self.counts.task(task));
     }
 }

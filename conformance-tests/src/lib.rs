@@ -102,6 +102,7 @@ mod peers;
 pub mod recorder;
 pub mod reference;
 mod run_fake;
+mod run_live;
 mod run_real;
 mod run_virtual;
 mod run_wait;
@@ -115,6 +116,7 @@ mod wrap;
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
+pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
@@ -133,7 +135,7 @@ macro_rules! suite {
 #[macro_export]
 macro_rules! __suite_tests {
     ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
         $(
             #[test]
             fn $name() {
@@ -153,6 +155,12 @@ macro_rules! __suite_tests {
                 $crate::check_exact::<$harness>(stringify!($exact), case);
             }
         )*
+        $(
+            #[test]
+            fn $live() {
+                $crate::check_live::<$harness>(stringify!($live), $crate::cases::live::$live::<$harness>);
+            }
+        )*
     };
 }
 
@@ -168,7 +176,7 @@ macro_rules! virtual_suite {
 #[macro_export]
 macro_rules! __virtual_tests {
     ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
         $(
             #[test]
             fn $name() {

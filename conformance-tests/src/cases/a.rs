@@ -29,14 +29,14 @@ fn stall(title: &'static str, stall: u64, data: Option<u64>, succeeds: bool) -> 
         Some(after) => case.upstream(upstream.pause(ms(after)).then(ok(5)).body(5).read_to_end()),
         None => case.upstream(upstream.read_to_end()),
     };
-    let case = case.client(script().connect().get("/").read_message()).expect(outcomes(1));
+    let case = case.client(script().connect().mark("asks").get("/").read_message()).expect(outcomes(1));
     if succeeds {
         return case.expect(status(0, 0, 200)).expect(body(0, 0, 5)).expect(success(0));
     }
     case.expect(status(0, 0, 504))
         .expect(timeout(0, Read, None))
         .expect(upstream_end(0, End::Rst))
-        .expect(window_wider(Moment::Mark("asked"), Moment::Outcome(0), ms(stall.max(39)), ms(2)))
+        .expect(window_wider(Moment::Mark("asks"), Moment::Outcome(0), ms(40), ms(stall)))
 }
 
 macro_rules! stalls {

@@ -74,11 +74,11 @@ pub fn h_11_linger_bounded_in_bytes() -> Case {
 pub fn h_13_close_is_not_delayed_by_a_busy_executor() -> Case {
     Case::new("H-13", "close is not delayed by a busy executor")
         .stall("answered", ms(400))
-        .upstream(script().read_message().mark("asked").read_to_end())
-        .client(script().connect().get("/").read_some().mark("answered").read_message())
+        .upstream(script().read_message().read_to_end())
+        .client(script().connect().mark("asks").get("/").read_some().mark("answered").read_message())
         .expect(status(0, 0, 504))
         .expect(timeout(0, Read, None))
-        .expect(window(Moment::Mark("asked"), Moment::UpstreamEnd(0), ms(149)))
+        .expect(window(Moment::Mark("asks"), Moment::UpstreamEnd(0), ms(150)))
         .expect(upstream_end(0, End::Rst))
 }
 

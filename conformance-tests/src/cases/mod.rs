@@ -12,6 +12,7 @@ pub mod exact;
 pub mod h;
 pub mod hygiene;
 pub mod k;
+pub mod live;
 pub mod p;
 pub mod q;
 pub mod r;
@@ -24,6 +25,7 @@ pub mod v;
 pub mod wait;
 
 use crate::run_fake::ExactCase;
+use crate::run_live::LiveCase;
 use crate::script::{Case, Script, script};
 
 /// More than two connections' kernel buffers swallow with the usual settings, so that whoever writes it is
@@ -49,7 +51,8 @@ pub type Named = (&'static str, fn() -> Case);
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __list_cases {
-    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]) => {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]
+     [$($live:ident)*]) => {
         /// Every scripted case with the name of its test.
         pub fn all() -> Vec<Named> {
             vec![$((stringify!($name), $module::$name)),*]
@@ -63,6 +66,11 @@ macro_rules! __list_cases {
         /// Every case in exact time with the name of its test.
         pub fn all_exact() -> Vec<(&'static str, ExactCase)> {
             vec![$((stringify!($exact), |exact| Box::pin($place::$exact(exact)))),*]
+        }
+
+        /// Every live case with the name of its test.
+        pub fn all_live<H: crate::Harness>() -> Vec<(&'static str, LiveCase)> {
+            vec![$((stringify!($live), live::$live::<H>)),*]
         }
     };
 }
@@ -228,6 +236,21 @@ macro_rules! __for_each_case {
             schedules::h_07_cancel_at_every_poll
             schedules::v_08_sub_millisecond
             schedules::a_16_fake_slow_clock_reading
+        ] [
+            h_03_tasks
+            h_04_timers
+            h_05_wakers
+            h_06_buffers
+            h_08_cancel_at_every_event
+            h_09_panic_in_a_user_hook
+            h_10_no_cycles
+            h_15_metrics_add_up
+            a_01_one_byte_flood
+            a_02_always_ready_transport
+            a_08_waker_swapped
+            a_14_ten_thousand_equal_deadlines
+            a_15_arm_cancel_churn
+            a_19_fairness_between_connections
         ] }
     };
 }

@@ -177,6 +177,7 @@ pub async fn v_08_sub_millisecond(exact: &Exact) {
             "the read timeout",
         );
     }
+    exact.expect(fine.received > 0 && coarse.received == fine.received, "the client to be told");
     exact.expect(
         coarse.polls <= fine.polls + 2,
         format!("no spin: {} and {} polls", fine.polls, coarse.polls),
