@@ -1,8 +1,8 @@
 //! The access log: a line for each request, as text or as JSON, made of what the proxy reports.
 //!
 //! What a client chose is quoted and escaped, so that it can forge neither a line nor a field, and cut where it
-//! is long. A line is formatted into a buffer that its thread keeps. It is written by `log::line`, which never
-//! waits. `docs/OPERATING.md` lists the fields; both forms have the same ones, by the same names.
+//! is long. A line is formatted into a buffer that its thread keeps, and not by `tracing`: there are as many as
+//! requests. It is written by `stderr::line`, which never waits. `docs/OPERATING.md` lists the fields; both forms have the same ones, by the same names.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use tidegate_core::{Error, Report, Upstreams};
 
-use crate::log;
+use crate::stderr;
 
-/// The form of the lines.
+/// The form of the lines, and of the program's own.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `name=value`, with what a client chose in quotes.
@@ -38,8 +38,8 @@ const MAX_TARGET: usize = 2048;
 const MAX_OTHER: usize = 384;
 
 /// Names, addresses and numbers at their longest, with room to spare.
-const REST: usize = 800;
-const _: () = assert!(MAX_TARGET + 3 * MAX_OTHER + 4 * CUT.len() + REST <= log::MAX_LINE);
+const REST: usize = 860;
+const _: () = assert!(MAX_TARGET + 3 * MAX_OTHER + 4 * CUT.len() + REST <= stderr::MAX_LINE);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -51,7 +51,7 @@ pub(crate) fn write(format: Format, report: &Report<'_>, upstreams: &Upstreams) 
         buffer.clear();
         put(&mut Line::begin(format, buffer), report, upstreams, SystemTime::now());
         buffer.push(b'\n');
-        log::line(buffer);
+        stderr::line(buffer);
     });
 }
 
@@ -62,6 +62,9 @@ fn put(line: &mut Line<'_>, report: &Report<'_>, upstreams: &Upstreams, now: Sys
     line.quoted("method", report.request.map(|r| r.method()), MAX_OTHER);
     line.quoted("target", report.request.map(|r| r.target()), MAX_TARGET);
     line.quoted("host", report.request.and_then(|r| r.host()), MAX_OTHER);
+    // Neither can hold anything that would need quotes.
+    line.plain("request_id", report.request.and_then(|r| r.request_id()));
+    line.plain("trace_id", report.request.and_then(|r| r.trace_id()));
     line.bare("status", outcome.status);
     line.bare("bytes_in", Some(outcome.request_bytes));
     line.bare("bytes_out", Some(outcome.response_bytes));

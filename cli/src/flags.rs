@@ -4,21 +4,24 @@
 //! value names the flag, what was given and what is allowed, and exits 2. Nothing here opens a socket; what
 //! it asks the system for is the address of an upstream's name, and how many cores there are.
 
+mod generate;
 mod values;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
+use tracing::level_filters::LevelFilter;
 
+use self::generate::Form;
 use self::values::{
     Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, resolve, upstream,
 };
 use crate::access_log::Format;
-use crate::log::Level;
+use crate::log;
 
 /// More would be a mistake of typing.
 const MAX_THREADS: usize = 1024;
@@ -45,7 +48,7 @@ pub(crate) struct Flags {
     /// The largest request body, in bytes.
     pub(crate) max_body: Option<u64>,
     /// What the program says about itself.
-    pub(crate) log_level: Level,
+    pub(crate) log_level: LevelFilter,
     /// Whether there is a line a request, and of which form.
     pub(crate) access_log: Option<Format>,
 }
@@ -298,8 +301,8 @@ fn command() -> Command {
             Arg::new("log-level")
                 .long("log-level")
                 .value_name("LEVEL")
-                .value_parser(names(Level::ALL, Level::name))
-                .default_value(Level::Info.name())
+                .value_parser(names(log::LEVELS, log::name))
+                .default_value(log::name(LevelFilter::INFO))
                 .help("What the program says about itself"),
         )
         .arg(
@@ -313,6 +316,14 @@ fn command() -> Command {
                 .help("A line for each request [default: off]"),
         )
         .next_help_heading("About")
+        .arg(
+            Arg::new("generate")
+                .long("generate")
+                .value_name("WHAT")
+                .exclusive(true)
+                .value_parser(names(Form::ALL, Form::name))
+                .help("Print the man page, or completions for a shell"),
+        )
         .arg(Arg::new("help").long("help").short('h').action(ArgAction::Help).help("Print this help"))
         .arg(
             Arg::new("version")
@@ -351,17 +362,21 @@ fn duration_arg(flag: &'static DurationFlag) -> Arg {
 }
 
 impl Flags {
-    /// From the process's arguments. Prints and exits where there is nothing to run: 0 after `--help` and
-    /// `--version`, 2 after a wrong flag or value.
+    /// From the process's arguments. Prints and exits where there is nothing to run: 0 after `--help`,
+    /// `--version` and `--generate` (1 if that cannot be written), 2 after a wrong flag or value.
     pub(crate) fn from_args() -> Flags {
-        Flags::parse(std::env::args_os()).unwrap_or_else(|e| e.exit())
+        let mut command = command();
+        let given = command.try_get_matches_from_mut(std::env::args_os());
+        let given = given.unwrap_or_else(|e| with_tip(e).exit());
+        if let Some(form) = given.get_one::<Form>("generate") {
+            let Err(e) = form.print(command) else { std::process::exit(0) };
+            eprintln!("error: cannot print the {} text: {e}", form.name());
+            std::process::exit(1);
+        }
+        Flags::of(given, &mut command).unwrap_or_else(|e| e.exit())
     }
 
-    fn parse(
-        args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
-    ) -> Result<Flags, clap::Error> {
-        let mut command = command();
-        let mut given = command.try_get_matches_from_mut(args)?;
+    fn of(mut given: ArgMatches, command: &mut Command) -> Result<Flags, clap::Error> {
         let mut timeouts = TimeoutPolicy::default();
         let queue_given = given.contains_id(QUEUE);
         for flag in durations() {
@@ -395,10 +410,29 @@ impl Flags {
             upstream_limits: UpstreamLimits { max_conns, max_queue: max_client_conns },
             max_head: given.remove_one("max-head").unwrap_or(64 << 10),
             max_body,
-            log_level: given.remove_one("log-level").unwrap_or(Level::Info),
+            log_level: given.remove_one("log-level").unwrap_or(LevelFilter::INFO),
             access_log: given.remove_one("access-log"),
         })
     }
+}
+
+/// Says what may have been meant by an argument that is no flag.
+fn with_tip(mut e: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(given)) = e.get(ContextKind::InvalidArg) else { return e };
+    let tip = match given.as_str() {
+        form if Format::ALL.iter().any(|f| f.name() == form) => {
+            format!("the form of the access log is given as '--access-log={form}'")
+        }
+        flag if flag.starts_with("--") => return e,
+        // One hyphen: the parser takes the first letter for a flag.
+        flag if flag.starts_with('-') => "flags begin with two hyphens; '--help' lists them".to_owned(),
+        addr if upstream(addr).is_ok() => format!("an upstream is given as '--upstream {addr}'"),
+        _ => return e,
+    };
+    if e.kind() == ErrorKind::UnknownArgument {
+        e.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    e
 }
 
 fn many<T: Clone + Send + Sync + 'static>(given: &mut ArgMatches, id: &str) -> Vec<T> {

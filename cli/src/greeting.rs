@@ -1,43 +1,51 @@
 //! What the program says when it starts: where it listens, where it forwards to, and what to try.
 //!
-//! For standard error, once; nothing is printed per request. Only text is made here.
+//! Once, on standard error; nothing is printed per request.
 
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tidegate_core::TimeoutPolicy;
+use tracing::{Level, enabled, info};
 
 use crate::Socket;
+use crate::access_log::Format;
 use crate::flags::Flags;
 use crate::origin;
+use crate::stderr::Stderr;
 
-/// What runs. The address that follows `listening on` is the real one, also for port 0.
-pub(crate) fn text(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) -> String {
-    let mut lines = vec![format!("tidegate {} on {}", env!("CARGO_PKG_VERSION"), flags.runtime.name())];
-    lines.extend(sockets.iter().map(|socket| format!("listening on {}", socket.addr)));
+/// What runs: a line for each address. That of a listener is the real one, also for port 0.
+pub(crate) fn say(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) {
+    info!(version = %env!("CARGO_PKG_VERSION"), runtime = %flags.runtime.name(), "tidegate starts");
+    for socket in sockets {
+        info!(address = %socket.addr, "listening");
+    }
     for upstream in &flags.upstreams {
-        lines.push(match upstream.name == upstream.addr.to_string() {
-            true => format!("forwarding to {}", upstream.addr),
-            false => format!("forwarding to {} ({})", upstream.name, upstream.addr),
-        });
+        info!(upstream = %upstream.name, address = %upstream.addr, "forwarding");
     }
-    if let (Some(origin), Some(first)) = (origin, sockets.first()) {
-        lines.push(format!("forwarding to {} (built-in origin)", origin.addr));
-        lines.extend(what_to_try(reachable(first.addr), &flags.timeouts));
+    if let Some(origin) = origin {
+        info!(upstream = %"built-in", address = %origin.addr, "forwarding");
     }
-    lines.join("\n")
+    // For a person, who reads text: in an event it would be one long line.
+    let reads = enabled!(Level::INFO) && flags.access_log != Some(Format::Json);
+    if let (Some(_), Some(first), true) = (origin, sockets.first(), reads) {
+        let _ = Stderr.write(what_to_try(reachable(first.addr), &flags.timeouts).as_bytes());
+    }
 }
 
-fn what_to_try(at: SocketAddr, timeouts: &TimeoutPolicy) -> [String; 7] {
-    [
-        String::new(),
-        "Try:".to_owned(),
-        format!("  curl -i http://{at}/                what the origin offers"),
-        format!("  curl -i http://{at}/echo -d hello   what you send comes back"),
-        format!("  curl -N http://{at}/drip            one byte at a time: slow, but never silent"),
-        format!("  curl -i http://{at}/slow            {}", what_slow_shows(timeouts)),
-        String::new(),
-    ]
+fn what_to_try(at: SocketAddr, timeouts: &TimeoutPolicy) -> String {
+    let slow = what_slow_shows(timeouts);
+    format!(
+        "
+Try:
+  curl -i http://{at}/                what the origin offers
+  curl -i http://{at}/echo -d hello   what you send comes back
+  curl -N http://{at}/drip            one byte at a time: slow, but never silent
+  curl -i http://{at}/slow            {slow}
+
+"
+    )
 }
 
 fn what_slow_shows(timeouts: &TimeoutPolicy) -> String {

@@ -12,6 +12,7 @@ mod log;
 mod origin;
 mod run;
 mod signals;
+mod stderr;
 mod threads;
 
 use std::fmt;
@@ -19,15 +20,16 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
+use crate::access_log::Format;
 use crate::flags::Flags;
 
 fn main() -> ExitCode {
     let flags = Flags::from_args();
-    log::set(flags.log_level);
+    log::start(flags.log_level, flags.access_log.unwrap_or(Format::Text));
     match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            log::error(e);
+            tracing::error!("{e}");
             ExitCode::FAILURE
         }
     }
@@ -45,7 +47,7 @@ fn start(flags: &Flags) -> Result<(), Failure> {
         false => None,
     };
     let signals = signals::catch().map_err(|e| Failure::new("cannot watch for signals", e))?;
-    log::info(greeting::text(flags, &sockets, origin.as_ref()));
+    greeting::say(flags, &sockets, origin.as_ref());
     run::on(flags, sockets, origin, signals)
         .map_err(|e| Failure::new(format!("cannot run on {}", flags.runtime.name()), e))
 }
@@ -59,10 +61,13 @@ fn raise_descriptor_limit(flags: &Flags) {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let wanted = 2 * flags.max_client_conns as u64;
     if let Some(allowed) = getrlimit(Resource::Nofile).current.filter(|allowed| *allowed < wanted) {
-        log::warn(format_args!(
-            "{allowed} descriptors are allowed; {} clients, each with an upstream, take {wanted}",
-            flags.max_client_conns
-        ));
+        let clients = flags.max_client_conns;
+        tracing::warn!(
+            allowed,
+            wanted,
+            clients,
+            "too few descriptors for the clients, each with an upstream"
+        );
     }
 }
 
@@ -99,9 +104,13 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.why)?;
-        if self.why.kind() == io::ErrorKind::AddrInUse {
-            f.write_str("; `--listen IP:PORT` chooses another address, port 0 a free one")?;
-        }
-        Ok(())
+        f.write_str(match self.why.kind() {
+            io::ErrorKind::AddrInUse => "; `--listen IP:PORT` chooses another address, port 0 a free one",
+            io::ErrorKind::AddrNotAvailable => "; it is no address of this machine",
+            io::ErrorKind::PermissionDenied => {
+                "; a port below 1024 takes the capability CAP_NET_BIND_SERVICE"
+            }
+            _ => "",
+        })
     }
 }

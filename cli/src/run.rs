@@ -17,7 +17,6 @@ use crate::Socket;
 use crate::access_log;
 use crate::flags::{Flags, RuntimeName};
 use crate::listeners::Listeners;
-use crate::log;
 use crate::origin;
 use crate::signals::Signals;
 use crate::threads::{self, Others};
@@ -110,7 +109,7 @@ pub(crate) fn on(
         RuntimeName::AsyncStd => {
             use tidegate_async_std::{AsyncStd, Listener};
             if flags.threads.is_some() {
-                log::warn("`--threads` does nothing on async-std; ASYNC_STD_THREAD_COUNT does it there");
+                tracing::warn!("`--threads` does nothing on async-std; ASYNC_STD_THREAD_COUNT does it there");
             }
             plan.run(AsyncStd::new(), vec![AsyncStd::new()], |here, proxy, share, others| {
                 async_std::task::block_on(drive::<_, Listener>(proxy.clone(), here, share, others))
@@ -156,18 +155,14 @@ impl Plan {
         let handle = self.signals.handle();
         let drain = |name: &str| {
             proxy.drain();
-            let limit = match drain_limit {
-                Some(limit) => format!("for at most {}", humantime::format_duration(limit)),
-                None => "for as long as it takes".to_owned(),
-            };
-            log::info(format_args!(
-                "{name}: draining {limit}; {} clients; a second signal stops at once",
-                proxy.gauges().clients
-            ));
+            let timeout =
+                drain_limit.map_or("off".to_owned(), |limit| humantime::format_duration(limit).to_string());
+            let clients = proxy.gauges().clients;
+            tracing::info!(signal = %name, %timeout, clients, "draining; a second signal stops at once");
         };
         let stop = |name: &str| {
             proxy.stop();
-            log::info(format_args!("{name}: stopping"));
+            tracing::info!(signal = %name, "stopping");
         };
         thread::scope(|scope| {
             let watch = || self.signals.watch(drain, stop);

@@ -9,8 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
-use crate::log;
-
 /// Those who still work, apart from the first.
 #[derive(Debug, Default)]
 pub(crate) struct Others {
@@ -61,10 +59,10 @@ pub(crate) fn run<J: Send>(
         stop();
     };
     let guarded = |job: J, name: &str| {
-        log::debug(format_args!("thread {name} starts"));
+        tracing::debug!(name, "thread starts");
         let ended = panic::catch_unwind(AssertUnwindSafe(|| work(job, &others)));
         match ended {
-            Ok(Ok(())) => log::debug(format_args!("thread {name} ends")),
+            Ok(Ok(())) => tracing::debug!(name, "thread ends"),
             Ok(Err(e)) => fail(e),
             Err(_) => fail(io::Error::other(format!("thread {name} panicked"))),
         }

@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread;
 
 use serde_json::Value;
 use support::upstream::Upstream;
@@ -14,7 +17,7 @@ fn start(runtime: &str, args: &[&str]) -> Running {
 
 /// The next line of the access log, as JSON.
 fn json(proxy: &mut Running) -> Value {
-    let line = proxy.line_with("{");
+    let line = proxy.line_with("\"time\":");
     serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"))
 }
 
@@ -73,7 +76,7 @@ fn a_json_line_has_the_same_fields() {
         assert_eq!(line["status"], 200);
         assert_eq!(line["client"], client.local_addr().expect("an address").to_string());
         assert_eq!(line["error"], Value::Null);
-        assert_eq!(line.as_object().map(|fields| fields.len()), Some(20));
+        assert_eq!(line.as_object().map(|fields| fields.len()), Some(22));
 
         assert_eq!(get(&mut client, "/slow").status, 504);
         let line = json(&mut proxy);
@@ -143,9 +146,82 @@ fn a_reader_that_stops_reading_costs_lines_and_no_requests() {
         }
         assert_eq!(get(&mut client, "/").status, 200);
         let said = proxy.line_with("were lost");
-        assert!(said.starts_with("warning: "), "{said}");
+        assert!(said.contains(" WARN ") && said.contains(" lines="), "{said}");
         proxy.signal("TERM");
         proxy.line_with("draining");
         assert!(proxy.wait().0.success());
     }
+}
+
+#[test]
+fn the_upstream_the_client_and_the_log_have_the_same_ids() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for runtime in RUNTIMES {
+        let (upstream, heads) = reading();
+        for form in ["json", "text"] {
+            let access_log = format!("--access-log={form}");
+            let mut proxy =
+                start(runtime, &[&access_log, "--upstream", &upstream, "--read-timeout", "200ms"]);
+            let logged = |proxy: &mut Running, name: &str| match form {
+                "json" => json(proxy)[name].as_str().expect("a string").to_owned(),
+                _ => field(&proxy.line_with("method="), name).to_owned(),
+            };
+            let mut client = proxy.connect();
+            let kept = format!(
+                "GET / HTTP/1.1\r\nHost: test\r\nX-Request-Id: mine-1\r\n\
+                traceparent: 00-{TRACE}-00f067aa0ba902b7-00\r\n\r\n"
+            );
+            // The upstream never answers: the 504 is the proxy's own.
+            let response = exchange(&mut client, kept.as_bytes());
+            assert_eq!((response.status, response.field("x-request-id")), (504, Some("mine-1")));
+            let head = heads.recv().expect("a request");
+            assert!(head.contains("\r\nx-request-id: mine-1\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\ntraceparent: 00-{TRACE}-")), "{head}");
+            assert!(!head.contains("00f067aa0ba902b7"), "{head}");
+            assert_eq!(logged(&mut proxy, "request_id"), "mine-1");
+
+            let response = get(&mut client, "/");
+            let id = response.field("x-request-id").expect("an id").to_owned();
+            assert_eq!(id.len(), 32);
+            let head = heads.recv().expect("a request");
+            assert!(head.contains(&format!("\r\nx-request-id: {id}\r\n")), "{head}");
+            assert!(head.contains(&format!("\r\ntraceparent: 00-{id}-")), "{head}");
+            assert_eq!(logged(&mut proxy, "trace_id"), id);
+        }
+    }
+}
+
+/// An upstream that reads heads and never answers.
+fn reading() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let (heads, received) = mpsc::channel();
+    // Ends with the test process.
+    thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                head.extend(byte);
+            }
+            held.push(stream);
+            if heads.send(String::from_utf8_lossy(&head).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    (addr, received)
+}
+
+#[test]
+fn the_programs_own_lines_have_the_form_of_the_access_log() {
+    let mut proxy = Running::start(&["--access-log=json"]);
+    proxy.signal("TERM");
+    let line = proxy.line_with("draining");
+    let line: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    assert_eq!(
+        (&line["level"], &line["signal"], &line["clients"]),
+        (&"INFO".into(), &"SIGTERM".into(), &0.into())
+    );
+    assert!(proxy.wait().0.success());
 }

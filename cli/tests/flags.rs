@@ -22,7 +22,20 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--listen", "8080", "an IP address and a port"),
         ("--listen", "localhost:8080", "an IP address and a port"),
         ("--listen", "127.0.0.1:65536", "an IP address and a port"),
+        ("--listen", "::1", "the port is missing"),
+        ("--listen", "8080", "`0.0.0.0:8080` is every address"),
+        ("--listen", ":8080", "`0.0.0.0:8080` is every address"),
+        ("--listen", "http://127.0.0.1:8080/", "without a scheme: `127.0.0.1:8080`"),
+        ("--listen", "localhost:8080", "not a name"),
         ("--upstream", "127.0.0.1", "a host and a port"),
+        ("--upstream", "app.example", "the port is missing"),
+        ("--upstream", "[::1]", "the port is missing"),
+        ("--upstream", "::1:9000", "stands in brackets"),
+        ("--upstream", "127.0.0.1:9000/api", "without a path"),
+        ("--upstream", "https://app.example", "in plain HTTP"),
+        ("--upstream", "http://app.example/api", "`app.example:80`"),
+        ("--upstream", "http://[::1]", "`[::1]:80`"),
+        ("--generate", "ksh", "possible values"),
         ("--upstream", ":9000", "a host and a port"),
         ("--upstream", "::1:9000", "a host and a port"),
         ("--upstream", "127.0.0.1:0", "a number from 1 to 65535"),
@@ -171,4 +184,89 @@ fn one_address_twice_is_a_taken_port() {
     let (code, printed) = run(&["--listen", &addr, "--listen", &addr]);
     assert_eq!(code, 1, "{printed}");
     assert!(printed.contains(&addr), "{printed}");
+}
+
+#[test]
+fn what_is_no_flag_is_named_with_what_was_meant() {
+    for (args, given, meant) in [
+        (&["127.0.0.1:9000"][..], "'127.0.0.1:9000'", "'--upstream 127.0.0.1:9000'"),
+        (&["--access-log", "json"], "'json'", "'--access-log=json'"),
+        (&["-upstream", "127.0.0.1:9000"], "'-u'", "two hyphens"),
+        (&["--timeout", "5s"], "'--timeout'", "'--read-timeout'"),
+        (&["serve"], "'serve'", "--help"),
+    ] {
+        let (code, printed) = run(args);
+        assert_eq!(code, 2, "{args:?}: {printed}");
+        assert!(printed.contains(given) && printed.contains(meant), "{args:?}: {printed}");
+    }
+}
+
+#[test]
+fn an_address_of_somebody_else_exits_1_and_is_named() {
+    // For documentation (RFC 5737): no machine has it.
+    let (code, printed) = run(&["--listen", "192.0.2.1:8080"]);
+    assert_eq!(code, 1, "{printed}");
+    assert!(
+        printed.contains("192.0.2.1:8080") && printed.contains("no address of this machine"),
+        "{printed}"
+    );
+}
+
+/// Every flag that the help lists, without its hyphens.
+fn all_flags() -> Vec<String> {
+    let (_, help) = run(&["--help"]);
+    let flags = help.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+    let name = |flag: &str| flag.split(['[', ']', ',', '`', '=']).next().unwrap_or_default().to_owned();
+    let mut flags: Vec<String> = flags.map(name).filter(|name| !name.is_empty()).collect();
+    flags.sort();
+    flags.dedup();
+    assert!(flags.len() >= 25, "{flags:?}");
+    flags
+}
+
+#[test]
+fn the_man_page_has_its_header_and_names_every_flag() {
+    let (code, page) = run(&["--generate", "man"]);
+    assert_eq!(code, 0, "{page}");
+    let head = page.lines().find(|line| !line.starts_with(".ie") && !line.starts_with(".el"));
+    assert!(head.is_some_and(|line| line.starts_with(".TH tidegate 1 ")), "{page}");
+    for section in ["NAME", "SYNOPSIS", "\"UPSTREAM DEADLINES\"", "NOTES", "\"EXIT STATUS\""] {
+        assert!(page.contains(&format!(".SH {section}\n")), "{section}: {page}");
+    }
+    for flag in all_flags() {
+        let flag = format!("\n\\fB\\-\\-{}\\fR", flag.replace('-', "\\-"));
+        let short = flag.replace("\n\\fB", "\\fR, \\fB");
+        assert!(page.contains(&flag) || page.contains(&short), "{flag}: {page}");
+    }
+}
+
+#[test]
+fn the_completions_of_every_shell_name_every_flag() {
+    for (shell, sign) in [
+        ("bash", "complete -F _tidegate"),
+        ("zsh", "#compdef tidegate"),
+        ("fish", "complete -c tidegate"),
+        ("elvish", "edit:completion:arg-completer[tidegate]"),
+        ("powershell", "Register-ArgumentCompleter -Native -CommandName 'tidegate'"),
+    ] {
+        let (code, script) = run(&["--generate", shell]);
+        assert_eq!(code, 0, "{shell}: {script}");
+        assert!(script.contains(sign), "{shell}: {script}");
+        for flag in all_flags() {
+            let flag = if shell == "fish" { format!("-l {flag}") } else { format!("--{flag}") };
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '-');
+            assert!(script.split(&flag).skip(1).any(ends), "{shell}: {flag}");
+        }
+    }
+    let (code, printed) = run(&["--generate", "man", "--threads", "1"]);
+    assert_eq!(code, 2, "{printed}");
+}
+
+#[test]
+fn what_cannot_be_printed_exits_1() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    // Where there is such a device.
+    let Ok(full) = full else { return };
+    let output = tidegate(&["--generate", "man"]).stdout(full).output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(1));
 }

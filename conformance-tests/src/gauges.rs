@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The network sockets that this process holds. Event queues, timers and Unix sockets are not counted: runtimes
 /// open them when they please (tokio with its signal driver holds a pair).
@@ -64,8 +65,9 @@ pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
 }
 
 fn rows() -> Vec<Row> {
-    let Ok(file) = fs::File::open("/proc/self/net/tcp") else { return Vec::new() };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| parse(&line)).collect()
+    // Thousands of old rows may be in it: no allocation for each.
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    table.lines().filter_map(parse).collect()
 }
 
 fn parse(line: &str) -> Option<Row> {
@@ -78,6 +80,27 @@ fn parse(line: &str) -> Option<Row> {
         other => TcpState::Other(other),
     };
     Some(Row { local_port, remote_port, state })
+}
+
+/// The limit on descriptors as it was, to be restored when this is dropped.
+pub(crate) struct DescriptorLimit(Rlimit);
+
+/// Lets this process have at most `more` descriptors beyond those that are open. Hold it only while this case alone
+/// runs.
+pub(crate) fn limit_descriptors(more: u64) -> DescriptorLimit {
+    let was = getrlimit(Resource::Nofile);
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max();
+    let current = highest.map(|highest| highest + 1 + more);
+    // The soft limit may always be lowered.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: was.maximum });
+    DescriptorLimit(was)
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { ..self.0 });
+    }
 }
 
 /// Waits until `reading` gives what `wanted` accepts, at most for `bound`; the last reading either way.

@@ -53,20 +53,23 @@
 //! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
 //! both runs.
 //!
-//! # What is shown elsewhere
+//! # What is shown elsewhere, and what does not apply
 //!
-//! Some ids of the catalogue concern orders of events that no kernel can be made to produce. They are shown on the
-//! parts of the core alone, by unit tests there:
+//! | id | why it is not a case here, or not all of it |
+//! | --- | --- |
+//! | W-02 | [`Scope::wait_for`](tidegate_core::Scope::wait_for) takes a closure, so there is no result that could be there before it starts; zero starts nothing (W-01). What needs no waiting succeeds in the proxy: this case, and C-09 |
+//! | W-03, W-14, W-15 | the primitive's limit cannot be moved. W-03 is a drain whose deadline has passed when it begins; W-14 is the timers of the adapter; W-15 polls what has ended again |
+//! | W-11 | cancelling is dropping, or `Proxy::stop`: a case for each |
+//! | W-13 | requests share no connect, so there is nothing to shield: the case shows one connect each |
+//! | W-18 | Rust lets nobody end a future that is lent by reference (`\|_\| &mut work`): it is stopped, and its owner keeps it. The case shows both |
+//! | K-06 | the catalogue says "= Q-05"; here it is the chunked one |
+//! | P-05, P-10, T-10 to T-12, T-15 | longer intervals than the catalogue's, for busy machines |
+//! | P-10 | one order on real sockets, all orders in exact time; and exhaustively beside `Admission` in the core |
+//! | P-12 | decided as "closed" |
+//! | S-04 | of name resolution and S-03 of tunnels, nothing: there are none yet |
 //!
-//! | id | where, in `core/src` | here |
-//! | --- | --- | --- |
-//! | P-10 over all orders | `driver/tests/limits.rs`, `upstream/admission.rs` | one order |
-//! | P-14 | `upstream/pool.rs` | |
-//! | P-15 | `relay/tests/catalogue.rs` | |
-//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
-//!
-//! Of S-04 the name resolution is left out, since an upstream is an address, and of S-03 the tunnels, since there
-//! are none yet.
+//! The catalogue's V rows of these groups, which run in exact time (`cases/exact.rs`): W-09, C-12, C-13, Q-12, T-14, T-19,
+//! P-10, P-12, P-14. Those that a blocked thread brings about on real sockets run there: W-07, W-11, R-16.
 //!
 //! # Parts
 //!
@@ -118,7 +121,7 @@ pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
-pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
+pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual, wait_can_fail};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
 
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].

@@ -37,10 +37,15 @@ pub(crate) struct Stage {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Hold the ports of upstreams that never accept.
     reserved: Mutex<Vec<Socket>>,
+    /// Peers' sockets take little at a time.
+    small_buffers: bool,
 }
 
+/// `SO_RCVBUF` and `SO_SNDBUF` of small buffers; the kernel doubles it.
+pub(crate) const SMALL: usize = 4096;
+
 impl Stage {
-    pub(crate) fn new(board: Arc<Board>, proxy: SocketAddr) -> Stage {
+    pub(crate) fn new(board: Arc<Board>, proxy: SocketAddr, small_buffers: bool) -> Stage {
         Stage {
             board,
             proxy,
@@ -50,6 +55,7 @@ impl Stage {
             own_ports: Mutex::default(),
             threads: Mutex::default(),
             reserved: Mutex::default(),
+            small_buffers,
         }
     }
 
@@ -74,6 +80,15 @@ impl Stage {
         lock(&self.upstreams).first().copied().unwrap_or(self.proxy)
     }
 
+    /// A socket whose receive buffer is as the case wants it.
+    fn socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        if self.small_buffers {
+            socket.set_recv_buffer_size(SMALL)?;
+        }
+        Ok(socket)
+    }
+
     fn thread(&self, run: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(run);
         lock(&self.threads).push(thread);
@@ -94,7 +109,7 @@ impl Stage {
 
     /// Opens a further upstream's address.
     pub(crate) fn start_upstream(self: &Arc<Self>, upstream: &Upstream) -> io::Result<()> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = self.socket()?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         lock(&self.upstreams).push(address);
@@ -248,7 +263,7 @@ impl PeerIo for RealIo {
     }
 
     async fn connect(&self) -> Result<(), Halt> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = self.inner.stage.socket()?;
         if self.inner.to != self.inner.stage.proxy {
             socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
             let port = socket.local_addr()?.as_socket().map(|addr| addr.port());

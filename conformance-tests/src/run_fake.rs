@@ -63,6 +63,11 @@ impl Exact {
         transcript
     }
 
+    /// Runs a scripted case for what it shows, without judging it.
+    pub async fn look(&self, case: Case) -> Transcript {
+        play(&case).await
+    }
+
     /// Limits for a case that scripts nothing: as given, or all off where the case is expected to fail.
     pub fn limits(&self, policy: TimeoutPolicy) -> TimeoutPolicy {
         if self.spoil.is_some() { TimeoutPolicy::OFF } else { policy }

@@ -160,7 +160,7 @@ pub(crate) fn site<H: Harness>(
             poll_fn(|cx| {
                 let polled = server.as_mut().poll(cx);
                 if let Some(started) = first.take() {
-                    let _ = started.send(Handle::new(&proxy));
+                    let _ = started.send(Handle::of(&proxy));
                 }
                 polled
             })

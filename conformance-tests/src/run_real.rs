@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn};
 use tidegate_core::{Gauges, Proxy, Upstreams};
 
@@ -20,7 +21,7 @@ use crate::counted::{Counted, CountedConnection, Counts, Held};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
 use crate::hostile::{Hostile, HostileListener};
-use crate::peers::Stage;
+use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{Route, check_left, config, forward, observe};
 use crate::script::Case;
 use crate::transcript::Transcript;
@@ -47,25 +48,44 @@ pub(crate) struct Run {
 /// Runs a case on the harness's runtime.
 pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     warm_up::<H>();
-    let board = Arc::new(Board::default());
     let sockets = gauges::sockets();
     let lateness = Lateness::start();
-    if let Err(e) = act::<H>(case, &board, sockets) {
-        board.fault(format!("the suite could not set the case up: {e}"));
+    let _limit = case.few_descriptors.map(gauges::limit_descriptors);
+    let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut round = 1;
+    loop {
+        let board = Arc::new(Board::default());
+        if let Err(e) = act::<H>(case, &board, sockets, &mut at) {
+            board.fault(format!("the suite could not set the case up: {e}"));
+        }
+        let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
+        if left > sockets {
+            board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
+        }
+        if !case.logged {
+            board.forget_order();
+        }
+        if round == case.rounds || board.is_faulty() {
+            return Run { transcript: board.transcript(), machine_late: lateness.stop() };
+        }
+        round += 1;
     }
-    let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
-    if left > sockets {
-        board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
-    }
-    if !case.logged {
-        board.forget_order();
-    }
-    Run { transcript: board.transcript(), machine_late: lateness.stop() }
 }
 
-fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::Result<()> {
-    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let stage = Arc::new(Stage::new(Arc::clone(board), bound.local_addr()?));
+/// One round; the proxy listens at `at`, and where it does is kept there.
+fn act<H: Harness>(
+    case: &Arc<Case>,
+    board: &Arc<Board>,
+    sockets: usize,
+    at: &mut SocketAddr,
+) -> io::Result<()> {
+    let bound = runtime::bind(*at)?;
+    if case.small_buffers {
+        // What is accepted inherits it.
+        SockRef::from(&bound).set_send_buffer_size(SMALL)?;
+    }
+    *at = bound.local_addr()?;
+    let stage = Arc::new(Stage::new(Arc::clone(board), *at, case.small_buffers));
     let (ended, end) = mpsc::channel();
     let server = {
         let (stage, case) = (Arc::clone(&stage), Arc::clone(case));
@@ -111,10 +131,11 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
             Ok(listener) => listener,
             Err(e) => return board.fault(format!("the adapter refuses the listener: {e}")),
         };
-        if case.stall.is_none() && !case.logged && case.habits.is_none() {
+        if !case.is_wrapped() {
             return serve(runtime, listener, case, stage, sockets, counts).await;
         }
-        let inline = Inline::new(Logged::new(Hostile::new(runtime, case.habits), Arc::clone(board)));
+        let hostile = Hostile::new(runtime, case.habits);
+        let inline = Inline::new(Logged::new(hostile, Arc::clone(board), case.pace, thread::sleep));
         let listener = HostileListener::new(listener, case.habits);
         let listener = LoggedListener::new(listener, Arc::clone(board));
         let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets, counts));
@@ -183,7 +204,7 @@ async fn serve<R, L>(
     let (theirs, ours) = (runtime.now(), Instant::now());
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
-    let observe = observe(board, Handle::of(&proxy, case), epoch);
+    let observe = observe(board, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
     let server = proxy.serve(listener, forward as Route, observe);
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
+use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, TimeoutPolicy, Upstreams};
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::counted::{Counted, Counts, Held};
 use crate::exec::block;
 use crate::hostile::{Hostile, HostileListener};
-use crate::script::Case;
+use crate::script::{Case, P, ms};
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
 use crate::virtual_rt::{Owner, Ran, World};
@@ -22,9 +22,12 @@ pub type Route = fn(&RequestHead<'_>) -> Decision;
 /// What listens to outcomes.
 pub type Observe = Box<dyn Fn(&Report<'_>) + Send + Sync>;
 
-/// Forwards everything.
-pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
-    Decision::forward()
+/// Forwards everything; a request with the field `x-connect-limit` in milliseconds under the profile with that limit.
+pub(crate) fn forward(head: &RequestHead<'_>) -> Decision {
+    match head.field("x-connect-limit").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()) {
+        Some(limit) => Decision::forward_with(TimeoutPolicy { connect: Some(ms(limit)), ..P }),
+        None => Decision::forward(),
+    }
 }
 
 /// The proxy's configuration in a case.
@@ -32,8 +35,8 @@ pub(crate) fn config(case: &Case) -> Config {
     Config { timeouts: case.policy, max_client_conns: case.max_client_conns, ..Config::default() }
 }
 
-/// Longer than any case takes.
-const BOUND: Duration = Duration::from_secs(60);
+/// What small buffers hold in each direction.
+const SMALL_HOP: usize = 8 * 1024;
 
 /// How long nothing further may happen after a case: more than three times the longest limit of the
 /// profile.
@@ -47,6 +50,9 @@ pub fn run_virtual(case: &Case) -> Transcript {
 /// Runs a case in virtual time, inside whatever executor polls this.
 pub(crate) async fn play(case: &Case) -> Transcript {
     let world = World::new();
+    if case.small_buffers {
+        world.set_hop(SMALL_HOP);
+    }
     let board = Arc::new(Board::default());
     let runtime = world.runtime(Owner::Proxy);
     let stage = Stage {
@@ -58,14 +64,16 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     };
 
     let counts = Counts::default();
-    let logged =
-        Counted::new(Logged::new(Hostile::new(runtime.clone(), case.habits), Arc::clone(&board)), &counts);
+    let clock = world.clone();
+    let hostile = Hostile::new(runtime.clone(), case.habits);
+    let logged = Logged::new(hostile, Arc::clone(&board), case.pace, move |d| clock.block(d));
+    let logged = Counted::new(logged, &counts);
     let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
     let proxy = Proxy::new(logged, upstreams, config(case));
     let listener = HostileListener::new(runtime.listen(stage.proxy, 1024), case.habits);
     let listener = LoggedListener::new(listener, Arc::clone(&board));
     let epoch = stage.epoch;
-    let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
+    let observe = observe(&board, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
     let server = proxy.serve(listener, forward as Route, observe);
     let clock = stage.clone();
     let governed =
@@ -82,7 +90,7 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
-    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()).await {
+    match world.run_until(stage.epoch + case.lasts, || board.all_rest() || board.is_faulty()).await {
         Ran::Done => {}
         ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
     }
@@ -119,7 +127,7 @@ pub(crate) async fn play(case: &Case) -> Transcript {
         board.forget_order();
     }
     let mut transcript = board.transcript();
-    transcript.clear_dates();
+    transcript.clear_chance();
     transcript
 }
 

@@ -315,6 +315,15 @@ pub struct Stall {
     pub length: Duration,
 }
 
+/// A transport that takes little at a time.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes a write, at most.
+    pub at_most: usize,
+    /// How long a write blocks the thread.
+    pub taking: Duration,
+}
+
 /// What is done to the proxy by whoever owns it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -360,6 +369,16 @@ pub struct Case {
     pub habits: Habits,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
+    /// Upstream sockets take no more than this at a time.
+    pub pace: Option<Pace>,
+    /// The kernels between the proxy and its peers hold some kilobytes, not megabytes.
+    pub small_buffers: bool,
+    /// So many descriptors may be open more than there are when the case begins (on a real runtime).
+    pub few_descriptors: Option<u64>,
+    /// How often the whole case runs, one run after the other, on one port.
+    pub rounds: u32,
+    /// How long it may take in virtual time.
+    pub lasts: Duration,
     /// What must hold in both worlds.
     pub expect: Vec<Expect>,
 }
@@ -382,6 +401,11 @@ impl Case {
             stall: None,
             habits: Habits::default(),
             logged: false,
+            pace: None,
+            small_buffers: false,
+            few_descriptors: None,
+            rounds: 1,
+            lasts: Duration::from_secs(60),
             expect: Vec::new(),
         }
     }
@@ -494,6 +518,41 @@ impl Case {
     pub fn logged(mut self) -> Case {
         self.logged = true;
         self
+    }
+
+    /// Lets each write to an upstream take `at_most` bytes and `taking` of the thread's time.
+    pub fn pace(mut self, at_most: usize, taking: Duration) -> Case {
+        self.pace = Some(Pace { at_most, taking });
+        self
+    }
+
+    /// Makes the kernels' buffers small.
+    pub fn small_buffers(mut self) -> Case {
+        self.small_buffers = true;
+        self
+    }
+
+    /// Allows so many descriptors more than are open.
+    pub fn few_descriptors(mut self, n: u64) -> Case {
+        self.few_descriptors = Some(n);
+        self
+    }
+
+    /// Runs the whole case so often.
+    pub fn rounds(mut self, n: u32) -> Case {
+        self.rounds = n;
+        self
+    }
+
+    /// Gives it more virtual time.
+    pub fn lasts(mut self, long: Duration) -> Case {
+        self.lasts = long;
+        self
+    }
+
+    /// Whether the proxy runs on wrapped sockets, and inside one future.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.stall.is_some() || !self.habits.is_none() || self.logged || self.pace.is_some()
     }
 
     /// Adds an expectation.

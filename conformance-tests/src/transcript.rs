@@ -75,6 +75,8 @@ pub struct Seen {
     pub status: Option<u16>,
     /// What went wrong.
     pub failure: Option<Failure>,
+    /// Whether something failed after it, in the teardown.
+    pub secondary: bool,
     /// Which upstream.
     pub upstream: Option<UpstreamId>,
     /// Connects tried.
@@ -115,6 +117,7 @@ impl Seen {
             at: outcome.finished.saturating_since(epoch),
             status: outcome.status,
             failure: outcome.error.as_ref().map(failure),
+            secondary: outcome.secondary.is_some(),
             upstream: outcome.upstream,
             attempts: outcome.attempts,
             reused: outcome.reused,
@@ -169,11 +172,12 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Empties the values of `date` fields: they come from the wall clock.
-    pub(crate) fn clear_dates(&mut self) {
+    /// Empties the values of the fields that come from the wall clock or from chance, also where a head came in part.
+    pub(crate) fn clear_chance(&mut self) {
+        self.clients.iter_mut().chain(&mut self.upstreams).for_each(|log| log.received.blank_partial());
         let logs = self.clients.iter_mut().chain(&mut self.upstreams);
         let fields = logs.flat_map(|log| &mut log.received.messages).flat_map(|m| &mut m.fields);
-        fields.filter(|(name, _)| name == "date").for_each(|(_, value)| value.clear());
+        fields.filter(|(name, _)| BY_CHANCE.contains(&name.as_str())).for_each(|(_, value)| value.clear());
     }
 
     /// A client's message.
@@ -279,8 +283,11 @@ fn ended(log: &ConnLog) -> String {
     log.end.map_or_else(|| "nothing that the script saw".into(), |(end, _)| format!("{end:?}"))
 }
 
-/// Fields whose value depends on the clock or on an ephemeral port.
-const VOLATILE: [&str; 3] = ["date", "forwarded", "x-forwarded-for"];
+/// Fields whose value depends on the clock or on chance, in virtual time too.
+const BY_CHANCE: [&str; 3] = ["date", "traceparent", "x-request-id"];
+
+/// Fields whose value depends on an ephemeral port.
+const OF_A_PORT: [&str; 2] = ["forwarded", "x-forwarded-for"];
 
 /// The messages of `log`: exact where both runs received them whole, else whether they are a verified
 /// prefix.
@@ -290,7 +297,7 @@ fn messages(log: &ConnLog, other: &ConnLog, exact: bool) -> String {
         let fields: Vec<String> = m
             .fields
             .iter()
-            .filter(|(name, _)| !VOLATILE.contains(&name.as_str()))
+            .filter(|(name, _)| !BY_CHANCE.contains(&name.as_str()) && !OF_A_PORT.contains(&name.as_str()))
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
         let _ = write!(out, "[{} | {} | ", m.start, fields.join(", "));

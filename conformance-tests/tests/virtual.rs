@@ -1,6 +1,8 @@
 //! Every case in virtual time alone; that virtual time repeats itself exactly; and that every case fails
 //! where it ought to.
 
+use std::time::Duration;
+
 use tidegate_conformance::script::{Case, Upstream, ms};
 use tidegate_conformance::{cases, judge_virtual, run_exact, run_virtual};
 use tidegate_core::TimeoutPolicy;
@@ -25,7 +27,7 @@ fn tests_are_named_after_their_cases() {
     for (name, case) in cases::all() {
         assert_eq!(name, case().test_name());
     }
-    for (name, test_name) in cases::all_waits() {
+    for (name, test_name, _) in cases::all_waits() {
         assert_eq!(name, test_name);
     }
 }
@@ -38,6 +40,13 @@ fn every_case_can_fail() {
         let case = sabotaged(case());
         let wrong = judge_virtual(&case, &run_virtual(&case));
         assert!(!wrong.is_empty(), "{name} holds although its deadlines are wrong");
+    }
+    for (name, _, can_fail) in cases::all_waits() {
+        // It waits for nothing.
+        assert!(
+            can_fail() || name == "w_01_zero_not_started",
+            "{name} holds although the clock stands still"
+        );
     }
     for (name, case) in cases::all_exact() {
         let wrong = run_exact(case, Some(sabotaged)).wrong;
@@ -69,12 +78,27 @@ fn sabotaged(mut case: Case) -> Case {
         "R-15" => case.policy.pool_idle = Some(ms(0)),
         "P-06" | "P-08" | "P-10" | "R-22" | "R-23" => case.upstream = Upstream::Closed,
         "T-10" | "T-11" | "T-12" => case.policy.total = Some(ms(100)),
+        // No deadline is expected, or the one that is comes with its request.
+        "C-09" | "P-04" | "P-12" | "P-13" | "Q-16" | "S-09" => case.upstream = Upstream::Closed,
+        "W-02" => case.stall = None,
+        "Q-14" => case.policy.write = Some(Duration::from_micros(100)),
+        "K-07" | "K-11" => {
+            case.policy.client_body = Some(ms(10));
+            case.policy.client_write = Some(ms(10));
+        }
+        "K-08" | "Q-17" => case.policy.write = Some(ms(200)),
+        "R-16" => {
+            case.stall = None;
+            case.policy.read = Some(ms(10));
+        }
+        "P-07" => case.policy.pool_idle = Some(ms(10)),
+        "T-17" => case.policy.total = Some(ms(400)),
         "P-11" => {
             case.policy.queue = None;
             case.limits.max_queue = 1000;
             case.max_client_conns = 1000;
         }
-        "S-01" | "S-02" | "S-03" | "S-04" | "S-05" | "S-06" | "S-07" => {
+        "S-10" | "W-03" | "W-11" | "W-12" | "S-01" | "S-02" | "S-03" | "S-04" | "S-05" | "S-06" | "S-07" => {
             case.commands.clear();
             case.stopped_by_observer = false;
         }

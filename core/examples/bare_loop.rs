@@ -3,7 +3,11 @@
 //!
 //! `bare_loop LISTEN UPSTREAM` (two addresses) runs until it is killed; without arguments it tries itself on an
 //! origin and clients of its own, and ends. No pool, no limits: each exchange connects.
+//!
+//! The crate `polling` would be the natural choice for such a loop, but its `add` is unsafe (a source must outlive its
+//! registration), and there is no unsafe code here. `poll(2)` borrows its sockets for the call alone.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tidegate_core::http::HttpDate;
+use tidegate_core::http::{HttpDate, IdSource};
 use tidegate_core::relay::{Action, Env, MAX_SLICES, Op, Relay};
 use tidegate_core::{BufPool, Config, Instant, IoFailure, Outcome, Side, TimeoutPolicy, UpstreamId, runtime};
 
@@ -39,6 +43,7 @@ struct Loop {
     config: Arc<Config>,
     clients: Vec<Client>,
     bufs: BufPool,
+    ids: IdSource,
     outcomes: Vec<Outcome>,
 }
 
@@ -54,7 +59,10 @@ impl Loop {
     fn new(listener: TcpListener, upstream: SocketAddr, config: Config) -> io::Result<Loop> {
         listener.set_nonblocking(true)?;
         let (config, clients) = (Arc::new(config), Vec::new());
-        Ok(Loop { listener, upstream, config, clients, bufs: BufPool::new(16), outcomes: Vec::new() })
+        // Ids are told apart by their seed: the machine has no randomness of its own.
+        let seed = [(); 2].map(|()| u128::from(RandomState::new().hash_one(0)));
+        let ids = IdSource::new(seed[0] << 64 | seed[1]);
+        Ok(Loop { listener, upstream, config, clients, bufs: BufPool::new(16), ids, outcomes: Vec::new() })
     }
 
     /// Waits until a socket is ready or a deadline is due, accepts whoever is there, and gives each client that has
@@ -88,7 +96,7 @@ impl Loop {
         let now = now();
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let date = HttpDate::from_unix(unix.as_secs());
-        let mut env = Env { now, date: &date, bufs: &mut self.bufs };
+        let mut env = Env { now, date: &date, bufs: &mut self.bufs, ids: &mut self.ids };
         for (client, has_work) in self.clients.iter_mut().zip(has_work) {
             if has_work || client.is_due(now) {
                 client.turn(self.upstream, &mut self.outcomes, &mut env);

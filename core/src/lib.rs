@@ -13,12 +13,12 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use tidegate_core::http::HttpDate;
+//! use tidegate_core::http::{HttpDate, IdSource};
 //! use tidegate_core::relay::{Action, Env, Relay};
 //! use tidegate_core::{BufPool, Config, DeadlineKind, Instant, Side, TimeoutPolicy, UpstreamId};
 //!
-//! let (date, mut bufs) = (HttpDate::from_unix(784_111_777), BufPool::new(2));
-//! let mut env = Env { now: Instant::EPOCH, date: &date, bufs: &mut bufs };
+//! let (date, mut bufs, mut ids) = (HttpDate::from_unix(784_111_777), BufPool::new(2), IdSource::new(1));
+//! let mut env = Env { now: Instant::EPOCH, date: &date, bufs: &mut bufs, ids: &mut ids };
 //! let mut relay = Relay::new(Arc::new(Config::default()), None, env.now);
 //!
 //! /// The kernel's part: bytes come from a side.
@@ -82,8 +82,8 @@ mod upstream;
 pub use crate::buf::{BLOCK, BufPool};
 #[cfg(feature = "driver")]
 pub use crate::driver::{
-    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, UpstreamLimits,
-    Upstreams, WaitFor,
+    Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, Stats,
+    UpstreamLimits, Upstreams, WaitFor,
 };
 pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
 pub use crate::http::RequestHead;

@@ -51,6 +51,8 @@ pub use crate::net::{Connect, Listener, Stream};
 ///
 ///     proxy.drain();
 ///     server.await;
+///     let stats = proxy.stats();
+///     assert_eq!((stats.started, stats.completed, stats.response_bytes), (1, 1, 0));
 ///
 ///     let never = std::future::pending::<()>();
 ///     let wait = Scope::new(Smol::new()).wait_for(Duration::from_millis(10), |_| never);

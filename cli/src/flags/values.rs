@@ -3,7 +3,7 @@
 //! Each function judges one value and names what was expected; the flag and the value itself are added by
 //! the parser. Only `resolve` asks the system for anything.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,8 +13,18 @@ use std::time::Duration;
 pub(super) struct Limit(pub(super) Option<Duration>);
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
-    given.parse().map_err(|_| {
-        "expected an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned()
+    const EXPECTED: &str =
+        "expected an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080";
+    if let Ok(addr) = given.parse() {
+        return Ok(addr);
+    }
+    let port = given.strip_prefix(':').unwrap_or(given);
+    Err(match (given.split_once("://"), number::<u16>(port)) {
+        (Some((_, rest)), _) => format!("{EXPECTED}, without a scheme: `{}`", rest.trim_end_matches('/')),
+        (_, Some(port)) => format!("{EXPECTED}; `0.0.0.0:{port}` is every address of this machine"),
+        _ if given.parse::<IpAddr>().is_ok() => format!("{EXPECTED}; the port is missing"),
+        _ if given.starts_with("localhost:") => format!("{EXPECTED}, not a name"),
+        _ => EXPECTED.to_owned(),
     })
 }
 
@@ -91,12 +101,26 @@ pub(super) fn byte_limit(given: &str) -> Result<MaxBody, String> {
 /// Checks the form only: asking for a name's address waits until all flags are known to be good.
 pub(super) fn upstream(given: &str) -> Result<String, String> {
     const EXPECTED: &str = "expected a host and a port, such as 127.0.0.1:9000, [::1]:9000 or localhost:9000";
-    if given.contains("://") {
-        return Err(format!("{EXPECTED}, without a scheme"));
+    if let Some((scheme, rest)) = given.split_once("://") {
+        let authority = rest.split('/').next().unwrap_or_default();
+        let port = if authority.rsplit(']').next().is_some_and(|end| end.contains(':')) { "" } else { ":80" };
+        return Err(match scheme {
+            "https" => format!("{EXPECTED}, without a scheme; upstreams are spoken to in plain HTTP"),
+            _ => format!("{EXPECTED}, without a scheme: `{authority}{port}`"),
+        });
+    }
+    let in_brackets = |host: &str| host.starts_with('[') && host.ends_with(']');
+    if in_brackets(given) || !given.contains(':') {
+        return Err(format!("{EXPECTED}; the port is missing"));
     }
     let (host, port) = given.rsplit_once(':').ok_or(EXPECTED)?;
-    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || bare_v6 || host.contains(['/', '@', ' ']) {
+    if host.contains(':') && !in_brackets(host) {
+        return Err(format!("{EXPECTED}; an IPv6 address stands in brackets"));
+    }
+    if port.contains('/') {
+        return Err(format!("{EXPECTED}, without a path"));
+    }
+    if host.is_empty() || host.contains(['/', '@', ' ']) {
         return Err(EXPECTED.to_owned());
     }
     match port.parse::<u16>() {

@@ -29,6 +29,9 @@ pub(crate) const RUNTIMES: &[&str] = &[
 /// The command, before it runs.
 pub(crate) fn tidegate(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    // Where async-std looks for what the others are told by the flag.
+    let threads = args.iter().position(|arg| *arg == "--threads").and_then(|at| args.get(at + 1));
+    command.envs(threads.map(|threads| ("ASYNC_STD_THREAD_COUNT", threads)));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -45,17 +48,18 @@ impl Running {
     /// Starts it and waits until it has said where it listens. `args` must leave `--listen` alone, unless
     /// it names more addresses than the free one that is added here.
     pub(crate) fn start(args: &[&str]) -> Running {
-        let mut child = tidegate(&["--listen", "127.0.0.1:0"]).args(args).spawn().expect("the binary starts");
+        let mut child =
+            tidegate(&[&["--listen", "127.0.0.1:0"], args].concat()).spawn().expect("the binary starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut addrs = Vec::new();
         loop {
             let mut line = String::new();
             let read = stderr.read_line(&mut line).expect("stderr is text");
             assert_ne!(read, 0, "the program ended before it listened");
-            if let Some(addr) = line.trim_end().strip_prefix("listening on ") {
-                addrs.push(addr.parse().expect("a real address"));
+            if line.contains("INFO") && line.contains("listening") {
+                addrs.push(value(&line, "address").parse().expect("a real address"));
             }
-            if line.starts_with("forwarding to ") {
+            if line.contains("forwarding") {
                 break;
             }
         }
@@ -65,6 +69,11 @@ impl Running {
     /// A connection to the first listener.
     pub(crate) fn connect(&self) -> TcpStream {
         connect(self.addrs[0])
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal by its name.
@@ -97,6 +106,15 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The value of a field of one of the program's own lines, in either form.
+pub(crate) fn value(line: &str, name: &str) -> String {
+    let value = match line.split_once(&format!(" {name}=")) {
+        Some((_, rest)) => rest.split_whitespace().next(),
+        None => line.split_once(&format!("\"{name}\":")).and_then(|(_, rest)| rest.split([',', '}']).next()),
+    };
+    value.unwrap_or_else(|| panic!("{name} in {line}")).trim_matches('"').to_owned()
 }
 
 /// Sends a signal by its name.

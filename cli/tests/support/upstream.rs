@@ -4,11 +4,13 @@
 //! event: requests that have arrived, the gate that opens.
 
 use std::io::{Read, Write};
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// A running upstream; its threads end with the test process.
 pub(crate) struct Upstream {
@@ -17,6 +19,15 @@ pub(crate) struct Upstream {
     accepting: Option<JoinHandle<()>>,
     /// Keeps the port while nobody listens.
     port: Option<Socket>,
+}
+
+/// How an upstream's connections end.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Death {
+    /// With FIN, as when it is stopped.
+    Closes,
+    /// With RST, as when it is killed with something unread.
+    Resets,
 }
 
 struct Shared {
@@ -81,8 +92,8 @@ impl Upstream {
         self.shared.changed.notify_all();
     }
 
-    /// Ends all connections and refuses new ones.
-    pub(crate) fn die(&mut self) {
+    /// Ends all connections and refuses new ones. Returns how many connections that were.
+    pub(crate) fn die(&mut self, how: Death) -> usize {
         self.shared.state.lock().expect("no panic under the lock").dead = true;
         // Wakes the thread, which finds that it is dead.
         let _ = TcpStream::connect(self.addr);
@@ -91,9 +102,17 @@ impl Upstream {
         port.set_reuse_address(true).expect("a plain option");
         port.bind(&self.addr.into()).expect("the port was ours a moment ago");
         self.port = Some(port);
-        for stream in self.shared.state.lock().expect("no panic under the lock").streams.drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        let streams = mem::take(&mut self.shared.state.lock().expect("no panic under the lock").streams);
+        for stream in &streams {
+            let _ = match how {
+                Death::Closes => stream.shutdown(Shutdown::Both),
+                // Whoever lets it go last resets it; the thread that reads from it is told to.
+                Death::Resets => SockRef::from(stream)
+                    .set_linger(Some(Duration::ZERO))
+                    .and_then(|()| stream.shutdown(Shutdown::Read)),
+            };
         }
+        streams.len()
     }
 
     /// Listens again, at the same address.
@@ -124,12 +143,13 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
 /// Answers one request; `None` at the end of the connection.
 fn answer(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut request = Vec::new();
-    let mut byte = [0];
+    let mut buf = [0; 4096];
+    // No body follows, and the next request only comes after the answer.
     while !request.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
+        match stream.read(&mut buf).ok()? {
+            0 => return None,
+            n => request.extend(&buf[..n]),
         }
-        request.extend(byte);
     }
     let mut state = shared.state.lock().ok()?;
     state.arrived += 1;

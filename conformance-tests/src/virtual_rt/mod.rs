@@ -68,6 +68,7 @@ struct Inner {
     net: RefCell<Net>,
     tasks: Executor,
     stalled_until: Cell<Option<Instant>>,
+    broken_at: Cell<Option<Instant>>,
 }
 
 /// Events at the same instant happen in the order in which they were scheduled.
@@ -114,8 +115,19 @@ impl World {
                 net: RefCell::new(Net::new()),
                 tasks: Executor::new(),
                 stalled_until: Cell::new(None),
+                broken_at: Cell::new(None),
             }),
         }
+    }
+
+    /// Changes what each direction of a connection can hold, for those that are opened from now on.
+    pub fn set_hop(&self, hop: usize) {
+        self.inner.net.borrow_mut().set_hop(hop);
+    }
+
+    /// From now on the runtimes' clock stands still and no timer fires: for showing that a case needs them.
+    pub fn break_clocks(&self) {
+        self.inner.broken_at.set(Some(self.now()));
     }
 
     /// The virtual clock.

@@ -10,6 +10,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::{Decision, Report, Shared};
 use crate::error::{IoFailure, IoKind, Side};
-use crate::http::{HttpDate, RequestHead};
+use crate::http::{HttpDate, IdSource, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
@@ -38,8 +39,8 @@ const KEPT_BLOCKS: usize = 64;
 const DATE_AGE: Duration = Duration::from_millis(500);
 
 thread_local! {
-    /// The memory of this thread's turns. Taken out for the turn, so that a hook may run another one.
-    static BUFS: Cell<BufPool> = const { Cell::new(BufPool::new(KEPT_BLOCKS)) };
+    /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
+    static LENT: Cell<Option<Lent>> = const { Cell::new(None) };
 }
 
 pin_project_lite::pin_project! {
@@ -60,6 +61,8 @@ pin_project_lite::pin_project! {
         connect: Option<R::Connect>,
         peer: Option<SocketAddr>,
         place: Place,
+        // The request that runs was counted as started.
+        counted: bool,
         // FIN was asked for and has not been taken by the stream yet.
         shutting: bool,
         // Bytes that each side's stream has taken and not yet passed on to its socket.
@@ -77,9 +80,9 @@ pin_project_lite::pin_project! {
                 return;
             }
             let now = parts.shared.runtime.now();
-            lend(|bufs| {
+            lend(|Lent { bufs, ids }| {
                 let date = *parts.date;
-                parts.relay.stop(&mut Env { now, date: &date, bufs });
+                parts.relay.stop(&mut Env { now, date: &date, bufs, ids });
                 while let Some(action) = parts.relay.poll_action() {
                     parts.close(action, now);
                 }
@@ -89,13 +92,26 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Lends this thread's memory to a turn.
-fn lend<T>(turn: impl FnOnce(&mut BufPool) -> T) -> T {
-    // A thread that is ending has no memory left to lend; a connection may still be dropped on it.
-    let fresh = || BufPool::new(KEPT_BLOCKS);
-    let mut bufs = BUFS.try_with(|cell| cell.replace(fresh())).unwrap_or_else(|_| fresh());
-    let result = turn(&mut bufs);
-    let _ = BUFS.try_with(|cell| cell.set(bufs));
+/// Memory, and ids that no other thread or process has.
+struct Lent {
+    bufs: BufPool,
+    ids: IdSource,
+}
+
+impl Lent {
+    fn new() -> Lent {
+        // Keyed by the system's randomness, each with a key of its own: a secret is not needed.
+        let random = || u128::from(RandomState::new().hash_one(()));
+        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(random() << 64 | random()) }
+    }
+}
+
+/// Lends what this thread has to a turn.
+fn lend<T>(turn: impl FnOnce(&mut Lent) -> T) -> T {
+    // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
+    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(Lent::new);
+    let result = turn(&mut lent);
+    let _ = LENT.try_with(|cell| cell.set(Some(lent)));
     result
 }
 
@@ -108,6 +124,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
         client: C,
         peer: Option<SocketAddr>,
     ) -> Connection<R, C, F, G> {
+        shared.tally.client();
         let relay = Relay::new(Arc::clone(&shared.config), peer.map(|p| p.ip()), shared.runtime.now());
         Connection {
             alarm: Alarm::new(shared.runtime.timer()),
@@ -120,6 +137,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             connect: None,
             peer,
             place: Place::None,
+            counted: false,
             shutting: false,
             unflushed: [0; 2],
             date: HttpDate::default(),
@@ -144,7 +162,7 @@ where
         }
         let now = parts.shared.runtime.now();
         let date = parts.date(now);
-        lend(|bufs| parts.turn(cx, &mut Env { now, date: &date, bufs }))
+        lend(|Lent { bufs, ids }| parts.turn(cx, &mut Env { now, date: &date, bufs, ids }))
     }
 }
 
@@ -188,7 +206,18 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             }
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
             Action::Close(Side::Client) => *self.client = None,
+            Action::Report => self.count(),
             _ => {}
+        }
+    }
+
+    /// Counts a request that has ended; one that ended before it was routed starts here as well.
+    fn count(&mut self) {
+        if let Some(outcome) = self.relay.outcome() {
+            if !mem::take(self.counted) {
+                self.shared.tally.started();
+            }
+            self.shared.tally.ended(outcome);
         }
     }
 
@@ -228,7 +257,7 @@ where
             self.relay.drain(since, env);
             capped |= self.work(cx, env);
         }
-        if self.membership.take_shed() {
+        if self.membership.is_to_leave(self.relay.is_idle()) {
             self.relay.close_idle(env);
             capped |= self.work(cx, env);
         }
@@ -355,12 +384,16 @@ where
                 self.leave(env.now);
             }
             Action::Report => {
+                self.count();
                 if let Some(outcome) = self.relay.outcome() {
                     (self.hooks.1)(&Report { outcome, request: self.relay.reported(), peer: *self.peer });
                 }
             }
             Action::Route => {
-                let Some(decision) = self.relay.request().as_ref().map(&self.hooks.0) else { return };
+                let Some(request) = self.relay.request() else { return };
+                *self.counted = true;
+                self.shared.tally.started();
+                let decision = (self.hooks.0)(&request);
                 match decision {
                     Decision::Forward(policy) => {
                         let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);

@@ -11,8 +11,10 @@ mod connection;
 mod keeper;
 mod lifecycle;
 mod proxy;
+mod room;
 mod scope;
 mod serve;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod upstreams;
@@ -22,4 +24,5 @@ pub use self::keeper::Keeper;
 pub use self::proxy::{Decision, Gauges, Proxy, Report, Response};
 pub use self::scope::{Elapsed, Scope, WaitFor};
 pub use self::serve::Serve;
+pub use self::stats::Stats;
 pub use self::upstreams::{UpstreamLimits, Upstreams};

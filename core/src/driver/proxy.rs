@@ -9,6 +9,7 @@ use crate::driver::connection::Connection;
 use crate::driver::keeper::{Idle, Keeper};
 use crate::driver::lifecycle::Lifecycle;
 use crate::driver::serve::Serve;
+use crate::driver::stats::{Stats, Tally};
 use crate::driver::upstreams::Upstreams;
 use crate::http::RequestHead;
 use crate::relay::{Config, Outcome};
@@ -22,6 +23,7 @@ pub(crate) struct Shared<R: Runtime> {
     pub(crate) config: Arc<Config>,
     pub(crate) idle: Idle<R::Stream>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) tally: Tally,
 }
 
 /// A reverse proxy on the runtime `R`. Clones are the same proxy.
@@ -67,9 +69,10 @@ impl<R: Runtime> Proxy<R> {
         let shared = Shared {
             runtime,
             upstreams,
+            lifecycle: Arc::new(Lifecycle::new(config.max_client_conns)),
             config: Arc::new(config),
             idle: Idle::default(),
-            lifecycle: Arc::default(),
+            tally: Tally::default(),
         };
         Proxy { shared: Arc::new(shared) }
     }
@@ -140,6 +143,7 @@ impl<R: Runtime> Proxy<R> {
             config: Arc::clone(&self.shared.config),
             idle: Idle::default(),
             lifecycle: Arc::clone(&self.shared.lifecycle),
+            tally: self.shared.tally.another(),
         };
         Proxy { shared: Arc::new(shared) }
     }
@@ -147,6 +151,12 @@ impl<R: Runtime> Proxy<R> {
     /// The upstreams, which may be changed while the proxy runs.
     pub fn upstreams(&self) -> &Upstreams {
         &self.shared.upstreams
+    }
+
+    /// What has been done so far, on all runtime instances. Counting costs a request a few additions; this reads them
+    /// all, so call it for a report, not for each request. The examples of the adapters' types show it.
+    pub fn stats(&self) -> Stats {
+        self.shared.tally.sum()
     }
 
     /// How much is there now.
@@ -183,7 +193,8 @@ pub struct Gauges {
 pub struct Report<'a> {
     /// What became of it: plain values.
     pub outcome: &'a Outcome,
-    /// Its head as it was written for the upstream; `None` if none was complete and sound.
+    /// Its head as it was written for the upstream; `None` if none was complete and sound. It always has a
+    /// [`request_id`](RequestHead::request_id) and a [`trace_id`](RequestHead::trace_id).
     pub request: Option<RequestHead<'a>>,
     /// The client's address.
     pub peer: Option<SocketAddr>,

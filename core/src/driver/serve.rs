@@ -11,6 +11,7 @@ use crate::driver::connection::Connection;
 use crate::driver::keeper::Keeper;
 use crate::driver::lifecycle::{Lifecycle, Membership, Phase};
 use crate::driver::proxy::{Decision, Report, Shared};
+use crate::driver::room::Waiting;
 use crate::http::RequestHead;
 use crate::runtime::{Listener, Runtime, Spawn, Timer};
 
@@ -42,6 +43,8 @@ pin_project_lite::pin_project! {
         queued: usize,
         // Accepted at the limit: somebody must be there before anybody makes room.
         next: Option<(L::Stream, Option<SocketAddr>)>,
+        // Its place among those that wait on all threads.
+        waiting: Option<Waiting>,
     }
 
     impl<R: Runtime, L: Listener, F, G> PinnedDrop for Serve<R, L, F, G> {
@@ -65,6 +68,7 @@ impl<R: Runtime, L: Listener, F, G> Serve<R, L, F, G> {
             paused: false,
             queued: QUEUED,
             next: None,
+            waiting: None,
             group,
             shared,
         }
@@ -86,6 +90,7 @@ where
         if phase == Phase::Stopped || (phase != Phase::Running && this.listener.is_none()) {
             *this.listener = None;
             *this.next = None;
+            *this.waiting = None;
             this.shared.idle.close();
             let alone = this.group.members() == 1;
             return if alone { Poll::Ready(()) } else { Poll::Pending };
@@ -113,17 +118,19 @@ where
                     *this.queued = 0;
                     break;
                 }
-                Poll::Ready(Ok(next))
-                    if phase == Phase::Running
-                        && !this.group.has_room(this.shared.config.max_client_conns, cx) =>
-                {
-                    *this.next = Some(next);
-                    return Poll::Pending;
-                }
                 Poll::Ready(Ok((client, peer))) => {
+                    let member = if phase == Phase::Running {
+                        let Poll::Ready(member) = this.group.poll_join(this.waiting, cx) else {
+                            *this.next = Some((client, peer));
+                            return Poll::Pending;
+                        };
+                        member
+                    } else {
+                        *this.waiting = None;
+                        this.group.join(true)
+                    };
                     let (shared, hooks) = (Arc::clone(this.shared), Arc::clone(this.hooks));
-                    let connection = Connection::new(shared, this.group.join(true), hooks, client, peer);
-                    this.shared.runtime.spawn(connection);
+                    this.shared.runtime.spawn(Connection::new(shared, member, hooks, client, peer));
                 }
                 Poll::Ready(Err(e)) if concerns_one_client(&e) => {}
                 Poll::Ready(Err(_)) => {

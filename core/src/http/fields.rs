@@ -25,6 +25,9 @@ enum Name {
     Expect,
     MaxForwards,
     Date,
+    TraceParent,
+    TraceState,
+    RequestId,
     /// Concerns one hop only, whatever Connection says (`http.md` H2).
     HopByHop,
     /// What a request says about hops before us: nobody vouches for it.
@@ -43,7 +46,10 @@ fn name(text: &str) -> Name {
         9 if is("forwarded") => Name::Forwarding,
         10 if is("connection") => Name::Connection,
         10 if is("keep-alive") => Name::HopByHop,
+        10 if is("tracestate") => Name::TraceState,
+        11 if is("traceparent") => Name::TraceParent,
         12 if is("max-forwards") => Name::MaxForwards,
+        12 if is("x-request-id") => Name::RequestId,
         14 if is("content-length") => Name::ContentLength,
         14 if is("http2-settings") => Name::HopByHop,
         15 if is("x-forwarded-for") => Name::Forwarding,
@@ -62,6 +68,21 @@ pub(super) enum Direction {
     Response,
 }
 
+/// A field that has one value or none: repeated, or named by Connection, it says nothing.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Once<'a> {
+    /// A bit for each of its lines.
+    lines: u128,
+    pub(super) value: Option<&'a [u8]>,
+}
+
+impl<'a> Once<'a> {
+    fn note(&mut self, line: usize, value: &'a [u8]) {
+        self.value = (self.lines == 0).then_some(value);
+        self.lines |= 1 << line;
+    }
+}
+
 /// What the field lines of a head say.
 #[derive(Debug, Default)]
 pub(super) struct Survey<'a> {
@@ -75,6 +96,11 @@ pub(super) struct Survey<'a> {
     /// The value of Host (the last one), and how many there are.
     pub(super) host: Option<&'a [u8]>,
     pub(super) host_lines: usize,
+    /// Of a request; both are replaced.
+    pub(super) traceparent: Once<'a>,
+    pub(super) request_id: Once<'a>,
+    /// A bit for each Tracestate line.
+    pub(super) tracestate: u128,
     pub(super) length: Option<u64>,
     pub(super) chunked: bool,
     pub(super) close: bool,
@@ -99,6 +125,23 @@ impl<'a> Survey<'a> {
         for (i, field) in fields.iter().enumerate() {
             let remove = match name(field.name) {
                 Name::Other => false,
+                Name::TraceParent | Name::TraceState | Name::RequestId
+                    if direction == Direction::Response =>
+                {
+                    false
+                }
+                Name::TraceParent => {
+                    s.traceparent.note(i, field.value);
+                    false
+                }
+                Name::RequestId => {
+                    s.request_id.note(i, field.value);
+                    false
+                }
+                Name::TraceState => {
+                    s.tracestate |= 1 << i;
+                    false
+                }
                 Name::Host => {
                     s.host = Some(field.value);
                     s.host_lines += 1;
@@ -150,7 +193,17 @@ impl<'a> Survey<'a> {
             s.chunked = true;
         }
         s.connection(fields, connection_lines)?;
+        for field in [&mut s.traceparent, &mut s.request_id] {
+            // What Connection names was meant for us alone.
+            field.value = field.value.filter(|_| s.removed & field.lines == 0);
+            s.removed |= field.lines;
+        }
         Ok(s)
+    }
+
+    /// Keeps `lines`, a bit each, from travelling.
+    pub(super) fn remove(&mut self, lines: u128) {
+        self.removed |= lines;
     }
 
     /// Reads the Connection lines and removes what they name. Host and the framing fields cannot be lost

@@ -7,6 +7,7 @@
 mod body;
 mod chunk;
 mod fields;
+mod ids;
 mod own;
 mod request;
 mod response;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use body::{BodyDecoder, Decoded, Framing};
 pub use chunk::{ChunkLine, LAST_CHUNK};
+pub use ids::IdSource;
 pub use own::{HttpDate, OwnResponse, reason, write_own};
 pub use request::{PeerAddr, RequestHead, RequestInfo, Version, rewrite_request};
 pub use response::{ResponseContext, ResponseInfo, rewrite_response};

@@ -8,6 +8,7 @@ use core::fmt;
 
 use super::Version;
 use super::fields::{is_token, is_value_byte, put_decimal, put_field, trim};
+use super::ids::{REQUEST_ID, is_request_id};
 use super::response::put_persistence;
 
 /// An IMF-fixdate (RFC 9110 section 5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -84,6 +85,9 @@ pub struct OwnResponse<'a> {
     pub body: &'a [u8],
     /// The error type and, unless empty, the details for Proxy-Status.
     pub proxy_status: Option<(&'a str, &'a str)>,
+    /// The id of the request, so that whoever got the response can name it. Left out if `fields` have one,
+    /// or if it is none that the proxy passes on.
+    pub request_id: Option<&'a str>,
     /// Whether the client's connection stays open.
     pub keep_alive: bool,
     /// The client's version.
@@ -104,11 +108,12 @@ pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
-    let mut typed = bodiless;
+    let (mut typed, mut named) = (bodiless, false);
     for (name, value) in r.fields {
         let value = trim(value.as_bytes());
         if is_token(name.as_bytes()) && value.iter().all(|&b| is_value_byte(b)) && !is_ours(name) {
             typed |= name.eq_ignore_ascii_case("content-type");
+            named |= name.eq_ignore_ascii_case(REQUEST_ID);
             put_field(name, value, out);
         }
     }
@@ -123,6 +128,9 @@ pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     put_field("date", r.date.as_bytes(), out);
     if let Some((error, details)) = r.proxy_status.filter(|(error, _)| is_token(error.as_bytes())) {
         put_proxy_status(error, details, out);
+    }
+    if let Some(id) = r.request_id.filter(|id| !named && is_request_id(id.as_bytes())) {
+        put_field(REQUEST_ID, id.as_bytes(), out);
     }
     put_persistence(r.keep_alive, r.client, out);
     out.extend_from_slice(b"\r\n");

@@ -13,6 +13,7 @@ use core::str;
 use memchr::memchr;
 
 use super::fields::{self, Direction, MAX_FIELDS, Survey, put_field, put_framing};
+use super::ids::{IdSource, REQUEST_ID, TRACEPARENT, is_request_id, parse_traceparent, put_ids};
 use super::target::{Target, is_authority, parse_target, split_absolute};
 use super::{Framing, HttpError};
 
@@ -82,7 +83,8 @@ impl fmt::Write for PeerAddr {
 }
 
 /// Judges a complete head, as [`HeadScan`](super::HeadScan) found it, and appends to `out` the head that goes
-/// upstream. `peer` is the client's address for X-Forwarded-For. On an error `out` is as it was.
+/// upstream. `peer` is the client's address for X-Forwarded-For, and `ids` where a request without an id of its own
+/// gets one. On an error `out` is as it was.
 ///
 /// # Errors
 ///
@@ -91,6 +93,7 @@ impl fmt::Write for PeerAddr {
 pub fn rewrite_request(
     head: &[u8],
     peer: Option<&PeerAddr>,
+    ids: &mut IdSource,
     out: &mut Vec<u8>,
 ) -> Result<RequestInfo, HttpError> {
     let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
@@ -117,7 +120,7 @@ pub fn rewrite_request(
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let http10 = version == Version::Http10;
     let target = parse_target(method, target)?;
-    let survey = Survey::of(parsed.headers, Direction::Request, http10)?;
+    let mut survey = Survey::of(parsed.headers, Direction::Request, http10)?;
     let host = host(&survey, http10)?;
     // For other methods the field means nothing (RFC 9110 section 7.6.2).
     let max_forwards = match method {
@@ -130,10 +133,12 @@ pub fn rewrite_request(
         None => Framing::None,
     };
 
-    out.reserve(head.len() + 256);
+    out.reserve(head.len() + 384);
     put_request_line(method, &target, out);
     let authority = target.authority.map(str::as_bytes).or(host);
     put_field("host", authority.unwrap_or_default(), out);
+    // Near the top: whoever observes looks for them.
+    put_ids(&mut survey, ids, out);
     let replaced = max_forwards.map(|(line, n)| (line, n.saturating_sub(1)));
     survey.write(parsed.headers, replaced, out);
     put_framing(framing, out);
@@ -259,6 +264,19 @@ impl<'a> RequestHead<'a> {
     /// The value of the first field called `name`, in any case.
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The value of `x-request-id`, if it is one that the proxy passes on. Of the head that goes upstream it is the
+    /// request's id.
+    pub fn request_id(&self) -> Option<&'a str> {
+        str::from_utf8(self.field(REQUEST_ID).filter(|id| is_request_id(id))?).ok()
+    }
+
+    /// The trace-id in a valid `traceparent`: 32 lower-case hexadecimal digits.
+    pub fn trace_id(&self) -> Option<&'a str> {
+        let value = self.field(TRACEPARENT)?;
+        let (trace_id, _) = parse_traceparent(value)?;
+        str::from_utf8(trace_id).ok()
     }
 
     /// Method, target, version.

@@ -99,7 +99,7 @@ impl ClientConn {
         if out.head.capacity() == 0 {
             out.head = env.bufs.take_head();
         }
-        self.request = http::rewrite_request(&self.inbound.unparsed()[..len], peer, &mut out.head)?;
+        self.request = http::rewrite_request(&self.inbound.unparsed()[..len], peer, env.ids, &mut out.head)?;
         self.inbound.skip(len);
         self.head_len = len;
         self.decoder = BodyDecoder::new(self.request.framing);

@@ -131,7 +131,14 @@ impl Relay {
             DeadlineKind::ClientHead if self.client.state == ClientState::First => {
                 self.close_client(End::Close)
             }
-            DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::Connect => {
+                self.connect_failed(error, env);
+                // Another deadline was due in the same turn, after this one: there is no time to try again, and
+                // the one that was due first is reported (`timeouts.md` T3).
+                if self.exchange.held {
+                    self.give_up(env);
+                }
+            }
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
@@ -439,6 +446,7 @@ impl Relay {
                     fields: &[],
                     body: body.as_bytes(),
                     proxy_status: Some((verdict.error, verdict.details)),
+                    request_id: None,
                     keep_alive: keep,
                     client: self.client.request.version,
                     to_head: self.client.request.is_head,
@@ -469,6 +477,7 @@ impl Relay {
             fields,
             body,
             proxy_status: None,
+            request_id: None,
             keep_alive: self.may_keep(),
             client: self.client.request.version,
             to_head: self.client.request.is_head,
@@ -487,15 +496,16 @@ impl Relay {
         // The request's head stays for whoever observes its end.
         let head = mem::take(&mut self.upstream.outbound.head);
         self.upstream.reset(env);
-        self.upstream.outbound.keep_sent(head);
         self.client.inbound.discard_runs();
         let outbound = &mut self.client.outbound;
         outbound.release_head(env.bufs);
         if outbound.head.capacity() == 0 {
             outbound.head = env.bufs.take_head();
         }
-        http::write_own(response, &mut outbound.head);
+        let request_id = RequestHead::new(&head).request_id();
+        http::write_own(&OwnResponse { request_id, ..*response }, &mut outbound.head);
         outbound.begin_body(false);
+        self.upstream.outbound.keep_sent(head);
         self.exchange.status = Some(response.status);
         self.exchange.keep_alive = response.keep_alive;
         self.exchange.stage = Stage::Answering;

@@ -3,11 +3,11 @@
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, Phase, Side};
-use crate::http::HttpDate;
+use crate::http::{HttpDate, IdSource};
 use crate::time::Instant;
 use crate::upstream::UpstreamId;
 
-/// What a turn lends to the machine: the time, the date to write into heads, and memory.
+/// What a turn lends to the machine: the time, the date to write into heads, memory, and new ids.
 #[derive(Debug)]
 pub struct Env<'a> {
     /// The time at which what is reported happened. Never goes backwards within a turn.
@@ -16,6 +16,8 @@ pub struct Env<'a> {
     pub date: &'a HttpDate,
     /// Where blocks come from and go to.
     pub bufs: &'a mut crate::buf::BufPool,
+    /// Where the ids of requests come from that bring none.
+    pub ids: &'a mut IdSource,
 }
 
 /// Which socket operations the machine wants now. Everything not wanted must not be done: an absent

@@ -41,12 +41,16 @@ pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
     }
 }
 
-/// A listening socket: nonblocking, with `SO_REUSEADDR`, and a backlog of 1,024.
+/// Clients that may wait to be accepted: what the system allows by default today.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket: nonblocking, with `SO_REUSEADDR`, and a backlog of 4,096, or what the system
+/// allows if that is less.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(1024)?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

@@ -173,6 +173,13 @@ impl<W: Clone> Admission<W> {
         }
     }
 
+    /// Uses an upstream beyond its limit if need be: for what cannot wait. To be given back like a grant.
+    pub fn take(&mut self, id: UpstreamId) {
+        if let Some(state) = self.states.get_mut(id.index()) {
+            state.busy += 1;
+        }
+    }
+
     /// Gives an upstream back. [`Admission::hand_over`] is to follow.
     pub fn release(&mut self, id: UpstreamId) {
         if let Some(state) = self.states.get_mut(id.index()) {

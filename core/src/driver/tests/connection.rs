@@ -275,6 +275,7 @@ fn a_connection_may_be_dropped_after_any_poll() {
             let gauges = rig.proxy.gauges();
             let left = (gauges.tasks, gauges.clients, gauges.in_flight, gauges.waiting);
             assert_eq!(left, (0, 0, 0, 0), "{name} at {k}");
+            assert_eq!(rig.proxy.stats().in_progress(), 0, "{name} at {k}");
             assert!(rig.fake.0.borrow().timers.is_empty(), "{name} at {k}");
             let fake = rig.fake.clone();
             drop(rig);

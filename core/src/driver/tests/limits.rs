@@ -96,8 +96,6 @@ fn at_the_client_limit_the_oldest_idle_client_makes_room_and_then_the_rest_waits
     send(&clients[1], GET);
     tasks[1].run();
     send(&fake.upstream(0), OK5);
-    assert!(!tasks[1].run());
-    server.run();
     assert!(!tasks[0].run() && tasks[1].run());
     server.run();
     let mut third = fake.spawned();
@@ -109,6 +107,45 @@ fn at_the_client_limit_the_oldest_idle_client_makes_room_and_then_the_rest_waits
     third[0].cancel();
     server.run();
     assert_eq!((fake.spawned().len(), proxy.gauges().clients), (1, 2));
+}
+
+/// Two threads' servers: the limit is one, who came first is served first at whichever of them it came, and a server
+/// that ends leaves what it waited for to the other.
+#[test]
+fn two_servers_share_one_limit_and_one_queue() {
+    let (fake, upstreams) = (Fake::new(), Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]));
+    let proxy = Proxy::new(fake.clone(), upstreams, Config { max_client_conns: 2, ..Config::default() });
+    let listeners = [FakeListener::default(), FakeListener::default()];
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let serve = |proxy: Proxy<Fake>, i: usize| {
+        Task::new(proxy.serve(FakeListener::clone(&listeners[i]), route, |_: &Report<'_>| {}))
+    };
+    let mut servers = [serve(proxy.clone(), 0), serve(proxy.on(fake.clone()), 1)];
+    // The second one's third client comes before the first one's.
+    for i in [0, 1, 1, 0, 0] {
+        listeners[i].push(Ok(fake.stream(&peer())));
+        servers[i].run();
+    }
+    let mut tasks = fake.spawned();
+    tasks.iter_mut().for_each(|task| assert!(!task.run()));
+    assert_eq!((tasks.len(), proxy.gauges().clients), (2, 2));
+
+    tasks[0].cancel();
+    assert!(!servers[0].is_woken() && servers[1].is_woken(), "only the one whose turn it is");
+    servers[1].run();
+    let mut third = fake.spawned();
+    assert_eq!((third.len(), proxy.gauges().clients), (1, 2));
+    third[0].cancel();
+    assert!(servers[0].is_woken());
+    servers[0].run();
+    let fourth = fake.spawned();
+    assert_eq!((fourth.len(), proxy.gauges().clients), (1, 2));
+    // The first one goes while its last client waits: the place is free for whoever comes to the second one.
+    servers[0].cancel();
+    tasks[1].cancel();
+    listeners[1].push(Ok(fake.stream(&peer())));
+    servers[1].run();
+    assert_eq!((fourth.len(), fake.spawned().len()), (1, 1));
 }
 
 #[test]

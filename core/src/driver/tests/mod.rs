@@ -4,6 +4,7 @@
 mod connection;
 mod limits;
 mod serve;
+mod stats;
 
 use core::future::Future;
 use core::pin::Pin;

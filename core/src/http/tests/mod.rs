@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::*;
 
 mod body;
+mod ids;
 mod own;
 mod properties;
 mod request;
@@ -27,7 +28,7 @@ fn scan(bytes: &[u8]) -> Result<&[u8], HttpError> {
 
 fn request(head: impl AsRef<[u8]>) -> Rewritten<RequestInfo> {
     let mut out = Vec::new();
-    let info = scan(head.as_ref()).and_then(|head| rewrite_request(head, None, &mut out));
+    let info = scan(head.as_ref()).and_then(|head| rewrite_request(head, None, &mut ids(), &mut out));
     if info.is_err() {
         assert_eq!(out, b"", "a refused head must leave nothing behind");
     }
@@ -41,6 +42,15 @@ fn response(head: impl AsRef<[u8]>, cx: &ResponseContext<'_>) -> Rewritten<Respo
         assert_eq!(out, b"", "a refused head must leave nothing behind");
     }
     info.map(|info| (info, text(&out)))
+}
+
+/// What a request without ids of its own gets from [`ids`].
+const NEW_IDS: &str = "x-request-id: 00000000000200000000204000220001\r\n\
+    traceparent: 00-00000000000200000000204000220001-0800440010820245-01\r\n";
+
+/// Always the same ids.
+fn ids() -> IdSource {
+    IdSource::new(1)
 }
 
 /// One character a byte, so that obs-text shows.

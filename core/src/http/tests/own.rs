@@ -41,6 +41,7 @@ fn base(date: &HttpDate) -> OwnResponse<'_> {
         fields: &[],
         body: b"late\n",
         proxy_status: Some(("connection_read_timeout", "read")),
+        request_id: None,
         keep_alive: true,
         client: Version::Http11,
         to_head: false,
@@ -109,4 +110,15 @@ fn own_responses_cannot_be_bent_by_their_parts() {
     assert!(write(&plain).contains("\r\nproxy-status: tidegate; error=dns_error\r\n"));
     let bad = OwnResponse { proxy_status: Some(("a; b", "")), ..base(&date) };
     assert!(!write(&bad).contains("proxy-status"));
+}
+
+#[test]
+fn own_responses_name_the_request_once() {
+    let date = HttpDate::default();
+    let r = OwnResponse { request_id: Some("id-1"), ..base(&date) };
+    assert_eq!(values(&write(&r), "x-request-id"), ["id-1"]);
+    let bad = OwnResponse { request_id: Some("a\r\nb: c"), ..r };
+    assert_eq!(write(&bad), write(&base(&date)));
+    let route = OwnResponse { fields: &[("X-Request-ID", "of-the-route")], ..r };
+    assert_eq!(values(&write(&route), "x-request-id"), ["of-the-route"]);
 }

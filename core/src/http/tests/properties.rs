@@ -79,6 +79,9 @@ fn likely_requests() -> impl Strategy<Value = Vec<u8>> {
             "Forwarded",
             "Max-Forwards",
             "Keep-Alive",
+            "X-Request-Id",
+            "Traceparent",
+            "Tracestate",
         ])
         .prop_map(|s| s.as_bytes().to_vec()),
         vec_of(prop::sample::select(b"aZ09!#$%&'*+-.^_`|~".to_vec()), 1..9),
@@ -190,7 +193,7 @@ proptest! {
         bytes in prop_oneof![vec_of(any::<u8>(), 0..200), heads(), chunks()], framing in framings(), to_head: bool
     ) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&bytes, None, &mut out) {
+        if let Ok(info) = rewrite_request(&bytes, None, &mut ids(), &mut out) {
             assert_unambiguous(&out, &info);
         } else {
             prop_assert!(out.is_empty());
@@ -209,15 +212,19 @@ proptest! {
     #[test]
     fn f17_what_goes_upstream_has_one_meaning(head in likely_requests()) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &mut out) {
+        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &mut ids(), &mut out) {
             assert_unambiguous(&out, &info);
             // It is a request that we would accept ourselves, with the same meaning.
             let mut again = vec![];
-            let second = rewrite_request(&out, None, &mut again);
+            let second = rewrite_request(&out, None, &mut ids(), &mut again);
             prop_assert_eq!(second.map(|i| (i.framing, i.is_head)), Ok((info.framing, info.is_head)));
             // The view that routing gets agrees with what was sent.
             let (received, sent) = (RequestHead::new(&head), RequestHead::new(&out));
             prop_assert_eq!((received.method(), received.host()), (sent.method(), sent.host()));
+            // H9: every request has ids, and what we have written once is kept.
+            prop_assert!(sent.request_id().is_some() && sent.trace_id().is_some());
+            let again = RequestHead::new(&again);
+            prop_assert_eq!((again.request_id(), again.trace_id()), (sent.request_id(), sent.trace_id()));
             if sent.target() != "*" {
                 prop_assert_eq!(received.path(), sent.path());
             }

@@ -31,11 +31,12 @@ fn f17_the_head_that_goes_upstream_is_ours() {
         let info = rewrite_request(
             head,
             peer.parse::<core::net::IpAddr>().ok().map(PeerAddr::from).as_ref(),
+            &mut ids(),
             &mut out,
         )
         .unwrap();
         let expected = format!(
-            "beforePATCH /x?y HTTP/1.1\r\nhost: h:80\r\nX-One: 1\r\nx-one: \u{e9}\r\nEmpty: \r\nVIA: 1.0 a\r\n\
+            "beforePATCH /x?y HTTP/1.1\r\nhost: h:80\r\n{NEW_IDS}X-One: 1\r\nx-one: \u{e9}\r\nEmpty: \r\nVIA: 1.0 a\r\n\
             Authorization: a\r\ncontent-length: 7\r\nvia: 1.1 tidegate\r\n{line}x-forwarded-proto: http\r\n\
             x-forwarded-host: h:80\r\n\r\n"
         );
@@ -336,8 +337,10 @@ fn h1_connection_and_what_it_names_stay_here() {
         Connection:\r\nx-A: 6\r\nVia: 1.1 stranger\r\nconnection: via\r\n",
     )
     .unwrap();
-    let expected = "POST / HTTP/1.1\r\nhost: h\r\nX-C: 3\r\nX-AB: 5\r\nvia: 1.1 tidegate\r\n\
-        x-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n";
+    let expected = format!(
+        "POST / HTTP/1.1\r\nhost: h\r\n{NEW_IDS}X-C: 3\r\nX-AB: 5\r\nvia: 1.1 tidegate\r\n\
+        x-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n"
+    );
     assert_eq!(head, expected);
     let many: Vec<String> = (0..65).map(|i| format!("x{i}")).collect();
     let refusal = refused(with(&format!("Connection: {}\r\n", many.join(","))));

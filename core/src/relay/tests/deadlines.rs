@@ -469,6 +469,21 @@ fn a_failed_teardown_does_not_replace_the_timeout() {
 }
 
 #[test]
+fn t_19_a_connect_that_was_due_first_is_reported_though_there_is_no_time_to_try_again() {
+    for (total, kind) in [(99, Kind::Total), (100, Kind::Total), (101, Kind::Connect), (300, Kind::Connect)] {
+        // There is another upstream, and no time for it.
+        let mut rig = Rig::new(TimeoutPolicy { total: ms(total), ..profile() });
+        rig.upstreams = 2;
+        rig.client(GET);
+        rig.at(10_000);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 504"));
+        assert_eq!((rig.timeout().kind, rig.outcome().attempts), (kind, 1), "total {total}");
+        rig.at(20_000);
+        assert_eq!(rig.outcomes.len(), 1);
+    }
+}
+
+#[test]
 fn a_route_may_have_limits_of_its_own() {
     let mut rig = Rig::new(TimeoutPolicy { total: ms(100), ..profile() });
     rig.policy = TimeoutPolicy { total: ms(1000), read: ms(2000), ..profile() };

@@ -202,3 +202,71 @@ fn a_stop_ends_every_state_at_once() {
         assert_eq!(rig.outcomes.len(), 1);
     }
 }
+
+/// The value of a field; `None` if there is none.
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.split("\r\n").find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[test]
+fn one_id_goes_upstream_to_the_client_and_to_the_observer() {
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let fields = format!("X-Request-Id: mine\r\nTraceparent: 00-{trace}-00f067aa0ba902b7-00\r\n");
+    for (fields, id) in [(fields.as_str(), Some("mine")), ("", None)] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut rig = Rig::relaying(profile(), request.as_bytes());
+        let sent = rig.upstream_gets();
+        let sent_id = field(&sent, "x-request-id").unwrap();
+        let parent = field(&sent, "traceparent").unwrap();
+        rig.at(150);
+        let answer = rig.client_gets();
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert_eq!(field(&answer, "x-request-id"), Some(sent_id));
+        let reported = rig.relay.reported().unwrap();
+        assert_eq!(reported.request_id(), Some(sent_id));
+        assert_eq!(reported.trace_id(), parent.get(3..35));
+        match id {
+            Some(id) => assert_eq!((sent_id, &parent[3..35]), (id, trace)),
+            None => assert_eq!(sent_id, &parent[3..35]),
+        }
+
+        // The next request on the connection is another one.
+        rig.client(GET);
+        rig.connected();
+        let next = rig.upstream_gets();
+        assert_ne!(field(&next, "x-request-id"), Some(sent_id));
+        assert_ne!(field(&next, "traceparent"), Some(parent));
+    }
+}
+
+#[test]
+fn a_retry_has_the_id_of_the_request() {
+    let mut rig = Rig::new(profile());
+    (rig.keeps, rig.upstreams) = (true, 2);
+    rig.client(GET);
+    rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
+    rig.connected();
+    let first = rig.upstream_gets();
+    rig.upstream(OK5);
+    rig.client_gets();
+    // From the pool, where it was stale.
+    rig.client(GET);
+    let second = rig.upstream_gets();
+    assert_ne!(field(&second, "x-request-id"), field(&first, "x-request-id"));
+    rig.fin(Side::Upstream);
+    rig.connected();
+    assert_eq!(rig.upstream_gets(), second);
+}
+
+#[test]
+fn what_the_route_answers_has_an_id_and_what_is_no_request_has_none() {
+    let mut rig = Rig::new(profile());
+    rig.answers = true;
+    rig.client(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine\r\n\r\n");
+    assert_eq!(field(&rig.client_gets(), "x-request-id"), Some("mine"));
+    rig.client(b"GET / HTTP/1.1\r\nHost: a b\r\nX-Request-Id: mine\r\n\r\n");
+    let refused = rig.client_gets();
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert_eq!(field(&refused, "x-request-id"), None);
+    assert!(rig.relay.reported().is_none());
+}

@@ -16,7 +16,7 @@ use core::time::Duration;
 use super::*;
 use crate::buf::BufPool;
 use crate::error::{IoKind, Phase, TimeoutError};
-use crate::http::{HttpDate, HttpError};
+use crate::http::{HttpDate, HttpError, IdSource};
 use crate::upstream::UpstreamId;
 
 pub(super) const RESET: IoFailure = IoFailure { kind: IoKind::Reset, os_code: None };
@@ -55,6 +55,7 @@ pub(super) struct Rig {
     /// None of them is free.
     pub(super) full: bool,
     bufs: BufPool,
+    ids: IdSource,
     date: HttpDate,
     /// Every action that was taken since it was last looked at.
     pub(super) actions: Vec<Action>,
@@ -81,6 +82,7 @@ impl Rig {
             upstreams: 1,
             full: false,
             bufs: BufPool::new(8),
+            ids: IdSource::new(7),
             date: HttpDate::default(),
             actions: Vec::new(),
             outcomes: Vec::new(),
@@ -99,7 +101,8 @@ impl Rig {
     }
 
     pub(super) fn with<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Env<'_>) -> T) -> T {
-        let result = f(&mut self.relay, &mut Env { now: self.now, date: &self.date, bufs: &mut self.bufs });
+        let Rig { relay, now, date, bufs, ids, .. } = self;
+        let result = f(relay, &mut Env { now: *now, date, bufs, ids });
         self.act();
         result
     }
@@ -108,7 +111,7 @@ impl Rig {
     fn act(&mut self) {
         while let Some(action) = self.relay.poll_action() {
             self.actions.push(action);
-            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs };
+            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
                 Action::Route => self.relay.forward(&self.policy, &mut env),
