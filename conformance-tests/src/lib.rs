@@ -43,8 +43,8 @@
 //!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
 //!   set, plus what the machine was late itself while the case ran, which a thread without any runtime
 //!   measures;
-//! - sockets, connections and idle upstream connections must be back where they were, while the proxy
-//!   still runs and after it was stopped.
+//! - sockets, spawned tasks, timers, wakers of tasks that are over, granted upstreams, places in the queue and idle
+//!   upstream connections must be back where they were, while the proxy still runs and after it was stopped.
 //!
 //! Some orders of events no kernel can be made to produce. Such a case runs in **exact time**
 //! ([`Exact`]): on the simulated runtime alone, but polled by the executor under test, where everything that
@@ -66,10 +66,21 @@
 //! | P-05, P-10, T-10 to T-12, T-15 | longer intervals than the catalogue's, for busy machines |
 //! | P-10 | one order on real sockets, all orders in exact time; and exhaustively beside `Admission` in the core |
 //! | P-12 | decided as "closed" |
-//! | S-04 | of name resolution and S-03 of tunnels, nothing: there are none yet |
+//! | S-04 | of name resolution, nothing: an upstream is an address |
+//! | H-01 | a deadline that ends nothing of the upstream's, such as linger, is told from the gauges after every case |
+//! | H-02, H-03, H-04, H-05 | besides their own cases, the gauges after every case: tasks, armed timers, wakers |
+//! | H-12 | there is no name resolution |
+//! | V-01 | the virtual run of every script is the oracle of the real ones, and is compared with itself; there are no files |
+//! | V-04 | = T-19 |
+//! | V-11 | `tests/reference.rs`: ten thousand random traces of the machine against `reference`, which no runtime takes part in |
+//! | V-13 | not recorded; the real run of every script is compared with its virtual one instead |
+//! | A-09 | tokio with two threads runs every case; there is no executor here that moves a task at each poll |
+//! | A-10, A-11 | the adapters' own tests (`runtime-tokio/tests/adapter.rs`), since each refuses in its own words |
+//! | A-16 | the driver reads the clock after each operation that completed (`docs/ARCHITECTURE.md`); the case shows that any jump between two readings gives one outcome and nothing early |
+//! | A-20 | not yet: a process that is stopped from outside |
 //!
 //! The catalogue's V rows of these groups, which run in exact time (`cases/exact.rs`): W-09, C-12, C-13, Q-12, T-14, T-19,
-//! P-10, P-12, P-14. Those that a blocked thread brings about on real sockets run there: W-07, W-11, R-16.
+//! P-10, P-12, P-14; and of the others H-07, V-02, V-03, V-05 to V-10, V-12, V-14, A-16. Those that a blocked thread brings about on real sockets run there: W-07, W-11, R-16.
 //!
 //! # Parts
 //!

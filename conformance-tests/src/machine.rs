@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tidegate_core::http::HttpDate;
+use tidegate_core::http::{HttpDate, IdSource};
 use tidegate_core::relay::{Action, Env, Op, Relay};
 use tidegate_core::{
     BufPool, Config, DeadlineKind, Instant, IoFailure, IoKind, Outcome, Side, TimeoutPolicy, UpstreamId,
@@ -29,6 +29,7 @@ pub struct Machine {
     /// Every outcome so far.
     pub outcomes: Vec<Outcome>,
     bufs: BufPool,
+    ids: IdSource,
     date: HttpDate,
 }
 
@@ -59,16 +60,20 @@ impl Machine {
             steps: Vec::new(),
             outcomes: Vec::new(),
             bufs: BufPool::new(4),
+            ids: IdSource::new(1),
             date: HttpDate::default(),
         }
     }
 
     /// One input, and everything that it leads to at once.
     pub fn with(&mut self, input: impl FnOnce(&mut Relay, &mut Env<'_>)) {
-        input(&mut self.relay, &mut Env { now: self.now, date: &self.date, bufs: &mut self.bufs });
+        input(
+            &mut self.relay,
+            &mut Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids },
+        );
         while let Some(action) = self.relay.poll_action() {
             self.steps.push((self.now, Step::Action(action)));
-            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs };
+            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
             match action {
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 Action::Route => self.relay.forward(&self.route, &mut env),

@@ -16,9 +16,13 @@ impl Relay {
     fn wanted(&self) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
+        if stage == Stage::Tunnel {
+            let one_fin = client.inbound.eof != upstream.ended.is_some();
+            return Kinds::NONE.with(Drain, self.awaits_drain()).with(Tunnel, true).with(TunnelFin, one_fin);
+        }
         // It covers everything but the error response that it has itself led to.
         let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
-        // The pool's own deadline is kept by the pool; there is no tunnel yet.
+        // The pool's own deadline is kept by the pool.
         let kinds = Kinds::NONE
             .with(Total, total)
             .with(Drain, self.awaits_drain())
@@ -113,8 +117,11 @@ impl Relay {
         let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
         if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
             Side::Client
-        } else if self.upstream.outbound.is_pending()
-            || self.client.decoder.is_complete()
+        } else if self.upstream.outbound.is_pending() {
+            Side::Upstream
+        } else if self.exchange.stage == Stage::Tunnel && self.client.outbound.is_pending() {
+            Side::Client
+        } else if self.client.decoder.is_complete()
             // The body is not asked for yet.
             || self.exchange.withheld
         {
@@ -132,6 +139,7 @@ impl Relay {
             (_, Stage::Queued) => Phase::Queue,
             (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
             (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
+            (_, Stage::Tunnel) => Phase::Tunnel,
             (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,
             (_, Stage::Relaying) if self.upstream.request_written() => Phase::ResponseHead,
             (_, Stage::Relaying) => Phase::Request,
