@@ -232,7 +232,7 @@ impl Trace {
                 self.facts.withheld = false;
                 self.broken = false;
             }
-            Step::Action(Action::ShutdownWrite) => self.facts.client = Client::Lingering,
+            Step::Action(Action::ShutdownWrite(_)) => self.facts.client = Client::Lingering,
             Step::Action(Action::Abort(Side::Client) | Action::Close(Side::Client)) => {
                 self.facts.client = Client::Closed;
             }
