@@ -295,3 +295,48 @@ impl<T> Drop for CountedTimer<T> {
         self.counts.0.timers.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use std::pin::pin;
+
+    use tidegate_core::Instant;
+
+    use crate::virtual_rt::{Owner, World};
+
+    /// A gauge that sees nothing shows nothing: each of them is left behind once.
+    #[test]
+    fn what_is_left_is_said_in_words() {
+        let counts = Counts::default();
+        let said = |before| counts.held().beyond(before, "afterwards").join("; ");
+        assert_eq!(said(Held::default()), "");
+
+        let runtime = Counted::new(World::new().runtime(Owner::Proxy), &counts);
+        let mut timer = Box::pin(runtime.timer());
+        timer.as_mut().arm(Instant::NEVER);
+        assert!(said(Held::default()).starts_with("timers: 1 afterwards, 0 before the case"));
+        timer.as_mut().arm(Instant::EPOCH);
+        assert!(said(Held { timers: 1, ..Held::default() }).starts_with("armed timers: 1"));
+        drop(timer);
+
+        let mut kept = None;
+        let mut task = counts.task(std::future::poll_fn(|cx| {
+            kept.get_or_insert(cx.waker().clone());
+            Poll::<()>::Pending
+        }));
+        assert!(pin!(&mut task).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(said(Held::default()).starts_with("tasks that were spawned and are still there: 1"));
+        drop(task);
+        assert!(said(Held::default()).starts_with("wakers of tasks that are over: 1"));
+        kept.into_iter().for_each(Waker::wake);
+        assert_eq!((said(Held::default()), counts.late_wakes()), (String::new(), 1));
+
+        // One timer a task and two of the server's.
+        let _tasks: Vec<_> = (0..2).map(|_| counts.task(pending::<()>())).collect();
+        let mut timers: Vec<_> = (0..5).map(|_| Box::pin(runtime.timer())).collect();
+        timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::EPOCH));
+        assert_eq!(counts.surplus_timers(), 1);
+    }
+}

@@ -160,9 +160,11 @@ pub fn a_18_deadline_in_the_same_turn_as_accept() -> Case {
     const CLIENTS: usize = 10;
     let mut case = Case::new("A-18", "deadline in the same turn as accept")
         .stall("blocks", ms(200))
-        .client(script().mark("blocks").connect().pause(ms(250)).get("/").read_message());
+        .client(script().mark("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message());
     for _ in 1..CLIENTS {
-        case = case.client(script().wait_for("blocks").connect().pause(ms(250)).get("/").read_message());
+        case = case.client(
+            script().wait_for("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message(),
+        );
     }
     for i in 0..CLIENTS {
         // One connection each: they ask at the same time.

