@@ -1,7 +1,7 @@
 //! H, continued: what is left when a request is over (`timeouts.md` 4.9). What must be weighed or counted on the
 //! runtime itself is in `live.rs`.
 
-use tidegate_core::DeadlineKind::Read;
+use tidegate_core::DeadlineKind::{Read, Write};
 
 use super::{BIG, ENDLESS, post};
 use crate::expect::*;
@@ -85,8 +85,9 @@ pub fn h_13_close_is_not_delayed_by_a_busy_executor() -> Case {
 /// What was cut does not trickle on: after each of several write timeouts the kernel holds no connection to the
 /// upstream that still has bytes to send.
 pub fn h_14_kernel_leftovers() -> Case {
-    const TIMES: usize = 8;
-    let mut case = Case::new("H-14", "kernel leftovers");
+    const TIMES: usize = 3;
+    // Whom a busy machine waits for when the limit is due is chance.
+    let mut case = Case::new("H-14", "kernel leftovers").by_chance();
     for i in 0..TIMES {
         case = case
             .upstream(script().wait_for("looked").read_to_end())
@@ -99,7 +100,7 @@ pub fn h_14_kernel_leftovers() -> Case {
                     .wait_until("none is left", 0, 0)
                     .mark("looked"),
             )
-            .expect(status(i, 0, 504))
+            .expect(timeout(i, Write, None))
             .expect(upstream_end(i, End::Rst));
     }
     case.expect(outcomes(TIMES))

@@ -553,7 +553,7 @@ pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
         }
     };
     let took = Mutex::new(Vec::new());
-    let policy = TimeoutPolicy { total: Some(ms(1500)), ..P };
+    let policy = TimeoutPolicy { total: Some(ms(1500)), linger: P.linger, ..TimeoutPolicy::OFF };
     let (left, slack) = with_slack(|| {
         site::<H>(live, policy, flood, unseen(), |at| {
             let over = Arc::new(AtomicBool::new(live.is_spoilt()));
