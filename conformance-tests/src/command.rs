@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tidegate_core::runtime::{Runtime, Stream, Timer};
-use tidegate_core::{Instant, Proxy};
+use tidegate_core::{Gauges, Instant, Proxy};
 
 use crate::board::Board;
 use crate::script::{Command, SERVER_ENDED};
@@ -60,8 +60,14 @@ pub(crate) async fn govern<R: Runtime>(
 pub(crate) struct Handle(Proxy<Nowhere>);
 
 impl Handle {
+    /// A handle that any thread may hold.
     pub(crate) fn of<R: Runtime>(proxy: &Proxy<R>) -> Handle {
         Handle(proxy.on(Nowhere))
+    }
+
+    /// What the proxy holds; idle connections are not among it.
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.0.gauges()
     }
 
     pub(crate) fn stop(&self) {

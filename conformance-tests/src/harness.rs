@@ -11,11 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use tidegate_core::Connection;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
 
 use crate::board::lock;
-use crate::run_virtual::{Observe, Route};
+use crate::counted::CountedConnection;
 
 /// The client's stream of a harness.
 pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
@@ -27,10 +26,7 @@ pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
 pub trait Harness: 'static {
     /// The adapter. It spawns the proxy's connections; on a work-stealing runtime these must be `Send`,
     /// which the compiler finds out.
-    type Runtime: Runtime
-        + Clone
-        + 'static
-        + Spawn<Connection<Self::Runtime, ClientStream<Self>, Route, Observe>>;
+    type Runtime: Runtime + Clone + 'static + Spawn<CountedConnection<Self::Runtime, ClientStream<Self>>>;
 
     /// The adapter's listener.
     type Listener: Listener + 'static;

@@ -7,7 +7,9 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::counted::{Counted, Counts, Held};
 use crate::exec::block;
+use crate::hostile::{Hostile, HostileListener};
 use crate::names;
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
@@ -63,19 +65,23 @@ pub(crate) async fn play(case: &Case) -> Transcript {
         proxy: runtime.free_address(),
     };
 
+    let counts = Counts::default();
     let clock = world.clone();
-    let logged = Logged::new(runtime.clone(), Arc::clone(&board), case.pace, move |d| clock.block(d));
+    let hostile = Hostile::new(runtime.clone(), case.habits);
+    let logged = Logged::new(hostile, Arc::clone(&board), case.pace, move |d| clock.block(d));
+    let logged = Counted::new(logged, &counts);
     let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams), case.limits);
     let resolver = names::in_virtual_time(case, &stage);
     let proxy = Proxy::with_resolver(logged, upstreams, config(case), resolver);
-    let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
+    let listener = HostileListener::new(runtime.listen(stage.proxy, 1024), case.habits);
+    let listener = LoggedListener::new(listener, Arc::clone(&board));
     let epoch = stage.epoch;
     let observe = observe(&board, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
     let server = proxy.serve(listener, route(case), observe);
     let clock = stage.clone();
     let governed =
         govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());
-    world.spawn(Owner::Proxy, governed);
+    world.spawn(Owner::Proxy, counts.task(governed));
     if let Some(stall) = case.stall {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {
@@ -84,7 +90,7 @@ pub(crate) async fn play(case: &Case) -> Transcript {
         });
     }
     let sockets = runtime.sockets();
-    let tasks = proxy.gauges().tasks;
+    let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
     match world.run_until(stage.epoch + case.lasts, || board.all_rest() || board.is_faulty()).await {
@@ -104,6 +110,10 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     check_left(&board, "exchanges that hold an upstream", gauges.in_flight, 0);
     check_left(&board, "requests that wait", gauges.waiting, 0);
     check_left(&board, "sockets", runtime.sockets(), sockets - 1 + server);
+    if server == 0 {
+        held = Held::default();
+    }
+    counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
 
     proxy.stop();
     let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0).await;
@@ -112,6 +122,10 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     }
     world.cancel_tasks(Owner::Proxy);
     check_left(&board, "sockets after stop()", runtime.sockets(), 0);
+    let held = counts.held().beyond(Held::default(), "after stop()");
+    held.into_iter().for_each(|what| board.fault(what));
+    check_left(&board, "timers armed at once beyond one for each connection", counts.surplus_timers(), 0);
+    check_left(&board, "wakes of tasks that were over", counts.late_wakes(), 0);
     if !case.logged {
         board.forget_order();
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
 use crate::expect::Expect;
+use crate::hostile::Habits;
 
 /// Milliseconds, the unit of every case.
 pub const fn ms(n: u64) -> Duration {
@@ -409,6 +410,8 @@ pub struct Case {
     pub clients: Vec<Client>,
     /// Whether the executor is blocked meanwhile.
     pub stall: Option<Stall>,
+    /// What the runtime does that it need not do.
+    pub habits: Habits,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
     /// Upstream sockets take no more than this at a time.
@@ -444,6 +447,7 @@ impl Case {
             by_chance: false,
             clients: Vec::new(),
             stall: None,
+            habits: Habits::default(),
             logged: false,
             pace: None,
             small_buffers: false,
@@ -566,6 +570,12 @@ impl Case {
         self
     }
 
+    /// Gives the runtime bad habits.
+    pub fn habits(mut self, habits: Habits) -> Case {
+        self.habits = habits;
+        self
+    }
+
     /// Logs the order of the proxy's closes and writes.
     pub fn logged(mut self) -> Case {
         self.logged = true;
@@ -604,7 +614,7 @@ impl Case {
 
     /// Whether the proxy runs on wrapped sockets, and inside one future.
     pub(crate) fn is_wrapped(&self) -> bool {
-        self.stall.is_some() || self.logged || self.pace.is_some()
+        self.stall.is_some() || !self.habits.is_none() || self.logged || self.pace.is_some()
     }
 
     /// Adds an expectation.

@@ -61,6 +61,12 @@ fn sabotaged(mut case: Case) -> Case {
             case.stall = None;
             case.policy.read = Some(ms(10));
         }
+        "A-04" => {
+            case.stall = None;
+            case.policy.read = Some(ms(5));
+        }
+        "A-13" => case.upstream = Upstream::Closed,
+        "A-18" => case.policy.client_head = Some(ms(50)),
         "R-12" => case.policy.client_write = Some(ms(150)),
         "Q-07" => case.policy.write = Some(ms(20)),
         "C-05" | "C-07" | "C-08" => case.aims.clear(),
@@ -102,7 +108,7 @@ fn sabotaged(mut case: Case) -> Case {
         "U-11" => case.policy.drain = Some(ms(200)),
         "U-01" | "U-03" => case.policy.tunnel = Some(ms(50)),
         "U-04" | "U-09" => case.policy.tunnel = Some(ms(0)),
-        "T-13" => case.policy.total = Some(ms(300)),
+        "A-03" | "T-13" => case.policy.total = Some(ms(300)),
         _ => case.policy = TimeoutPolicy::OFF,
     }
     case

@@ -4,26 +4,32 @@
 //! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are
 //! functions over any runtime (`wait.rs`), those in exact time functions that play several (`exact.rs`).
 
+pub mod a;
 pub mod answer;
 pub mod c;
 pub mod client;
 pub mod exact;
 pub mod h;
+pub mod hygiene;
 pub mod k;
+pub mod live;
 pub mod names;
 pub mod p;
 pub mod q;
 pub mod r;
 pub mod s;
+pub mod schedules;
 pub mod t;
 pub mod total;
 pub mod u;
 pub mod upstreams;
+pub mod v;
 pub mod w;
 pub mod wait;
 mod wait_more;
 
 use crate::run_fake::ExactCase;
+use crate::run_live::LiveCase;
 use crate::script::{Case, Script, script};
 
 /// More than two connections' kernel buffers swallow with the usual settings, so that whoever writes it is
@@ -49,7 +55,8 @@ pub type Named = (&'static str, fn() -> Case);
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __list_cases {
-    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]) => {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]
+     [$($live:ident)*]) => {
         /// Every scripted case with the name of its test.
         pub fn all() -> Vec<Named> {
             vec![$((stringify!($name), $module::$name)),*]
@@ -67,6 +74,11 @@ macro_rules! __list_cases {
         /// Every case in exact time with the name of its test.
         pub fn all_exact() -> Vec<(&'static str, ExactCase)> {
             vec![$((stringify!($exact), |exact| Box::pin($place::$exact(exact)))),*]
+        }
+
+        /// Every live case with the name of its test.
+        pub fn all_live<H: $crate::Harness>() -> Vec<(&'static str, LiveCase)> {
+            vec![$((stringify!($live), live::$live::<H>)),*]
         }
     };
 }
@@ -249,6 +261,33 @@ macro_rules! __for_each_case {
             s::s_09_restart_in_the_same_process
             s::s_10_half_read_backlog
             s::s_11_own_limits_still_run_while_draining
+            a::a_03_flood_while_the_read_timer_is_armed
+            a::a_04_data_before_no_stall
+            a::a_04_data_before_30
+            a::a_04_data_before_60
+            a::a_04_data_before_200
+            a::a_04_data_after_no_stall
+            a::a_04_data_after_30
+            a::a_04_data_after_60
+            a::a_04_data_after_200
+            a::a_04_both_deadlines_no_stall
+            a::a_04_both_deadlines_30
+            a::a_04_both_deadlines_60
+            a::a_04_both_deadlines_200
+            a::a_05_wake_storm
+            a::a_06_late_timer
+            a::a_06_early_timer
+            a::a_07_spent_timer
+            a::a_12_spurious_readiness
+            a::a_13_interrupted
+            a::a_13_zero_byte_write
+            a::a_17_hostile_neighbour
+            a::a_18_deadline_in_the_same_turn_as_accept
+            a::a_17_neighbour_past_two_deadlines
+            hygiene::h_11_linger_bounded_in_time
+            hygiene::h_11_linger_bounded_in_bytes
+            hygiene::h_13_close_is_not_delayed_by_a_busy_executor
+            hygiene::h_14_kernel_leftovers
             w::w_02_zero_already_done
             w::w_03_past_deadline_operation_running
             w::w_11_cancellation_not_swallowed_answer_first
@@ -288,6 +327,33 @@ macro_rules! __for_each_case {
             exact::p_10_cancelled_waiter_in_all_orders
             exact::p_12_connect_finishes_after_its_waiter_left
             exact::p_14_idle_expiry_and_checkout_in_one_turn
+            v::v_02_three_executors_one_trace
+            v::v_03_early_call
+            v::v_05_repeated_call
+            v::v_06_clock_goes_back
+            v::v_07_extremes
+            v::v_09_order_independence
+            v::v_10_nothing_armed
+            v::v_12_time_only_through_the_argument
+            v::v_14_chunking_independence
+            schedules::h_07_cancel_at_every_poll
+            schedules::v_08_sub_millisecond
+            schedules::a_16_fake_slow_clock_reading
+        ] [
+            h_03_tasks
+            h_04_timers
+            h_05_wakers
+            h_06_buffers
+            h_08_cancel_at_every_event
+            h_09_panic_in_a_user_hook
+            h_10_no_cycles
+            h_15_metrics_add_up
+            a_01_one_byte_flood
+            a_02_always_ready_transport
+            a_08_waker_swapped
+            a_14_ten_thousand_equal_deadlines
+            a_15_arm_cancel_churn
+            a_19_fairness_between_connections
         ] }
     };
 }

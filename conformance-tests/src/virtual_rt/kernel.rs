@@ -111,7 +111,7 @@ impl End {
 
     /// The descriptor is closed the plain way; says whether that takes an RST.
     pub(super) fn close(&mut self) -> Option<Segment> {
-        self.open = false;
+        self.forget_descriptor();
         if self.reset {
             return None;
         }
@@ -124,7 +124,7 @@ impl End {
 
     /// The descriptor is closed with `SO_LINGER` zero.
     pub(super) fn abort(&mut self) -> Option<Segment> {
-        self.open = false;
+        self.forget_descriptor();
         if self.reset {
             return None;
         }
@@ -134,6 +134,12 @@ impl End {
         wake(&mut self.read_waker);
         wake(&mut self.write_waker);
         Some(Segment::Rst)
+    }
+
+    /// Nothing refers to it any more, and nobody waits.
+    fn forget_descriptor(&mut self) {
+        self.open = false;
+        (self.read_waker, self.write_waker) = (None, None);
     }
 
     /// A segment from the other end; what this end's kernel answers.

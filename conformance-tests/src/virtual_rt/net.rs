@@ -130,6 +130,8 @@ impl Net {
             return self.close(EndId { conn: id, side: 0 });
         }
         conn.handshake = Handshake::Cancelled;
+        // Nobody waits any more.
+        conn.connect_waker = None;
         Vec::new()
     }
 
