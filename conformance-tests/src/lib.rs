@@ -46,8 +46,26 @@
 //! - sockets, connections and idle upstream connections must be back where they were, while the proxy
 //!   still runs and after it was stopped.
 //!
-//! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
-//! both runs.
+//! A failure says what was expected, what happened, which trait method to look at first, and shows both runs.
+//!
+//! # Side by side, one at a time, alone
+//!
+//! Cases run one at a time within a process and within a runtime; several runtimes may run side by side in processes of
+//! their own. A case that blocks a thread, floods, or weighs memory runs while no other case does on this machine
+//! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
+//! under `cargo test`, under runners that give each test a process, and for the report.
+//!
+//! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
+//! it is repeated, five times at most, and the report says how often.
+//!
+//! # The report
+//!
+//! `conformance report` (a program of this crate) runs every [`suite!`] of a package side by side and writes
+//! `CONFORMANCE.md`, which can be read alone, and JUnit; with `--check` it compares instead. What the tests tell it is a line
+//! of JSON for each case, in the directory that the environment variable [`RESULTS`] names. `workflow.yml` beside this
+//! crate's manifest is a workflow for GitHub to copy.
+//!
+//! `docs/ADAPTER.md` in the repository writes an adapter from nothing.
 //!
 #![doc = include_str!("elsewhere.md")]
 //!
@@ -66,8 +84,9 @@
 //! # Stability
 //!
 //! 0.x: cases are added and tightened in any release, so an adapter that passes one may fail the next.
-//! [`Harness`] and [`suite!`] change only with the minor version; everything else is public for those who
-//! write cases of their own, and may change as the catalogue needs it.
+//! [`Harness`], [`suite!`], [`Need`], the options of `conformance report` and the lines that the tests write change only with
+//! the minor version; everything else is public for those who write cases of their own, and may change as the
+//! catalogue needs it.
 
 mod attempt;
 mod board;
@@ -205,4 +224,13 @@ macro_rules! __virtual_tests {
             }
         )*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_is_a_cases_only_as_a_whole() {
+        assert!(super::__is_case("c_01_hang"));
+        assert!(!super::__is_case("c_01_han") && !super::__is_case("c_01_hangs") && !super::__is_case(""));
+    }
 }

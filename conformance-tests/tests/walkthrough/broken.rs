@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tidegate_conformance::expect::Expect;
 use tidegate_conformance::script::Case;
-use tidegate_conformance::{Harness, cases, check};
+use tidegate_conformance::{Harness, Need, cases, check};
 use tidegate_core::Instant;
 use tidegate_core::runtime::{self, Runtime, Spawn};
 
@@ -235,4 +236,13 @@ fn a_timer_that_is_late() {
 #[test]
 fn a_clock_that_is_fast() {
     fails::<FAST_CLOCK>(cases::c::c_04_accepted_by_the_kernel_only(), &["EARLY", "look at `Runtime::now`"]);
+}
+
+#[test]
+fn a_case_that_is_skipped_does_not_run() {
+    let skips = [("q_05_client_stalls", "an abort is not what this is about")];
+    check::<Broken<NO_RST>>(cases::q::q_05_client_stalls(), &skips);
+    // Nobody could hold it; the executor is one thread.
+    let never = Expect::new("what never holds", |_, _| Err("it does not".into()));
+    check::<OnTiny>(Case::new("X-01", "needs threads").needs(Need::Threads).expect(never), &[]);
 }
