@@ -18,7 +18,7 @@ use tracing::level_filters::LevelFilter;
 
 use self::generate::Form;
 use self::values::{
-    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, resolve, upstream,
+    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, protocol, resolve, upstream,
 };
 use crate::access_log::Format;
 use crate::log;
@@ -47,6 +47,8 @@ pub(crate) struct Flags {
     pub(crate) max_head: usize,
     /// The largest request body, in bytes.
     pub(crate) max_body: Option<u64>,
+    /// The protocols to which a client may upgrade.
+    pub(crate) upgrades: Vec<String>,
     /// What the program says about itself.
     pub(crate) log_level: LevelFilter,
     /// Whether there is a line a request, and of which form.
@@ -187,6 +189,21 @@ const CLIENT_DEADLINES: &[DurationFlag] = &[
     },
 ];
 
+const TUNNEL_DEADLINES: &[DurationFlag] = &[
+    DurationFlag {
+        long: "tunnel-timeout",
+        field: |p| &mut p.tunnel,
+        help: "An idle tunnel",
+        zero: "zero would close every tunnel at once; to have none say `--upgrade off`",
+    },
+    DurationFlag {
+        long: "tunnel-half-close-timeout",
+        field: |p| &mut p.tunnel_fin,
+        help: "A tunnel with one direction closed",
+        zero: "zero would cut off the last words of every tunnel",
+    },
+];
+
 const SHUTDOWN: &[DurationFlag] = &[DurationFlag {
     long: "drain-timeout",
     field: |p| &mut p.drain,
@@ -194,11 +211,14 @@ const SHUTDOWN: &[DurationFlag] = &[DurationFlag {
     zero: "zero would cut off every request that runs, as a second signal does",
 }];
 
+/// One of its values excludes the others.
+const UPGRADE: &str = "upgrade";
+
 /// Its default is another flag's value.
 const QUEUE: &str = "queue-timeout";
 
 fn durations() -> impl Iterator<Item = &'static DurationFlag> {
-    UPSTREAM_DEADLINES.iter().chain(CLIENT_DEADLINES).chain(SHUTDOWN)
+    UPSTREAM_DEADLINES.iter().chain(CLIENT_DEADLINES).chain(TUNNEL_DEADLINES).chain(SHUTDOWN)
 }
 
 const AFTER_HELP: &str = "\
@@ -257,6 +277,17 @@ fn command() -> Command {
         .args(UPSTREAM_DEADLINES.iter().map(duration_arg))
         .next_help_heading("Client deadlines")
         .args(CLIENT_DEADLINES.iter().map(duration_arg))
+        .next_help_heading("Upgrades")
+        .arg(
+            Arg::new(UPGRADE)
+                .long(UPGRADE)
+                .value_name("TOKEN")
+                .action(ArgAction::Append)
+                .value_parser(protocol)
+                .default_value("websocket")
+                .help("Allow it; repeatable; or `off`"),
+        )
+        .args(TUNNEL_DEADLINES.iter().map(duration_arg))
         .next_help_heading("Shutdown")
         .args(SHUTDOWN.iter().map(duration_arg))
         .next_help_heading("Limits")
@@ -348,7 +379,8 @@ fn names<T: Copy + Send + Sync + 'static>(
 fn duration_arg(flag: &'static DurationFlag) -> Arg {
     let default = match *(flag.field)(&mut TimeoutPolicy::default()) {
         _ if flag.long == QUEUE => "--connect-timeout".to_owned(),
-        // Whole seconds, as the documentation has them: `75s` and not `1m 15s`.
+        // Whole units, as the documentation has them: `75s` and not `1m 15s`.
+        Some(limit) if limit.as_secs() >= 3600 => format!("{}h", limit.as_secs() / 3600),
         Some(limit) => format!("{}s", limit.as_secs()),
         None => "off".to_owned(),
     };
@@ -397,6 +429,16 @@ impl Flags {
                 }
             }
         }
+        let mut upgrades: Vec<String> = many(&mut given, UPGRADE);
+        match upgrades.iter().any(|token| token == "off") {
+            true if upgrades.len() > 1 => {
+                let message =
+                    "invalid value 'off' for '--upgrade <TOKEN>': `off` and a protocol exclude each other";
+                return Err(command.error(ErrorKind::ArgumentConflict, message));
+            }
+            true => upgrades.clear(),
+            false => {}
+        }
         let max_client_conns = given.remove_one("max-client-conns").unwrap_or(1000);
         let max_conns = given.remove_one("max-conns-per-upstream").unwrap_or(100);
         let MaxBody(max_body) = given.remove_one("max-body").unwrap_or(MaxBody(None));
@@ -410,6 +452,7 @@ impl Flags {
             upstream_limits: UpstreamLimits { max_conns, max_queue: max_client_conns },
             max_head: given.remove_one("max-head").unwrap_or(64 << 10),
             max_body,
+            upgrades,
             log_level: given.remove_one("log-level").unwrap_or(LevelFilter::INFO),
             access_log: given.remove_one("access-log"),
         })

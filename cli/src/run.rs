@@ -65,6 +65,7 @@ pub(crate) fn on(
             timeouts: flags.timeouts,
             max_head: flags.max_head,
             max_body: flags.max_body,
+            upgrades: flags.upgrades.clone(),
             max_client_conns: flags.max_client_conns,
         },
         access_log: flags.access_log,

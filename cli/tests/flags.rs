@@ -57,6 +57,11 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--max-body", "0MiB", "for no limit say `off`"),
         ("--max-body", "big", "or `off`"),
         ("--max-body", "99999999999GiB", "or `off`"),
+        ("--upgrade", "web socket", "such as websocket, or `off`"),
+        ("--upgrade", "a/b/c", "such as websocket, or `off`"),
+        ("--upgrade", "", "such as websocket, or `off`"),
+        ("--upgrade", "h2c", "HTTP inside a tunnel"),
+        ("--upgrade", "HTTP/2.0", "HTTP inside a tunnel"),
         ("--log-level", "loud", "possible values"),
         ("--access-log", "xml", "possible values"),
         ("--max-head", "1023", "from 1KiB to 1MiB"),
@@ -97,6 +102,8 @@ fn zero_is_refused_with_a_reason_and_the_way_out() {
         "client-write",
         "keep-alive",
         "pool-idle",
+        "tunnel",
+        "tunnel-half-close",
         "linger",
         "drain",
     ];
@@ -105,11 +112,19 @@ fn zero_is_refused_with_a_reason_and_the_way_out() {
         for zero in ["0", "0s", "0ms"] {
             let (code, printed) = run(&[&flag, zero]);
             assert_eq!(code, 2, "{flag} {zero}: {printed}");
-            for word in [flag.as_str(), &format!("'{zero}'"), "every request", "`off`"] {
+            let what = if flag.starts_with("--tunnel") { "every tunnel" } else { "every request" };
+            for word in [flag.as_str(), &format!("'{zero}'"), what, "`off`"] {
                 assert!(printed.contains(word), "{flag} {zero} lacks {word}: {printed}");
             }
         }
     }
+}
+
+#[test]
+fn off_excludes_every_upgrade() {
+    let (code, printed) = run(&["--upgrade", "websocket", "--upgrade", "off"]);
+    assert_eq!(code, 2);
+    assert!(printed.contains("'--upgrade <TOKEN>'") && printed.contains("exclude each other"), "{printed}");
 }
 
 #[test]
@@ -123,9 +138,15 @@ fn an_unknown_flag_is_named_and_a_near_one_suggested() {
 fn help_groups_the_flags_and_shows_the_defaults() {
     let (code, printed) = run(&["--help"]);
     assert_eq!(code, 0);
-    for heading in
-        ["What and where:", "Upstream deadlines:", "Client deadlines:", "Shutdown:", "Limits:", "Logs,"]
-    {
+    for heading in [
+        "What and where:",
+        "Upstream deadlines:",
+        "Client deadlines:",
+        "Upgrades:",
+        "Shutdown:",
+        "Limits:",
+        "Logs,",
+    ] {
         assert!(printed.contains(heading), "{heading}: {printed}");
     }
     for (flag, default) in [
@@ -143,6 +164,9 @@ fn help_groups_the_flags_and_shows_the_defaults() {
         ("--keep-alive-timeout", "75s"),
         ("--pool-idle-timeout", "60s"),
         ("--linger-timeout", "1s"),
+        ("--upgrade", "websocket"),
+        ("--tunnel-timeout", "1h"),
+        ("--tunnel-half-close-timeout", "30s"),
         ("--drain-timeout", "30s"),
         ("--max-client-conns", "1000"),
         ("--max-conns-per-upstream", "100"),

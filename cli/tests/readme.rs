@@ -52,10 +52,9 @@ fn the_documents_state_the_real_defaults() {
                 Some(limit) => format!("{} s", limit.as_secs()),
                 None => "off".to_owned(),
             };
-            // What does not exist yet has no row.
-            if let Some(line) = text.lines().find(|line| line.starts_with(&row)) {
-                assert!(line.starts_with(&format!("{row}{default} |")), "{document}: {line}");
-            }
+            let line = text.lines().find(|line| line.starts_with(&row));
+            let line = line.unwrap_or_else(|| panic!("{document} has no row {row:?}"));
+            assert!(line.starts_with(&format!("{row}{default} |")), "{document}: {line}");
         }
         let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains(" s | ")).count();
         assert!(rows >= 10, "{document} has lost its table: {rows} rows");

@@ -181,6 +181,10 @@ impl<I: PeerIo> Player<I> {
                     self.pause(*every).await?;
                 }
             }
+            Step::Tunnel => {
+                let now = self.io.now();
+                lock(&self.log).received.switch(now);
+            }
             Step::ReadToEnd => while self.read(usize::MAX).await? > 0 {},
             Step::Pause(d) => self.pause(*d).await?,
             Step::At(at) => self.io.sleep_until(*at).await?,

@@ -107,6 +107,7 @@ mod run_real;
 mod run_virtual;
 mod run_wait;
 pub mod script;
+pub mod sim;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;

@@ -136,6 +136,27 @@ impl Recorder {
         }
     }
 
+    /// The request is answered by a 101: what comes from here on is the tunnel, recorded as one more message.
+    pub fn switch(&mut self, now: Duration) {
+        if self.state != State::Head || !self.line.is_empty() {
+            self.break_off("bytes of the tunnel before the 101".into());
+            return;
+        }
+        self.messages.push(Message {
+            start: "(the tunnel)".into(),
+            fields: Vec::new(),
+            framing: Framing::Close,
+            body_len: 0,
+            is_pattern: true,
+            text: Vec::new(),
+            complete: false,
+            first_byte: now,
+            head_at: now,
+            last_byte: now,
+        });
+        self.state = State::Body;
+    }
+
     /// The peer sent FIN: what is close-delimited is complete.
     pub fn end(&mut self) {
         if let Some(message) = self.messages.last_mut()
@@ -185,6 +206,7 @@ impl Recorder {
         if is_response != (self.receives == Receives::Responses) {
             return self.break_off(format!("unexpected start-line: {start:?}"));
         }
+        let switched = is_response && start.get(9..12) == Some("101");
         let mut message = Message {
             start,
             fields,
@@ -198,6 +220,8 @@ impl Recorder {
             last_byte: now,
         };
         message.framing = match framing(&message, self.receives) {
+            // What follows is the tunnel, and lasts as long as it does.
+            _ if switched => Framing::Close,
             Ok(framing) => framing,
             Err(why) => return self.break_off(why),
         };
@@ -330,6 +354,22 @@ mod tests {
         assert_eq!(seen.messages[2].text, b"abc");
         seen.end();
         assert!(seen.messages[3].complete);
+    }
+
+    #[test]
+    fn what_follows_a_101_is_its_tunnel() {
+        let mut seen = fed(Receives::Responses, "HTTP/1.1 103 x\r\n\r\nHTTP/1.1 101 x\r\n\r\nHTTP/1.1 no");
+        assert_eq!((seen.messages.len(), seen.messages[1].complete), (2, false));
+        seen.end();
+        assert_eq!((&seen.messages[1].text[..], seen.messages[1].complete), (&b"HTTP/1.1 no"[..], true));
+
+        let mut seen = fed(Receives::Requests, "GET / HTTP/1.1\r\n\r\n");
+        seen.switch(Duration::ZERO);
+        seen.feed(b"GET", Duration::ZERO);
+        assert_eq!((seen.messages.len(), &seen.messages[1].text[..]), (2, &b"GET"[..]));
+        let mut seen = fed(Receives::Requests, "GET / HTTP/1.1\r\n\r\nearly");
+        seen.switch(Duration::ZERO);
+        assert!(seen.broken.is_some());
     }
 
     #[test]

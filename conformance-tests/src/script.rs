@@ -86,6 +86,8 @@ pub enum Step {
         /// What ends it.
         until: &'static str,
     },
+    /// Takes what is read from here on for a tunnel (upstreams; a client sees by the 101 where it begins).
+    Tunnel,
     /// Reads until the proxy ends the connection, and notes how it did.
     ReadToEnd,
     /// Waits.
@@ -223,6 +225,16 @@ impl Script {
     /// [`Step::ReadToEnd`].
     pub fn read_to_end(self) -> Script {
         self.step(Step::ReadToEnd)
+    }
+
+    /// [`Step::Tunnel`].
+    pub fn tunnel(self) -> Script {
+        self.step(Step::Tunnel)
+    }
+
+    /// [`Step::Fin`].
+    pub fn fin(self) -> Script {
+        self.step(Step::Fin)
     }
 
     /// [`Step::Pause`].

@@ -63,6 +63,10 @@ fn sabotaged(mut case: Case) -> Case {
             case.commands.clear();
             case.stopped_by_observer = false;
         }
+        // Without an end it would flood for long.
+        "U-11" => case.policy.drain = Some(ms(200)),
+        "U-01" | "U-03" => case.policy.tunnel = Some(ms(50)),
+        "U-04" | "U-09" => case.policy.tunnel = Some(ms(0)),
         "T-13" => case.policy.total = Some(ms(300)),
         _ => case.policy = TimeoutPolicy::OFF,
     }

@@ -221,9 +221,12 @@ impl Client {
                 // There is no pool: what could go into one is closed.
                 Action::Close(Side::Upstream) | Action::Release { .. } => self.upstream = None,
                 Action::Close(Side::Client) => self.client = None,
-                Action::ShutdownWrite => {
-                    // A failure shows at the next read.
+                // A failure shows at the next read.
+                Action::ShutdownWrite(Side::Client) => {
                     let _ = self.client.as_ref().map(runtime::shutdown_write);
+                }
+                Action::ShutdownWrite(Side::Upstream) => {
+                    let _ = self.upstream.as_ref().map(runtime::shutdown_write);
                 }
                 Action::Report => outcomes.extend(self.relay.outcome()),
                 Action::Route => match self.relay.request().map(|r| r.path() == "/health") {

@@ -86,6 +86,8 @@ pub enum Phase {
     ResponseHead,
     /// For the response body, or for the client to take it.
     ResponseBody,
+    /// For either side to send something through the tunnel, or to take it.
+    Tunnel,
     /// For nothing: the connection is idle.
     Idle,
     /// For the client to close after our last byte.
@@ -101,6 +103,7 @@ impl fmt::Display for Phase {
             Phase::Request => "request",
             Phase::ResponseHead => "response head",
             Phase::ResponseBody => "response body",
+            Phase::Tunnel => "tunnel",
             Phase::Idle => "idle",
             Phase::Linger => "linger",
         })

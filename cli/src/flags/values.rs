@@ -98,6 +98,22 @@ pub(super) fn byte_limit(given: &str) -> Result<MaxBody, String> {
     }
 }
 
+/// A protocol as the field Upgrade names it (RFC 9110 section 7.8), or `off`.
+pub(super) fn protocol(given: &str) -> Result<String, String> {
+    const EXPECTED: &str = "expected a protocol as Upgrade names it, such as websocket, or `off`";
+    let is_token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    };
+    let (name, version) = given.split_once('/').map_or((given, None), |(n, v)| (n, Some(v)));
+    if !is_token(name) || !version.is_none_or(is_token) {
+        return Err(EXPECTED.to_owned());
+    }
+    if ["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http)) {
+        return Err(format!("HTTP inside a tunnel would pass unchecked; {EXPECTED}"));
+    }
+    Ok(given.to_owned())
+}
+
 /// Checks the form only: asking for a name's address waits until all flags are known to be good.
 pub(super) fn upstream(given: &str) -> Result<String, String> {
     const EXPECTED: &str = "expected a host and a port, such as 127.0.0.1:9000, [::1]:9000 or localhost:9000";

@@ -15,6 +15,7 @@ pub mod r;
 pub mod s;
 pub mod t;
 pub mod total;
+pub mod u;
 pub mod upstreams;
 pub mod wait;
 
@@ -159,10 +160,24 @@ macro_rules! __for_each_case {
             upstreams::p_11_queue_limit
             upstreams::p_11_queue_full
             upstreams::p_11_client_limit
+            u::u_01_101_disarms
+            u::u_02_idle
+            u::u_03_one_direction_active
+            u::u_04_half_close_client_first
+            u::u_04_half_close_upstream_first
+            u::u_05_half_closed_and_silent
+            u::u_06_bytes_in_but_not_out
+            u::u_07_refused_upgrade
+            u::u_08_payload_glued_to_the_101
+            u::u_09_reset_by_the_client
+            u::u_09_reset_by_the_upstream
+            u::u_10_upgrade_never_answered
+            u::u_11_flood_in_one_direction_drain_asked
             s::s_01_graceful
             s::s_02_drain_expires_before_the_head
             s::s_02_drain_expires_in_the_body
             s::s_03_idle_connections
+            s::s_03_tunnels
             s::s_04_during_connect
             s::s_04_in_the_queue
             s::s_05_stop_without_drain

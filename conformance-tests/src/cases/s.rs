@@ -4,6 +4,7 @@ use tidegate_core::DeadlineKind::{Drain, Read};
 use tidegate_core::Phase;
 
 use super::ok;
+use super::u::{switch, upgrade};
 use crate::expect::*;
 use crate::script::{Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
 use crate::transcript::End;
@@ -72,6 +73,23 @@ pub fn s_03_idle_connections() -> Case {
         .expect(client_end(1, End::Fin))
         .expect(upstream_end(0, End::Fin))
         .expect(got_nothing(1))
+        .expect(outcomes(1))
+}
+
+/// A tunnel is not idle: it has until the drain runs out, and is then reset.
+pub fn s_03_tunnels() -> Case {
+    Case::new("S-03", "tunnels")
+        .patient()
+        .command("drain", Command::Drain)
+        .upstream(switch().read_to_end())
+        .client(script().connect().then(upgrade()).read_head().mark("drain").read_to_end())
+        .expect(window(Moment::Mark("drain"), Moment::ClientEnd(0), ms(300)))
+        .expect(window(Moment::Mark("drain"), Moment::UpstreamEnd(0), ms(300)))
+        .expect(window_wider(Moment::Mark("drain"), Moment::Mark(SERVER_ENDED), ms(300), ms(20)))
+        .expect(client_end(0, End::Rst))
+        .expect(upstream_end(0, End::Rst))
+        .expect(timeout(0, Drain, None))
+        .expect(reported(0, Some(101)))
         .expect(outcomes(1))
 }
 

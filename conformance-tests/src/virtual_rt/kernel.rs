@@ -129,6 +129,9 @@ impl End {
         }
         self.reset = true;
         self.unsent.clear();
+        // Another handle's task may wait on it.
+        wake(&mut self.read_waker);
+        wake(&mut self.write_waker);
         Some(Segment::Rst)
     }
 

@@ -63,8 +63,8 @@ pin_project_lite::pin_project! {
         place: Place,
         // The request that runs was counted as started.
         counted: bool,
-        // FIN was asked for and has not been taken by the stream yet.
-        shutting: bool,
+        // FIN was asked for, for each side, and has not been taken by its stream yet.
+        shutting: [bool; 2],
         // Bytes that each side's stream has taken and not yet passed on to its socket.
         unflushed: [usize; 2],
         #[pin]
@@ -138,7 +138,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             peer,
             place: Place::None,
             counted: false,
-            shutting: false,
+            shutting: [false; 2],
             unflushed: [0; 2],
             date: HttpDate::default(),
             dated: None,
@@ -197,11 +197,13 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
                 self.unflushed[1] = 0;
+                self.shutting[1] = false;
                 self.upstream.take().into_iter().for_each(Stream::abort);
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
                 *self.upstream = None;
+                self.shutting[1] = false;
                 self.leave(now);
             }
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
@@ -434,16 +436,20 @@ where
                     self.relay.failed(Op::Connect, failure, env);
                 }
             },
-            Action::ShutdownWrite => *self.shutting = true,
+            Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
+            Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
             Action::Abort(_) | Action::Close(_) => self.close(action, env.now),
         }
     }
 
-    /// Sends FIN to the client once that was asked for.
+    /// Sends FIN to whom that was asked for.
     fn finish_shutdown(&mut self, cx: &mut Context<'_>) {
-        if let (true, Some(client)) = (*self.shutting, self.client.as_mut()) {
-            // A failure here shows at the next read.
-            *self.shutting = client.poll_shutdown_write(cx).is_pending();
+        // A failure here shows at the next read.
+        if let (true, Some(client)) = (self.shutting[0], self.client.as_mut()) {
+            self.shutting[0] = client.poll_shutdown_write(cx).is_pending();
+        }
+        if let (true, Some(upstream)) = (self.shutting[1], self.upstream.as_mut()) {
+            self.shutting[1] = upstream.poll_shutdown_write(cx).is_pending();
         }
     }
 

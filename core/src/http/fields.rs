@@ -22,6 +22,7 @@ enum Name {
     ContentLength,
     TransferEncoding,
     Connection,
+    Upgrade,
     Expect,
     MaxForwards,
     Date,
@@ -42,7 +43,8 @@ fn name(text: &str) -> Name {
         4 if is("host") => Name::Host,
         4 if is("date") => Name::Date,
         6 if is("expect") => Name::Expect,
-        7 if is("trailer") || is("upgrade") => Name::HopByHop,
+        7 if is("upgrade") => Name::Upgrade,
+        7 if is("trailer") => Name::HopByHop,
         9 if is("forwarded") => Name::Forwarding,
         10 if is("connection") => Name::Connection,
         10 if is("keep-alive") => Name::HopByHop,
@@ -90,6 +92,10 @@ pub(super) struct Survey<'a> {
     removed: u128,
     /// A bit for each Date line.
     dates: u128,
+    /// A bit for each Upgrade line.
+    upgrades: u128,
+    /// Connection says that Upgrade is meant for this hop; never so in HTTP/1.0.
+    upgrade: bool,
     /// Which line is Max-Forwards (the last one), and how many there are.
     pub(super) max_forwards: Option<(usize, &'a [u8])>,
     pub(super) max_forwards_lines: usize,
@@ -163,6 +169,10 @@ impl<'a> Survey<'a> {
                     connection_lines |= 1 << i;
                     true
                 }
+                Name::Upgrade => {
+                    s.upgrades |= 1 << i;
+                    true
+                }
                 Name::Expect => {
                     s.expect_continue |= !http10 && field.value.eq_ignore_ascii_case(b"100-continue");
                     http10
@@ -193,6 +203,7 @@ impl<'a> Survey<'a> {
             s.chunked = true;
         }
         s.connection(fields, connection_lines)?;
+        s.upgrade &= !http10;
         for field in [&mut s.traceparent, &mut s.request_id] {
             // What Connection names was meant for us alone.
             field.value = field.value.filter(|_| s.removed & field.lines == 0);
@@ -224,6 +235,7 @@ impl<'a> Survey<'a> {
                 } else if !is_token(option) {
                     return Err(HttpError::Malformed);
                 } else {
+                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                     named += 1;
                     if named > MAX_OPTIONS {
                         return Err(HttpError::HeadTooLarge);
@@ -236,6 +248,21 @@ impl<'a> Survey<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The protocols that Upgrade names, in order, if it is meant for this hop (RFC 9110 section 7.8): members
+    /// that are no protocol at all are passed over.
+    pub(super) fn protocols<'f>(
+        &self,
+        fields: &'f [Header<'a>],
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
+        let lines = if self.upgrade { self.upgrades } else { 0 };
+        fields
+            .iter()
+            .enumerate()
+            .filter(move |(i, _)| lines & (1 << i) != 0)
+            .flat_map(|(_, field)| list(field.value))
+            .filter(|protocol| !protocol.is_empty())
     }
 
     /// Whether a Date line travels.
@@ -353,6 +380,12 @@ pub(super) fn put_framing(framing: Framing, out: &mut Vec<u8>) {
         Framing::Chunked => put_field("transfer-encoding", b"chunked", out),
         Framing::None | Framing::UntilClose => {}
     }
+}
+
+/// Appends the fields that ask for, or agree to, an upgrade to `protocol` on this hop.
+pub(super) fn put_upgrade(protocol: &str, out: &mut Vec<u8>) {
+    put_field("connection", b"upgrade", out);
+    put_field("upgrade", protocol.as_bytes(), out);
 }
 
 /// Maps what httparse says. Its version errors are the caller's to refine.

@@ -51,7 +51,7 @@ pub enum HttpError {
     HeadTooLarge,
     /// The body is larger than the limit.
     BodyTooLarge,
-    /// A 101 that nobody asked for.
+    /// A 101 that nobody asked for, or that is not what was asked for.
     UnexpectedUpgrade,
     /// More interim responses than the limit.
     TooManyInterim,

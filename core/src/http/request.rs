@@ -4,6 +4,7 @@
 //! options for leniency. What goes upstream is written by us from the parsed parts, with one Host and one
 //! framing. Nothing here looks at body bytes or knows where a request will go.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use core::mem::MaybeUninit;
@@ -12,7 +13,7 @@ use core::str;
 
 use memchr::memchr;
 
-use super::fields::{self, Direction, MAX_FIELDS, Survey, put_field, put_framing};
+use super::fields::{self, Direction, MAX_FIELDS, Survey, put_field, put_framing, put_upgrade};
 use super::ids::{IdSource, REQUEST_ID, TRACEPARENT, is_request_id, parse_traceparent, put_ids};
 use super::target::{Target, is_authority, parse_target, split_absolute};
 use super::{Framing, HttpError};
@@ -46,6 +47,8 @@ pub struct RequestInfo {
     pub idempotent: bool,
     /// OPTIONS or TRACE with `Max-Forwards: 0`: must not be forwarded but answered here (`http.md` L12).
     pub last_hop: bool,
+    /// Which of the protocols that may pass was asked for, by its place in their list (`http.md` U4).
+    pub upgrade: Option<u16>,
 }
 
 /// A client's address as it is written into X-Forwarded-For: formatted once a connection.
@@ -83,8 +86,9 @@ impl fmt::Write for PeerAddr {
 }
 
 /// Judges a complete head, as [`HeadScan`](super::HeadScan) found it, and appends to `out` the head that goes
-/// upstream. `peer` is the client's address for X-Forwarded-For, and `ids` where a request without an id of its own
-/// gets one. On an error `out` is as it was.
+/// upstream. `peer` is the client's address for X-Forwarded-For. Of the protocols that an Upgrade names, the first
+/// that is in `upgrades` (in any case) goes with it, and no other. A request without an id of its own gets one from
+/// `ids`. On an error `out` is as it was.
 ///
 /// # Errors
 ///
@@ -93,6 +97,7 @@ impl fmt::Write for PeerAddr {
 pub fn rewrite_request(
     head: &[u8],
     peer: Option<&PeerAddr>,
+    upgrades: &[String],
     ids: &mut IdSource,
     out: &mut Vec<u8>,
 ) -> Result<RequestInfo, HttpError> {
@@ -127,6 +132,7 @@ pub fn rewrite_request(
         "OPTIONS" | "TRACE" => max_forwards(&survey)?,
         _ => None,
     };
+    let upgrade = survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades));
     let framing = match survey.length {
         _ if survey.chunked => Framing::Chunked,
         Some(n) => Framing::Length(n),
@@ -142,6 +148,9 @@ pub fn rewrite_request(
     let replaced = max_forwards.map(|(line, n)| (line, n.saturating_sub(1)));
     survey.write(parsed.headers, replaced, out);
     put_framing(framing, out);
+    if let Some((_, protocol)) = upgrade {
+        put_upgrade(protocol, out);
+    }
     put_field("via", if http10 { b"1.0 tidegate" } else { b"1.1 tidegate" }, out);
     if let Some(peer) = peer {
         put_field("x-forwarded-for", peer.as_bytes(), out);
@@ -160,7 +169,23 @@ pub fn rewrite_request(
         is_head: method == "HEAD",
         idempotent: matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"),
         last_hop: max_forwards.is_some_and(|(_, n)| n == 0),
+        upgrade: upgrade.map(|(place, _)| place),
     })
+}
+
+/// Which of `upgrades` a protocol is, if it is one. A second HTTP inside the connection would carry requests past
+/// everything that is checked here: it never is (`http.md` U4).
+fn allowed<'u>(wanted: &[u8], upgrades: &'u [String]) -> Option<(u16, &'u str)> {
+    let mut parts = wanted.split(|&b| b == b'/');
+    let (name, version) = (parts.next()?, parts.next());
+    let is_protocol =
+        fields::is_token(name) && version.is_none_or(fields::is_token) && parts.next().is_none();
+    let is_http = ["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http.as_bytes()));
+    if !is_protocol || is_http {
+        return None;
+    }
+    let place = upgrades.iter().position(|known| wanted.eq_ignore_ascii_case(known.as_bytes()))?;
+    Some((u16::try_from(place).ok()?, &upgrades[place]))
 }
 
 /// A version that we do not speak, or something that is not a version at all? Method and target are good, so

@@ -7,7 +7,9 @@
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
-use super::fields::{self, Direction, MAX_FIELDS, Survey, put_decimal, put_field, put_framing};
+use httparse::Header;
+
+use super::fields::{self, Direction, MAX_FIELDS, Survey, put_decimal, put_field, put_framing, put_upgrade};
 use super::{Framing, HttpDate, HttpError, Version};
 
 /// What the client's side of the exchange brings with it.
@@ -19,6 +21,8 @@ pub struct ResponseContext<'a> {
     pub client: Version,
     /// Whether the client's connection may stay open, as far as the relay knows.
     pub keep_alive: bool,
+    /// The protocol that the request asked for, if it is complete: what a 101 may switch to.
+    pub upgrade: Option<&'a str>,
     /// For responses without a Date.
     pub date: &'a HttpDate,
 }
@@ -28,9 +32,9 @@ pub struct ResponseContext<'a> {
 pub struct ResponseInfo {
     /// 100 to 599.
     pub status: u16,
-    /// A 1xx: the final response is still to come.
+    /// A 1xx other than 101: the final response is still to come.
     pub interim: bool,
-    /// How the body comes from the upstream; none for HEAD, 1xx, 204 and 304.
+    /// How the body comes from the upstream; none for HEAD, 1xx, 204 and 304. After a 101 it is the tunnel.
     pub framing: Framing,
     /// Whether the upstream keeps its connection after a complete response: HTTP/1.1, no `close`, a body that
     /// ends by itself.
@@ -48,7 +52,7 @@ pub struct ResponseInfo {
 /// # Errors
 ///
 /// [`HttpError::Malformed`], `HeadTooLarge` (more than 128 fields), `Version`, `Framing`, `TransferCoding`;
-/// [`HttpError::UnexpectedUpgrade`] for every 101, since no Upgrade was forwarded.
+/// [`HttpError::UnexpectedUpgrade`] for every 101 but one that switches to the protocol that was asked for.
 pub fn rewrite_response(
     head: &[u8],
     cx: &ResponseContext<'_>,
@@ -71,17 +75,17 @@ pub fn rewrite_response(
     };
     let http10 = minor == 0;
     let survey = Survey::of(parsed.headers, Direction::Response, http10)?;
-    if status == 101 {
-        return Err(HttpError::UnexpectedUpgrade);
-    }
-    let interim = status < 200;
+    let upgrade = if status == 101 { Some(switched(&survey, parsed.headers, cx)?) } else { None };
+    let interim = status < 200 && upgrade.is_none();
     let framing = match survey.length {
+        _ if upgrade.is_some() => Framing::UntilClose,
         _ if interim || cx.to_head || matches!(status, 204 | 304) => Framing::None,
         _ if survey.chunked => Framing::Chunked,
         Some(n) => Framing::Length(n),
         None => Framing::UntilClose,
     };
     let relayed = match (framing, cx.client) {
+        _ if upgrade.is_some() => Framing::UntilClose,
         (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
         (Framing::UntilClose, Version::Http11) => Framing::Chunked,
         (as_received, _) => as_received,
@@ -109,7 +113,9 @@ pub fn rewrite_response(
     out.extend_from_slice(parsed.reason.unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     survey.write(parsed.headers, None, out);
-    if !interim {
+    if let Some(protocol) = upgrade {
+        put_upgrade(protocol, out);
+    } else if !interim {
         put_framing(
             match survey.length {
                 // What the body would be; to HEAD and with 304 it says so without a body (RFC 9110 8.6).
@@ -125,6 +131,23 @@ pub fn rewrite_response(
     }
     out.extend_from_slice(b"\r\n");
     Ok(info)
+}
+
+/// The protocol that a 101 switches to: the one that was asked for, named once, and no message around it
+/// (`http.md` U1).
+fn switched<'c>(
+    survey: &Survey<'_>,
+    fields: &[Header<'_>],
+    cx: &ResponseContext<'c>,
+) -> Result<&'c str, HttpError> {
+    let mut named = survey.protocols(fields);
+    let framed = survey.chunked || survey.length.is_some_and(|n| n > 0);
+    match (cx.upgrade, named.next(), named.next()) {
+        (Some(asked), Some(protocol), None) if protocol.eq_ignore_ascii_case(asked.as_bytes()) && !framed => {
+            Ok(asked)
+        }
+        _ => Err(HttpError::UnexpectedUpgrade),
+    }
 }
 
 /// Says whether the connection stays open, unless the client expects that anyway.

@@ -2,6 +2,8 @@
 //!
 //! It knows nothing of upstreams and decides no timeout; the transitions are in `exchange.rs`.
 
+use alloc::string::String;
+
 use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, PeerAddr, RequestInfo, Version};
 use crate::relay::flow::{Inbound, Outbound};
 use crate::relay::outcome::Env;
@@ -74,6 +76,7 @@ impl ClientConn {
         &mut self,
         max: usize,
         peer: Option<&PeerAddr>,
+        upgrades: &[String],
         out: &mut Outbound,
         env: &mut Env<'_>,
     ) -> Result<bool, HttpError> {
@@ -99,7 +102,8 @@ impl ClientConn {
         if out.head.capacity() == 0 {
             out.head = env.bufs.take_head();
         }
-        self.request = http::rewrite_request(&self.inbound.unparsed()[..len], peer, env.ids, &mut out.head)?;
+        let head = &self.inbound.unparsed()[..len];
+        self.request = http::rewrite_request(head, peer, upgrades, env.ids, &mut out.head)?;
         self.inbound.skip(len);
         self.head_len = len;
         self.decoder = BodyDecoder::new(self.request.framing);
@@ -138,4 +142,5 @@ const NO_REQUEST: RequestInfo = RequestInfo {
     is_head: false,
     idempotent: false,
     last_hop: false,
+    upgrade: None,
 };

@@ -16,9 +16,13 @@ impl Relay {
     fn wanted(&self) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
+        if stage == Stage::Tunnel {
+            let one_fin = client.inbound.eof != upstream.ended.is_some();
+            return Kinds::NONE.with(Drain, self.awaits_drain()).with(Tunnel, true).with(TunnelFin, one_fin);
+        }
         // It covers everything but the error response that it has itself led to.
         let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());
-        // The pool's own deadline is kept by the pool; there is no tunnel yet.
+        // The pool's own deadline is kept by the pool.
         let kinds = Kinds::NONE
             .with(Total, total)
             .with(Drain, self.awaits_drain())
@@ -33,10 +37,10 @@ impl Relay {
             return kinds;
         }
         let written = upstream.request_written();
-        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
+        let writing = !written && upstream.response.is_none() && upstream.write_failed.is_none();
         let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
         let read = upstream.wants_read(&client.outbound)
-            && (written || early || upstream.write_failed || self.exchange.withheld);
+            && (written || early || upstream.write_failed.is_some() || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
     }
 
@@ -59,7 +63,7 @@ impl Relay {
         matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying)
             && !self.client.decoder.is_complete()
             && !self.upstream.outbound.is_pending()
-            && !self.upstream.write_failed
+            && self.upstream.write_failed.is_none()
             && !self.exchange.withheld
             && !self.client.inbound.eof
             && self.client.inbound.has_room(false)
@@ -113,8 +117,11 @@ impl Relay {
         let ours = matches!(self.exchange.stage, Stage::Draining | Stage::Answering);
         if ours || matches!(kind, ClientBody | ClientHead | ClientWrite) {
             Side::Client
-        } else if self.upstream.outbound.is_pending()
-            || self.client.decoder.is_complete()
+        } else if self.upstream.outbound.is_pending() {
+            Side::Upstream
+        } else if self.exchange.stage == Stage::Tunnel && self.client.outbound.is_pending() {
+            Side::Client
+        } else if self.client.decoder.is_complete()
             // The body is not asked for yet.
             || self.exchange.withheld
         {
@@ -132,6 +139,7 @@ impl Relay {
             (_, Stage::Queued) => Phase::Queue,
             (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
             (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
+            (_, Stage::Tunnel) => Phase::Tunnel,
             (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,
             (_, Stage::Relaying) if self.upstream.request_written() => Phase::ResponseHead,
             (_, Stage::Relaying) => Phase::Request,

@@ -15,6 +15,8 @@
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
+//!
+//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`).
 
 use alloc::vec::Vec;
 use core::mem;
@@ -25,6 +27,7 @@ use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseCo
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
 use crate::relay::outcome::{End, Env, Outcome, Step, Timing};
+use crate::relay::tunnel;
 use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
@@ -41,6 +44,8 @@ pub(crate) enum Stage {
     Checkout,
     Connecting,
     Relaying,
+    /// A 101 was accepted: bytes pass in both directions as they are (`tunnel.rs`).
+    Tunnel,
     /// The upstream is done with; what is left of the response goes to the client.
     Draining,
     /// A response of our own goes to the client.
@@ -65,7 +70,7 @@ pub(crate) struct Exchange {
     retried: bool,
     /// What the client was told about its connection.
     keep_alive: bool,
-    status: Option<u16>,
+    pub(crate) status: Option<u16>,
     pub(crate) error: Option<Error>,
     secondary: Option<IoFailure>,
     upstream: Option<UpstreamId>,
@@ -247,7 +252,8 @@ impl Relay {
     /// Looks for the next request head. True if there is a new state to settle.
     fn settle_head(&mut self, env: &mut Env<'_>) -> bool {
         let (max, peer) = (self.config.max_head, self.peer.as_ref());
-        match self.client.receive_head(max, peer, &mut self.upstream.outbound, env) {
+        let upgrades = &self.config.upgrades;
+        match self.client.receive_head(max, peer, upgrades, &mut self.upstream.outbound, env) {
             Ok(true) => {
                 self.exchange = Exchange::new(self.config.timeouts, env.now);
                 self.exchange.stage = Stage::Routing;
@@ -291,6 +297,7 @@ impl Relay {
             self.settle_response(env);
         }
         match self.exchange.stage {
+            Stage::Tunnel => self.settle_tunnel(env),
             Stage::Draining => {
                 let complete = self.exchange.error.is_none();
                 self.client.outbound.queue(&self.upstream.inbound, complete);
@@ -318,7 +325,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| self.exchange.body_bytes > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        if self.upstream.write_failed {
+        if self.upstream.write_failed.is_some() {
             self.client.inbound.discard_runs();
         } else {
             self.upstream.outbound.queue(&self.client.inbound, complete);
@@ -335,6 +342,7 @@ impl Relay {
                 to_head: self.client.request.is_head,
                 client: self.client.request.version,
                 keep_alive: self.may_keep(),
+                upgrade: tunnel::asked(&self.config, &self.client, &self.upstream),
                 date: env.date,
             };
             let max = self.config.max_head;
@@ -343,6 +351,7 @@ impl Relay {
                 Ok(Some(info)) if info.interim => {
                     self.exchange.withheld &= info.status != 100;
                 }
+                Ok(Some(info)) if info.status == 101 => return self.begin_tunnel(),
                 Ok(Some(info)) => {
                     self.exchange.status = Some(info.status);
                     self.exchange.keep_alive = info.keep_alive;
@@ -408,6 +417,9 @@ impl Relay {
     /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
     /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Tunnel {
+            return self.end_tunnel(Some(error), env);
+        }
         if matches!(
             self.exchange.stage,
             Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
@@ -545,7 +557,7 @@ impl Relay {
     }
 
     /// The exchange is over: its outcome stands, and nothing of it is left.
-    fn report(&mut self, env: &mut Env<'_>) {
+    pub(crate) fn report(&mut self, env: &mut Env<'_>) {
         self.actions.report = true;
         self.clock_phase(env.now);
         let exchange = &self.exchange;

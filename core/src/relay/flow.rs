@@ -187,6 +187,8 @@ pub(crate) struct Outbound {
     tail: &'static [u8],
     /// The end of the message was queued.
     finished: bool,
+    /// [`Outbound::take_end`] has told that it was sent.
+    ended: bool,
 }
 
 impl Outbound {
@@ -230,6 +232,11 @@ impl Outbound {
     /// The whole message was sent.
     pub(crate) fn is_done(&self) -> bool {
         self.finished && !self.is_pending()
+    }
+
+    /// The whole message was sent: says so once.
+    pub(crate) fn take_end(&mut self) -> bool {
+        self.is_done() && !mem::replace(&mut self.ended, true)
     }
 
     /// What is to be sent, in order.

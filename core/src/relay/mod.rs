@@ -26,10 +26,13 @@ mod flow;
 mod outcome;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod upstream;
 mod verdict;
 
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 use core::net::IpAddr;
@@ -56,6 +59,9 @@ pub struct Config {
     pub max_head: usize,
     /// The largest request body, in bytes. Default: no limit.
     pub max_body: Option<u64>,
+    /// The protocols to which a client may upgrade, as in the field Upgrade: after the upstream's `101` bytes are passed
+    /// on as they are. Compared in any case; empty: none. HTTP itself (`h2c`) never passes. Default: `websocket`.
+    pub upgrades: Vec<String>,
     /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
     /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
@@ -67,6 +73,7 @@ impl Default for Config {
             timeouts: TimeoutPolicy::default(),
             max_head: 64 * 1024,
             max_body: None,
+            upgrades: vec![String::from("websocket")],
             max_client_conns: 1000,
         }
     }
@@ -126,11 +133,11 @@ impl Relay {
                 ClientState::Linger => true,
                 ClientState::Closed => false,
             };
-        let relaying = stage == Stage::Relaying;
+        let relaying = matches!(stage, Stage::Relaying | Stage::Tunnel);
         Interest {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
-            write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
+            write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
     }
@@ -188,7 +195,7 @@ impl Relay {
                 self.client.inbound.received(n);
                 self.progress(DeadlineKind::ClientBody);
             }
-            (Side::Upstream, 0) => self.upstream.ended = Some(Ended::Fin),
+            (Side::Upstream, 0) => self.upstream.fin(),
             (Side::Upstream, _) => {
                 self.upstream.inbound.received(n);
                 self.upstream.answered = true;
@@ -215,12 +222,12 @@ impl Relay {
             Side::Client => {
                 let body = self.client.outbound.sent(n, &mut self.upstream.inbound);
                 self.exchange.response_bytes += body as u64;
-                self.progress(DeadlineKind::ClientWrite);
+                self.forwarded(DeadlineKind::ClientWrite);
             }
             Side::Upstream => {
                 let body = self.upstream.outbound.sent(n, &mut self.client.inbound);
                 self.exchange.request_bytes += body as u64;
-                self.progress(DeadlineKind::WriteIdle);
+                self.forwarded(DeadlineKind::WriteIdle);
             }
         }
         self.settle(env);
@@ -282,9 +289,12 @@ impl Relay {
                 self.connect_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
+            Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
+                self.upstream.ended = Some(Ended::Failed(failure));
+            }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
-                self.upstream.write_failed = true;
+                self.upstream.write_failed = Some(failure);
                 self.upstream.outbound.cut();
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
@@ -380,7 +390,7 @@ impl Relay {
 
     fn close_client(&mut self, end: End) {
         self.client.state = ClientState::Closed;
-        self.actions.shutdown = false;
+        self.actions.fin_client = false;
         self.actions.client = Some(end);
     }
 
@@ -390,7 +400,7 @@ impl Relay {
             self.close_client(End::Close);
         } else {
             self.client.state = ClientState::Linger;
-            self.actions.shutdown = true;
+            self.actions.fin_client = true;
         }
     }
 }

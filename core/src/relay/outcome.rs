@@ -103,15 +103,15 @@ pub enum Action {
     /// Start to connect, then call [`Relay::connected`](super::Relay::connected) or
     /// [`Relay::failed`](super::Relay::failed).
     Connect(UpstreamId),
-    /// Send FIN to the client; its direction stays open.
-    ShutdownWrite,
+    /// Send FIN to the side; the other direction stays open.
+    ShutdownWrite(Side),
 }
 
 /// How one request ended: all that a log line or a metric needs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The status of the final response that was sent to the client, if any was begun.
+    /// The status of the final response that was sent to the client, if any was begun; 101 of a tunnel.
     pub status: Option<u16>,
     /// What went wrong, if something did.
     pub error: Option<Error>,
@@ -123,9 +123,9 @@ pub struct Outcome {
     pub attempts: u16,
     /// Whether the last connection came from the pool.
     pub reused: bool,
-    /// Body bytes of the request that the upstream's socket took.
+    /// Body bytes of the request, and of a tunnel after it, that the upstream's socket took.
     pub request_bytes: u64,
-    /// Body bytes of the response that the client's socket took.
+    /// Body bytes of the response, or of the tunnel, that the client's socket took.
     pub response_bytes: u64,
     /// How long it was in each phase.
     pub timing: Timing,
@@ -136,7 +136,8 @@ pub struct Outcome {
     pub finished: Instant,
 }
 
-/// How long a request was in each phase; what it skipped is zero, and what it entered again is added up.
+/// How long a request was in each phase; what it skipped is zero, and what it entered again is added up. The time
+/// in a tunnel is in none of them: it is the rest.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Timing {
@@ -160,7 +161,7 @@ impl Timing {
             Phase::Request => self.request += time,
             Phase::ResponseHead => self.response_head += time,
             Phase::ResponseBody => self.response_body += time,
-            Phase::RequestHead | Phase::Idle | Phase::Linger => {}
+            Phase::RequestHead | Phase::Tunnel | Phase::Idle | Phase::Linger => {}
         }
     }
 }
@@ -171,7 +172,9 @@ pub(crate) struct Actions {
     pub(crate) upstream: Option<End>,
     pub(crate) report: bool,
     pub(crate) step: Option<Step>,
-    pub(crate) shutdown: bool,
+    /// Whose turn it is to get FIN.
+    pub(crate) fin_upstream: bool,
+    pub(crate) fin_client: bool,
     pub(crate) client: Option<End>,
 }
 
@@ -213,8 +216,11 @@ impl Actions {
                 Step::Connect(id) => Action::Connect(id),
             });
         }
-        if core::mem::take(&mut self.shutdown) {
-            return Some(Action::ShutdownWrite);
+        if core::mem::take(&mut self.fin_upstream) {
+            return Some(Action::ShutdownWrite(Side::Upstream));
+        }
+        if core::mem::take(&mut self.fin_client) {
+            return Some(Action::ShutdownWrite(Side::Client));
         }
         match self.client.take()? {
             End::Abort => Some(Action::Abort(Side::Client)),

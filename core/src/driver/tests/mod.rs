@@ -5,6 +5,7 @@ mod connection;
 mod limits;
 mod serve;
 mod stats;
+mod tunnel;
 
 use core::future::Future;
 use core::pin::Pin;

@@ -132,7 +132,13 @@ fn h9_a_sound_request_id_is_kept_and_any_other_replaced() {
 #[test]
 fn h9_the_ids_of_a_response_are_the_upstreams_affair() {
     let date = HttpDate::default();
-    let cx = ResponseContext { to_head: false, client: Version::Http11, keep_alive: true, date: &date };
+    let cx = ResponseContext {
+        to_head: false,
+        client: Version::Http11,
+        keep_alive: true,
+        upgrade: None,
+        date: &date,
+    };
     let fields = "X-Request-Id: a\r\nX-Request-Id: b\r\nTraceparent: x\r\nTracestate: y\r\n";
     let (_, head) = response(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"), &cx).unwrap();
     assert!(head.starts_with(&format!("HTTP/1.1 200 OK\r\n{fields}")), "{head}");
@@ -145,7 +151,7 @@ fn h9_no_two_requests_have_the_same_ids() {
         let mut ids = IdSource::new(seed);
         for _ in 0..1000 {
             let mut out = Vec::new();
-            rewrite_request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", None, &mut ids, &mut out).unwrap();
+            rewrite_request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", None, &[], &mut ids, &mut out).unwrap();
             let head = RequestHead::new(&out);
             let trace = head.trace_id().unwrap();
             assert_eq!(head.request_id(), Some(trace));

@@ -16,6 +16,7 @@ mod request;
 mod response;
 mod scan;
 mod target;
+mod upgrade;
 
 /// What a peer's head becomes on the other side.
 type Rewritten<T> = Result<(T, String), HttpError>;
@@ -28,11 +29,17 @@ fn scan(bytes: &[u8]) -> Result<&[u8], HttpError> {
 
 fn request(head: impl AsRef<[u8]>) -> Rewritten<RequestInfo> {
     let mut out = Vec::new();
-    let info = scan(head.as_ref()).and_then(|head| rewrite_request(head, None, &mut ids(), &mut out));
+    let info =
+        scan(head.as_ref()).and_then(|head| rewrite_request(head, None, &upgrades(), &mut ids(), &mut out));
     if info.is_err() {
         assert_eq!(out, b"", "a refused head must leave nothing behind");
     }
     info.map(|info| (info, text(&out)))
+}
+
+/// What may pass in these tests.
+fn upgrades() -> Vec<String> {
+    ["websocket", "a/1", "h2c", "HTTP/2.0"].map(String::from).to_vec()
 }
 
 fn response(head: impl AsRef<[u8]>, cx: &ResponseContext<'_>) -> Rewritten<ResponseInfo> {

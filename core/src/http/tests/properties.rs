@@ -91,6 +91,8 @@ fn likely_requests() -> impl Strategy<Value = Vec<u8>> {
         1 => prop::sample::select(vec![
             "Connection: close, host, content-length, transfer-encoding, via\r\n",
             "Connection: keep-alive, x-a\r\nX-A: b\r\n",
+            "Connection: upgrade, http2-settings\r\nUpgrade: h2c, WebSocket\r\nHTTP2-Settings: x\r\n",
+            "Upgrade: a/1\r\nconnection: UPGRADE\r\n",
         ]).prop_map(|s| s.as_bytes().to_vec()),
     ];
     (method, target, version, framing, vec_of(field, 0..6)).prop_map(|(m, t, v, f, fields)| {
@@ -141,7 +143,11 @@ fn assert_unambiguous(out: &[u8], info: &RequestInfo) {
         Framing::UntilClose => panic!("no request lasts until close"),
     };
     assert_eq!((all("content-length"), all("transfer-encoding")), (length, chunked));
-    for name in ["connection", "te", "upgrade", "keep-alive", "proxy-connection", "trailer", "forwarded"] {
+    let upgrade = info.upgrade.map(|place| upgrades()[usize::from(place)].clone());
+    assert!(upgrade.as_deref().is_none_or(|p| p == "websocket" || p == "a/1"), "{upgrade:?}");
+    let connection = upgrade.iter().map(|_| String::from("upgrade")).collect::<Vec<_>>();
+    assert_eq!((all("connection"), all("upgrade")), (connection, upgrade.into_iter().collect()));
+    for name in ["te", "keep-alive", "proxy-connection", "trailer", "forwarded", "http2-settings"] {
         assert_eq!(all(name).len(), 0, "{name}");
     }
     assert!(all("via").last().is_some_and(|v| v.ends_with(" tidegate")));
@@ -193,7 +199,7 @@ proptest! {
         bytes in prop_oneof![vec_of(any::<u8>(), 0..200), heads(), chunks()], framing in framings(), to_head: bool
     ) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&bytes, None, &mut ids(), &mut out) {
+        if let Ok(info) = rewrite_request(&bytes, None, &upgrades(), &mut ids(), &mut out) {
             assert_unambiguous(&out, &info);
         } else {
             prop_assert!(out.is_empty());
@@ -201,7 +207,7 @@ proptest! {
         let view = RequestHead::new(&bytes);
         let _ = (view.method(), view.target(), view.path(), view.version(), view.host(), view.fields().count());
         for client in [Version::Http10, Version::Http11] {
-            let cx = ResponseContext { to_head, client, keep_alive: true, date: &HttpDate::default() };
+            let cx = ResponseContext { to_head, client, keep_alive: true, upgrade: Some("websocket"), date: &HttpDate::default() };
             let mut out = vec![];
             let refused = rewrite_response(&bytes, &cx, &mut out).is_err();
             prop_assert!(!refused || out.is_empty());
@@ -212,12 +218,12 @@ proptest! {
     #[test]
     fn f17_what_goes_upstream_has_one_meaning(head in likely_requests()) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &mut ids(), &mut out) {
+        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &upgrades(), &mut ids(), &mut out) {
             assert_unambiguous(&out, &info);
             // It is a request that we would accept ourselves, with the same meaning.
             let mut again = vec![];
-            let second = rewrite_request(&out, None, &mut ids(), &mut again);
-            prop_assert_eq!(second.map(|i| (i.framing, i.is_head)), Ok((info.framing, info.is_head)));
+            let second = rewrite_request(&out, None, &upgrades(), &mut ids(), &mut again);
+            prop_assert_eq!(second.map(|i| (i.framing, i.is_head, i.upgrade)), Ok((info.framing, info.is_head, info.upgrade)));
             // The view that routing gets agrees with what was sent.
             let (received, sent) = (RequestHead::new(&head), RequestHead::new(&out));
             prop_assert_eq!((received.method(), received.host()), (sent.method(), sent.host()));
@@ -240,7 +246,7 @@ proptest! {
         ]), 0..6)
     ) {
         let client = if old_client { Version::Http10 } else { Version::Http11 };
-        let cx = ResponseContext { to_head, client, keep_alive, date: &HttpDate::default() };
+        let cx = ResponseContext { to_head, client, keep_alive, upgrade: None, date: &HttpDate::default() };
         let minor = if old_upstream { "0" } else { "1" };
         let head = ["HTTP/1.", minor, " ", &status.to_string(), " r\r\n", &fields.concat(), "\r\n"].concat();
         let mut out = vec![];

@@ -31,6 +31,7 @@ fn f17_the_head_that_goes_upstream_is_ours() {
         let info = rewrite_request(
             head,
             peer.parse::<core::net::IpAddr>().ok().map(PeerAddr::from).as_ref(),
+            &upgrades(),
             &mut ids(),
             &mut out,
         )
@@ -49,6 +50,7 @@ fn f17_the_head_that_goes_upstream_is_ours() {
             is_head: false,
             idempotent: false,
             last_hop: false,
+            upgrade: None,
         };
         assert_eq!(info, expected);
     }

@@ -50,6 +50,6 @@ fn f16_counts_complete_empty_lines() {
     assert_eq!(at_once(b"\r\n"), Err(HttpError::Malformed));
     let mut out = Vec::new();
     for head in [b"\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n".as_slice(), b"\r\n", b""] {
-        assert_eq!(rewrite_request(head, None, &mut ids(), &mut out), Err(HttpError::Malformed));
+        assert_eq!(rewrite_request(head, None, &[], &mut ids(), &mut out), Err(HttpError::Malformed));
     }
 }

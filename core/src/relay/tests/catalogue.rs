@@ -84,7 +84,7 @@ fn t_18_the_total_cancels_the_whole_inner_operation_in_every_phase() {
         let upstream: Vec<_> =
             actions.iter().position(|a| *a == Action::Abort(Side::Upstream)).into_iter().collect();
         assert_eq!(upstream, if had_upstream { [0].as_slice() } else { &[] }, "{name}: {actions:?}");
-        let client = [Action::Report, Action::ShutdownWrite];
+        let client = [Action::Report, Action::ShutdownWrite(Side::Client)];
         assert_eq!(actions[upstream.len()..], client[..2 - usize::from(kept)], "{name}: {actions:?}");
         assert_eq!(answer.get(9..12).unwrap_or_default(), status, "{name}: {answer}");
         assert_eq!(rig.timeout().kind, DeadlineKind::Total, "{name}");

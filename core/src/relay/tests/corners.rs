@@ -125,5 +125,5 @@ fn the_total_bounds_an_error_response_that_the_client_does_not_take() {
     rig.at(250);
     // T7: what failed first is what is reported.
     assert_eq!(rig.timeout().kind, Kind::Read);
-    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite]);
+    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite(Side::Client)]);
 }

@@ -255,7 +255,10 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     }
     rig.actions();
     rig.at(140);
-    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
+    assert_eq!(
+        rig.actions(),
+        [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite(Side::Client)]
+    );
     assert_eq!(rig.client_gets(), "", "no last chunk, no second status line");
     assert_eq!(rig.timeout().kind, Kind::Total);
 }
@@ -319,7 +322,7 @@ fn client_head_is_absolute_and_silent_if_nothing_came() {
         response.starts_with("HTTP/1.1 408 ") && response.contains("details=\"client-head\""),
         "{response}"
     );
-    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite]);
+    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite(Side::Client)]);
 }
 
 #[test]
@@ -393,7 +396,7 @@ fn linger_reads_on_for_a_while_and_no_further_than_its_cap() {
     let mut rig = Rig::new(profile());
     rig.client(bad);
     assert_eq!(status(&mut rig), "400");
-    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite]);
+    assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite(Side::Client)]);
     assert_eq!(rig.next(), Some((80, Kind::Linger)));
     rig.at(79);
     rig.client(b"more");

@@ -44,7 +44,11 @@ fn a_cut_response_is_visible_whatever_its_framing_and_whatever_cut_it() {
             assert_eq!(rig.client_gets(), "", "{name}: nothing follows {got:?}");
             assert_eq!(rig.actions[0], Action::Abort(Side::Upstream));
             let last = *rig.actions.last().unwrap();
-            let expected = if request == GET10 { Action::Abort(Side::Client) } else { Action::ShutdownWrite };
+            let expected = if request == GET10 {
+                Action::Abort(Side::Client)
+            } else {
+                Action::ShutdownWrite(Side::Client)
+            };
             assert_eq!(last, expected, "{name} {request:?} {response:?}");
             assert_eq!(rig.outcome().status, Some(200));
             assert!(rig.outcome().error.is_some());
@@ -117,7 +121,7 @@ fn a_faulty_request_is_answered_and_nothing_of_it_goes_upstream() {
         let mut rig = Rig::new(profile());
         rig.client(request.as_bytes());
         assert_eq!(status(&mut rig), expected, "{request:.60?}");
-        assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite], "{request:.60?}");
+        assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite(Side::Client)], "{request:.60?}");
         assert!(matches!(rig.outcome().error, Some(Error::BadRequest(_))));
         assert_eq!(rig.outcome().status.unwrap().to_string(), expected);
     }

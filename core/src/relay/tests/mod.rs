@@ -8,6 +8,7 @@ mod exchanges;
 mod properties;
 mod relaying;
 mod service;
+mod tunnel;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,6 +41,8 @@ pub(super) fn profile() -> TimeoutPolicy {
         client_write: ms(150),
         keep_alive: ms(150),
         pool_idle: ms(150),
+        tunnel: ms(150),
+        tunnel_fin: ms(150),
         linger: ms(80),
         ..TimeoutPolicy::OFF
     }

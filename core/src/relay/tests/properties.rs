@@ -86,7 +86,8 @@ fn decoded(mut bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-const REQUESTS: [&[u8]; 7] = [
+const REQUESTS: [&[u8]; 8] = [
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nto the upstream",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"\r\nGET /x?y HTTP/1.0\r\n\r\n",
@@ -100,7 +101,8 @@ const REQUESTS: [&[u8]; 7] = [
 const PIPELINE: &[u8] =
     b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-const RESPONSES: [&[u8]; 8] = [
+const RESPONSES: [&[u8]; 9] = [
+    b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nto the client",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -203,7 +205,7 @@ proptest! {
                 }
             }
             let stage = rig.relay.exchange.stage;
-            busy |= matches!(stage, Stage::Connecting | Stage::Relaying) && !rig.relay.exchange.held;
+            busy |= matches!(stage, Stage::Connecting | Stage::Relaying | Stage::Tunnel) && !rig.relay.exchange.held;
             heads += actions.iter().filter(|a| matches!(a, Action::Route)).count();
             // A head that never was complete may have an outcome too: one more at most.
             prop_assert!(rig.outcomes.len() <= heads + 1);
@@ -242,6 +244,8 @@ fn nothing_for(policy: &mut TimeoutPolicy, kind: DeadlineKind) {
         DeadlineKind::ClientWrite => policy.client_write = zero,
         DeadlineKind::KeepAlive => policy.keep_alive = zero,
         DeadlineKind::Linger => policy.linger = zero,
+        DeadlineKind::Tunnel => policy.tunnel = zero,
+        DeadlineKind::TunnelFin => policy.tunnel_fin = zero,
         _ => {}
     }
 }

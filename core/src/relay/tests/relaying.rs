@@ -162,7 +162,10 @@ fn an_early_response_is_relayed_and_the_client_closed() {
     assert!(response.to_lowercase().contains("connection: close\r\n"), "{response}");
     assert!(response.ends_with("no"));
     // The unfinished request makes the connection useless, and the client may still be sending.
-    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
+    assert_eq!(
+        rig.actions(),
+        [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite(Side::Client)]
+    );
     assert_eq!(rig.next(), Some((80, DeadlineKind::Linger)));
     rig.client(b"defghij");
     rig.fin(Side::Client);
@@ -176,6 +179,20 @@ fn an_early_response_survives_a_failed_write_of_the_request() {
     rig.upstream(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
     assert!(rig.client_gets().starts_with("HTTP/1.1 403"));
     assert_eq!(rig.outcome().error, None);
+}
+
+#[test]
+fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
+    const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
+    // Once a write was told of a reset, reading ends as if by FIN.
+    for (failure, whole) in [(RESET, false), (BROKEN, true)] {
+        let mut rig = Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+        rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
+        rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
+        rig.fin(Side::Upstream);
+        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole);
+        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(RESET)));
+    }
 }
 
 #[test]
@@ -307,7 +324,10 @@ fn c2_nothing_after_a_request_with_close_is_served() {
     let response = rig.client_gets();
     assert!(response.contains("connection: close\r\n") && response.ends_with("hello"), "{response}");
     // The client has sent more than it may, so it is given time to read what it got.
-    assert!(matches!(rig.actions()[..], [Action::Release { .. }, Action::Report, Action::ShutdownWrite]));
+    assert!(matches!(
+        rig.actions()[..],
+        [Action::Release { .. }, Action::Report, Action::ShutdownWrite(Side::Client)]
+    ));
     rig.client(GET);
     assert_eq!(rig.actions(), []);
 }
@@ -324,7 +344,10 @@ fn e5_a_final_answer_to_a_withheld_body_ends_the_connection() {
         response.starts_with("HTTP/1.1 417 ") && response.contains("connection: close\r\n"),
         "{response}"
     );
-    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite]);
+    assert_eq!(
+        rig.actions(),
+        [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite(Side::Client)]
+    );
     // What would be the body looks like a request, and is none.
     rig.client(GET);
     assert_eq!(rig.actions(), []);

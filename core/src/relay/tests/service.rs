@@ -80,7 +80,10 @@ fn s_01_a_drain_lets_a_request_finish_and_tells_the_client() {
     let answer = rig.client_gets();
     assert!(answer.to_lowercase().contains("connection: close\r\n") && answer.ends_with("hello"), "{answer}");
     assert_eq!(rig.outcome().error, None);
-    assert!(matches!(rig.actions()[..], [Action::Release { .. }, Action::Report, Action::ShutdownWrite]));
+    assert!(matches!(
+        rig.actions()[..],
+        [Action::Release { .. }, Action::Report, Action::ShutdownWrite(Side::Client)]
+    ));
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn b3_a_body_over_the_limit_is_413_whether_it_says_so_or_not() {
         rig.client(request);
         let answer = rig.client_gets();
         assert_eq!(answer.starts_with("HTTP/1.1 413 "), refused, "{answer}");
-        assert_eq!(rig.actions.last() == Some(&Action::ShutdownWrite), refused);
+        assert_eq!(rig.actions.last() == Some(&Action::ShutdownWrite(Side::Client)), refused);
         assert!(!rig.upstream_gets().contains("0\r\n\r\n"));
     }
 }
