@@ -34,6 +34,8 @@ type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + S
 pub struct Expect {
     what: String,
     check: Check,
+    /// From when to when, at least how long, and how much longer than the slack it may take: if it is about time.
+    window: Option<(Moment, Moment, Duration, Duration)>,
 }
 
 impl fmt::Debug for Expect {
@@ -48,7 +50,27 @@ impl Expect {
         what: impl Into<String>,
         check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
     ) -> Expect {
-        Expect { what: what.into(), check: Box::new(check) }
+        Expect { what: what.into(), check: Box::new(check), window: None }
+    }
+
+    /// How late the deadline was, if it is about one alone.
+    pub(crate) fn lateness(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit, more) = self.window?;
+        let late = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()? + limit);
+        late.filter(|_| !limit.is_zero() && more.is_zero())
+    }
+
+    /// How long it took, if it waits for no deadline.
+    pub(crate) fn delay(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit, more) = self.window?;
+        let delay = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()?);
+        delay.filter(|_| limit.is_zero() && more.is_zero())
+    }
+
+    /// Whether something came before its limit had passed.
+    pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
+        let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));
+        matches!(moments, Some((Ok(from), Ok(to), limit)) if !limit.is_zero() && to < from + limit)
     }
 
     /// What it wants, and what there was instead.
@@ -122,7 +144,7 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
 /// [`window`], wider by `more` than the slack, for what takes time besides.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
-    Expect::new(what, move |t, tolerance| {
+    let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
         let Some(took) = to_at.checked_sub(from_at) else {
             return Err(format!("it came {:?} before", from_at - to_at));
@@ -135,7 +157,9 @@ pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -
             return Err(format!("it came after {took:?}, later than {latest:?}"));
         }
         Ok(())
-    })
+    });
+    expect.window = Some((from, to, limit, more));
+    expect
 }
 
 /// `first` comes before `second`.

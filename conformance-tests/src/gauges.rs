@@ -1,6 +1,6 @@
 //! What the kernel knows of this process: its sockets, and the rows of its connections.
 //!
-//! Read from `/proc`, so Linux only, from outside the code under test. A reading is taken when asked
+//! Read from `/proc` and asked of the kernel, so Linux only, from outside the code under test. A reading is taken when asked
 //! for; waiting for a value is a bounded poll, never a blind sleep.
 
 use std::collections::BTreeSet;
@@ -8,6 +8,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::diag;
 
 /// The network sockets that this process holds. Event queues, timers and Unix sockets are not counted: runtimes
 /// open them when they please (tokio with its signal driver holds a pair).
@@ -64,14 +66,21 @@ pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
     rows(&[remote_port]).find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
 }
 
-/// The rows that name one of `ports`, at either end. The table is read once.
+/// The rows that name one of `ports`, at either end.
 fn rows(ports: &[u16]) -> impl Iterator<Item = Row> {
-    // Thousands of old rows may be in it: most of them are not even taken apart.
+    let named = |row: &Row| ports.contains(&row.local_port) || ports.contains(&row.remote_port);
+    all_rows(ports).into_iter().filter(named)
+}
+
+/// Asked for by netlink; without it, from `/proc/net/tcp`, where thousands of old rows are not even taken apart.
+fn all_rows(ports: &[u16]) -> Vec<Row> {
+    if let Ok(rows) = diag::rows() {
+        return rows;
+    }
     let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
     let ports: Vec<String> = ports.iter().map(|port| format!(":{port:04X} ")).collect();
     let names_one = |line: &&str| ports.iter().any(|port| line.contains(port));
-    let rows: Vec<Row> = table.lines().filter(names_one).filter_map(parse).collect();
-    rows.into_iter()
+    table.lines().filter(names_one).filter_map(parse).collect()
 }
 
 fn parse(line: &str) -> Option<Row> {

@@ -50,36 +50,28 @@
 //! ([`Exact`]): on the simulated runtime alone, but polled by the executor under test, where everything that
 //! happens must be equal to what happens without it.
 //!
-//! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
-//! both runs.
+//! A failure says what was expected, what happened, which trait method to look at first, and shows both runs.
 //!
-//! # What is shown elsewhere, and what does not apply
+//! # Side by side, one at a time, alone
 //!
-//! | id | why it is not a case here, or not all of it |
-//! | --- | --- |
-//! | W-02 | [`Scope::wait_for`](tidegate_core::Scope::wait_for) takes a closure, so there is no result that could be there before it starts; zero starts nothing (W-01). What needs no waiting succeeds in the proxy: this case, and C-09 |
-//! | W-03, W-14, W-15 | the primitive's limit cannot be moved. W-03 is a drain whose deadline has passed when it begins; W-14 is the timers of the adapter; W-15 polls what has ended again |
-//! | W-11 | cancelling is dropping, or `Proxy::stop`: a case for each |
-//! | W-13 | requests share no connect, so there is nothing to shield: the case shows one connect each |
-//! | W-18 | Rust lets nobody end a future that is lent by reference (`\|_\| &mut work`): it is stopped, and its owner keeps it. The case shows both |
-//! | K-06 | the catalogue says "= Q-05"; here it is the chunked one |
-//! | P-05, P-10, T-10 to T-12, T-15 | longer intervals than the catalogue's, for busy machines |
-//! | P-10 | one order on real sockets, all orders in exact time; and exhaustively beside `Admission` in the core |
-//! | P-12 | decided as "closed" |
-//! | H-01 | a deadline that ends nothing of the upstream's, such as linger, is told from the gauges after every case |
-//! | H-02, H-03, H-04, H-05 | besides their own cases, the gauges after every case: tasks, armed timers, wakers |
-//! | V-01 | the virtual run of every script is the oracle of the real ones, and is compared with itself; there are no files |
-//! | V-04 | = T-19 |
-//! | V-11 | `tests/reference.rs`: ten thousand random traces of the machine against `reference`, which no runtime takes part in |
-//! | V-13 | not recorded; the real run of every script is compared with its virtual one instead |
-//! | A-09 | tokio with two threads runs every case; there is no executor here that moves a task at each poll |
-//! | A-10 | the adapters' own tests (`runtime-tokio/tests/adapter.rs`), since each refuses in its own words |
-//! | A-11 | tokio's refusal outside its runtime is A-10's; an adapter of one runtime inside another is not tried |
-//! | A-16 | the driver reads the clock after each operation that completed (`docs/ARCHITECTURE.md`); the case shows that any jump between two readings gives one outcome and nothing early |
-//! | A-20 | not yet: a process that is stopped from outside |
+//! Cases run one at a time within a process and within a runtime; several runtimes may run side by side in processes of
+//! their own. A case that blocks a thread, floods, or weighs memory runs while no other case does on this machine
+//! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
+//! under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! The catalogue's V rows of these groups, which run in exact time (`cases/exact.rs`): W-09, C-12, C-13, Q-12, T-14, T-19,
-//! P-10, P-12, P-14; and of the others H-07, V-02, V-03, V-05 to V-10, V-12, V-14, A-16. Those that a blocked thread brings about on real sockets run there: W-07, W-11, R-16.
+//! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
+//! it is repeated, five times at most, and the report says how often.
+//!
+//! # The report
+//!
+//! `conformance report` (a program of this crate) runs every [`suite!`] of a package side by side and writes
+//! `CONFORMANCE.md`, which can be read alone, and JUnit; with `--check` it compares instead. What the tests tell it is a line
+//! of JSON for each case, in the directory that the environment variable [`RESULTS`] names. `workflow.yml` beside this
+//! crate's manifest is a workflow for GitHub to copy.
+//!
+//! `docs/ADAPTER.md` in the repository writes an adapter from nothing.
+//!
+#![doc = include_str!("elsewhere.md")]
 //!
 //! # Parts
 //!
@@ -96,17 +88,21 @@
 //! # Stability
 //!
 //! 0.x: cases are added and tightened in any release, so an adapter that passes one may fail the next.
-//! [`Harness`] and [`suite!`] change only with the minor version; everything else is public for those who
-//! write cases of their own, and may change as the catalogue needs it.
+//! [`Harness`], [`suite!`], [`Need`], the options of `conformance report` and the lines that the tests write change only with
+//! the minor version; everything else is public for those who write cases of their own, and may change as the
+//! catalogue needs it.
 
+mod attempt;
 mod board;
 pub mod cases;
 mod command;
 mod counted;
+mod diag;
 mod exec;
 pub mod expect;
 pub mod gauges;
 mod harness;
+mod hint;
 pub mod hostile;
 mod interp;
 pub mod machine;
@@ -126,8 +122,10 @@ pub mod transcript;
 mod verdict;
 mod virtual_peers;
 pub mod virtual_rt;
+mod watch;
 mod wrap;
 
+pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
@@ -139,53 +137,104 @@ pub use crate::verdict::{check, check_virtual, judge_virtual};
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
 ///
 /// Several runtimes in one test target go into modules of their own.
+///
+/// A case that cannot hold on a runtime is skipped with a reason, which is printed by its test and shown by the
+/// report:
+///
+/// ```ignore
+/// tidegate_conformance::suite!(MyRuntime, skip: {
+///     a_11_wrong_runtime: "one process has one runtime",
+/// });
+/// ```
+///
+/// A name that is no case's, and a reason that is empty, do not compile. What a runtime lacks as a whole, such as
+/// threads, is said once, in [`Harness::LACKS`].
 #[macro_export]
 macro_rules! suite {
     ($harness:ty) => {
-        $crate::__for_each_case! { __suite_tests $harness }
+        $crate::suite! { $harness, skip: {} }
+    };
+    ($harness:ty, skip: { $($name:ident: $reason:literal),* $(,)? }) => {
+        $(
+            const _: () = {
+                assert!(
+                    $crate::__is_case(stringify!($name)),
+                    concat!("there is no case called ", stringify!($name))
+                );
+                assert!(!$reason.is_empty(), concat!("why is ", stringify!($name), " skipped?"));
+            };
+        )*
+        $crate::__for_each_case! { __suite_tests $harness, [$((stringify!($name), $reason)),*] }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite_tests {
-    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
+    ([$harness:ty, $skip:tt] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
      [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
         $(
             #[test]
             fn $name() {
-                $crate::check::<$harness>($crate::cases::$module::$name());
+                $crate::check::<$harness>($crate::cases::$module::$name(), &$skip);
             }
         )*
         $(
             #[test]
             fn $wait() {
-                $crate::check_wait::<$harness, $crate::cases::wait::$wait>();
+                $crate::check_wait::<$harness, $crate::cases::wait::$wait>(&$skip);
             }
         )*
         $(
             #[test]
             fn $exact() {
                 let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
-                $crate::check_exact::<$harness>(stringify!($exact), case);
+                $crate::check_exact::<$harness>(stringify!($exact), case, &$skip);
             }
         )*
         $(
             #[test]
             fn $live() {
-                $crate::check_live::<$harness>(stringify!($live), $crate::cases::live::$live::<$harness>);
+                $crate::check_live::<$harness>(stringify!($live), $crate::cases::live::$live::<$harness>, &$skip);
             }
         )*
     };
 }
 
-/// Makes a `#[test]` for every case, in virtual time alone.
+#[doc(hidden)]
+pub const fn __is_case(name: &str) -> bool {
+    let mut i = 0;
+    while i < cases::NAMES.len() {
+        if is_same(cases::NAMES[i].as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// `==`, which is not for constants yet.
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+/// Makes a module with a `#[test]` for every case, in virtual time alone.
 #[macro_export]
 macro_rules! virtual_suite {
     () => {
-        $crate::__for_each_case! { __virtual_tests }
+        mod in_virtual_time {
+            $crate::__for_each_case! { __virtual_tests }
+        }
     };
 }
+
+/// The module that [`virtual_suite!`] makes.
+#[doc(hidden)]
+pub const VIRTUAL: &str = "in_virtual_time";
 
 #[doc(hidden)]
 #[macro_export]
@@ -212,4 +261,13 @@ macro_rules! __virtual_tests {
             }
         )*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_is_a_cases_only_as_a_whole() {
+        assert!(super::__is_case("c_01_hang"));
+        assert!(!super::__is_case("c_01_han") && !super::__is_case("c_01_hangs") && !super::__is_case(""));
+    }
 }

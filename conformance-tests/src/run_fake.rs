@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use tidegate_core::TimeoutPolicy;
 
+use crate::attempt::{About, Lateness, Skips};
 use crate::exec::block;
-use crate::harness::{Harness, turn, warm_up};
+use crate::harness::{Harness, warm_up};
 use crate::run_virtual::play;
 use crate::script::Case;
 use crate::transcript::Transcript;
@@ -110,23 +111,34 @@ pub fn check_exact_virtual(name: &str, case: ExactCase) -> ExactRun {
     run
 }
 
-/// Runs a case in exact time on no runtime, then under the harness's executor, and panics unless it holds and
-/// both runs are equal.
+/// Runs a case in exact time on no runtime, then under the harness's executor unless it is skipped, and panics unless
+/// it holds and both runs are equal.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check_exact<H: Harness>(name: &str, case: ExactCase) {
-    let alone = check_exact_virtual(name, case);
-    let _turn = turn();
+pub fn check_exact<H: Harness>(name: &str, case: ExactCase, skips: &Skips) {
+    About::named(name, false).attempt::<H, _>(
+        skips,
+        || check_exact_virtual(name, case),
+        |alone| {
+            under::<H>(name, case, alone);
+            Ok(Lateness::new())
+        },
+    );
+}
+
+/// The same under the harness's executor.
+#[track_caller]
+fn under<H: Harness>(name: &str, case: ExactCase, alone: &ExactRun) {
     warm_up::<H>();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         let _ = sender.send(H::block_on(|_| perform(case, None)));
     });
     match receiver.recv_timeout(BOUND) {
-        Ok(run) => compare(name, H::NAME, &alone, &run),
+        Ok(run) => compare(name, H::NAME, alone, &run),
         Err(_) if thread.is_finished() => {}
         Err(_) => panic!("{name} never ends under {}: its executor polls nothing any more", H::NAME),
     }

@@ -14,14 +14,15 @@ use std::time::Duration;
 use tidegate_core::runtime;
 use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
 
+use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::board::lock;
 use crate::command::Handle;
 use crate::counted::{Counted, Counts, Held};
 use crate::gauges;
-use crate::harness::{Harness, sleep, turn, warm_up};
-use crate::run_real::Lateness;
+use crate::harness::{Harness, sleep, warm_up};
 use crate::run_virtual::{Observe, Route};
 use crate::verdict::slack;
+use crate::watch::Watch;
 
 /// Longer than any case takes.
 const BOUND: Duration = Duration::from_secs(30);
@@ -57,7 +58,6 @@ impl Live {
 
 /// Runs a live case; what is wrong with it, empty if nothing is. With `spoil` there ought to be something.
 pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
-    let _turn = turn();
     warm_up::<H>();
     let live = Live { spoil, ..Live::default() };
     let sockets = gauges::sockets();
@@ -67,22 +67,34 @@ pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
     live.wrong.into_inner().unwrap_or_default()
 }
 
-/// Runs a live case and panics unless it holds.
+/// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check_live<H: Harness>(name: &str, case: LiveCase) {
-    let wrong = run_live::<H>(case, false);
-    assert!(wrong.is_empty(), "{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
+pub fn check_live<H: Harness>(name: &str, case: LiveCase, skips: &Skips) {
+    About::named(name, true).attempt::<H, _>(
+        skips,
+        || (),
+        |()| {
+            let watch = Watch::start();
+            let wrong = run_live::<H>(case, false);
+            let machine_late = watch.stop();
+            if wrong.is_empty() {
+                return Ok(Lateness::new());
+            }
+            let words = format!("{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
+            Err(Failure { words, machine_late, early: false })
+        },
+    );
 }
 
 /// How late what is due may be: the suite's slack, and what this machine adds while `work` runs.
 pub(crate) fn with_slack<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let lateness = Lateness::start();
+    let watch = Watch::start();
     let result = work();
-    (result, slack().slack + lateness.stop())
+    (result, slack().slack + watch.stop())
 }
 
 /// What a proxy that served a live case left.

@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
@@ -26,6 +25,7 @@ use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
+use crate::watch::Watch;
 use crate::wrap::{Inline, Logged, LoggedListener};
 
 /// Longer than any case takes; then the watchdog gives up.
@@ -42,7 +42,7 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
-    /// How late this machine woke a thread that slept, at worst.
+    /// How late this machine was by itself, at worst (`machine.rs`).
     pub(crate) machine_late: Duration,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Run {
 pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     warm_up::<H>();
     let sockets = gauges::sockets();
-    let lateness = Lateness::start();
+    let watch = Watch::start();
     let _limit = case.few_descriptors.map(gauges::limit_descriptors);
     let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut round = 1;
@@ -67,7 +67,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
             board.forget_order();
         }
         if round == case.rounds || board.is_faulty() {
-            return Run { transcript: board.transcript(), machine_late: lateness.stop() };
+            return Run { transcript: board.transcript(), machine_late: watch.stop() };
         }
         round += 1;
     }
@@ -299,33 +299,4 @@ async fn beside<S: Future<Output = ()>>(
         other.as_mut().poll(cx)
     })
     .await;
-}
-
-/// Measures how late the machine wakes a sleeping thread: what a busy machine adds to every window.
-pub(crate) struct Lateness {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Duration>,
-}
-
-impl Lateness {
-    pub(crate) fn start() -> Lateness {
-        const NAP: Duration = Duration::from_millis(5);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut worst = Duration::ZERO;
-            while !stopped.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                thread::sleep(NAP);
-                worst = worst.max(began.elapsed().saturating_sub(NAP));
-            }
-            worst
-        });
-        Lateness { stop, thread }
-    }
-
-    pub(crate) fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
-    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
+use crate::attempt::Need;
 use crate::expect::Expect;
 use crate::hostile::Habits;
 
@@ -424,6 +425,10 @@ pub struct Case {
     pub rounds: u32,
     /// How long it may take in virtual time.
     pub lasts: Duration,
+    /// Whether it runs while no other case does, on the whole machine.
+    pub alone: bool,
+    /// What it needs of a runtime.
+    pub needs: Vec<Need>,
     /// What must hold in both worlds.
     pub expect: Vec<Expect>,
 }
@@ -454,6 +459,8 @@ impl Case {
             few_descriptors: None,
             rounds: 1,
             lasts: Duration::from_secs(60),
+            alone: false,
+            needs: Vec::new(),
             expect: Vec::new(),
         }
     }
@@ -564,10 +571,10 @@ impl Case {
         self
     }
 
-    /// Blocks the executor.
+    /// Blocks the executor. Such a case runs [alone](Case::alone).
     pub fn stall(mut self, from: &'static str, length: Duration) -> Case {
         self.stall = Some(Stall { from, length });
-        self
+        self.alone()
     }
 
     /// Gives the runtime bad habits.
@@ -615,6 +622,20 @@ impl Case {
     /// Whether the proxy runs on wrapped sockets, and inside one future.
     pub(crate) fn is_wrapped(&self) -> bool {
         self.stall.is_some() || !self.habits.is_none() || self.logged || self.pace.is_some()
+    }
+
+    /// Runs it while no other case runs, in any process of this machine: for a case that blocks a thread, floods, or
+    /// weighs memory, and would make others late, or be made late by them.
+    pub fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+
+    /// Says that it means something only on a runtime that has this. A [`Harness`](crate::Harness) that lacks it skips
+    /// the case.
+    pub fn needs(mut self, need: Need) -> Case {
+        self.needs.push(need);
+        self
     }
 
     /// Adds an expectation.

@@ -7,9 +7,7 @@ use tidegate_conformance::script::{Case, Upstream, ms};
 use tidegate_conformance::{cases, judge_virtual, run_exact, run_virtual};
 use tidegate_core::TimeoutPolicy;
 
-mod in_virtual_time {
-    tidegate_conformance::virtual_suite!();
-}
+tidegate_conformance::virtual_suite!();
 
 #[test]
 fn the_same_case_gives_the_same_transcript() {

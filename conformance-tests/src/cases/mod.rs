@@ -62,6 +62,10 @@ macro_rules! __list_cases {
             vec![$((stringify!($name), $module::$name)),*]
         }
 
+        /// The names of the tests of all cases.
+        pub const NAMES: &[&str] =
+            &[$(stringify!($name),)* $(stringify!($wait),)* $(stringify!($exact),)* $(stringify!($live)),*];
+
         /// The cases about `wait_for`: the name of the test, what it should be, and whether the case can fail.
         pub fn all_waits() -> Vec<(&'static str, String, fn() -> bool)> {
             vec![$((

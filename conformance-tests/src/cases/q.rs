@@ -13,6 +13,7 @@ use crate::transcript::End;
 /// An upload that the upstream does not read is given up, and the upstream can see that it was cut.
 pub fn q_01_upstream_never_reads() -> Case {
     Case::new("Q-01", "upstream never reads")
+        .alone()
         .upstream(script().wait_for("answered").read_to_end())
         .client(
             script()
@@ -37,6 +38,7 @@ pub fn q_01_upstream_never_reads() -> Case {
 pub fn q_02_progress_does_not_reset() -> Case {
     let drain = Step::ReadSlowly { size: 4096, every: ms(40), until: "answered" };
     Case::new("Q-02", "progress does not reset")
+        .alone()
         .upstream(script().step(drain).read_to_end())
         .client(
             script()

@@ -62,6 +62,7 @@ pub fn t_05_stall_past_both_inner_earlier() -> Case {
 /// A response as fast as the machine allows does not outrun the total.
 pub fn t_13_flood() -> Case {
     Case::new("T-13", "flood")
+        .alone()
         .policy(|p| p.total = Some(ms(100)))
         .upstream(script().read_message().then(ok(ENDLESS)).step(crate::script::Step::Flood))
         .client(script().connect().mark("start").get("/").read_to_end())

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tidegate_core::runtime::Runtime;
 use tidegate_core::{Elapsed, Instant, Scope, TimeoutPolicy};
 
+use crate::attempt::Need;
 use crate::board::lock;
 use crate::harness::sleep;
 use crate::script::ms;
@@ -123,6 +124,11 @@ pub trait WaitCase {
     /// How long it must take at least; the slack above it is the machine's.
     const LIMIT: Duration;
 
+    /// Whether it runs while no other case does, on the whole machine.
+    const ALONE: bool = false;
+    /// What it needs of a runtime.
+    const NEEDS: &'static [Need] = &[];
+
     /// Runs it and says how long it took.
     fn run<R: Runtime + Clone + 'static>(env: &Env<R>) -> impl Future<Output = Duration>;
 }
@@ -145,8 +151,10 @@ pub(super) async fn beside<T>(first: impl Future<Output = T>, second: impl Futur
     .await
 }
 
+/// A case; `@alone` before the name runs it while no other case runs, as [`Case::alone`](crate::script::Case::alone) does.
 macro_rules! wait_case {
-    ($(#[$doc:meta])* $name:ident, $id:literal, $title:literal, $limit:expr, $lines:expr, |$env:ident| $run:block) => {
+    (@@alone) => { true };
+    ($(#[$doc:meta])* $(@$alone:ident)? $name:ident, $id:literal, $title:literal, $limit:expr, $lines:expr, |$env:ident| $run:block) => {
         $(#[$doc])*
         #[allow(non_camel_case_types)]
         #[derive(Debug)]
@@ -157,6 +165,7 @@ macro_rules! wait_case {
             const TITLE: &'static str = $title;
             const LINES: &'static [&'static str] = $lines;
             const LIMIT: Duration = $limit;
+            $(const ALONE: bool = wait_case!(@@$alone);)?
 
             async fn run<R: Runtime + Clone + 'static>($env: &Env<R>) -> Duration {
                 let started = $env.now();
@@ -227,7 +236,7 @@ wait_case! {
 
 wait_case! {
     /// The clock starts at the first poll, on every runtime.
-    w_17_lazy_creation, "W-17", "lazy creation", ms(100),
+    @alone w_17_lazy_creation, "W-17", "lazy creation", ms(100),
     &["built", "started", "wait_for: total timeout of 100ms"],
     |env| {
         let scope = env.scope();
@@ -278,7 +287,7 @@ wait_case! {
 
 wait_case! {
     /// Both end while the thread is blocked, the outer one first: it reports.
-    t_04_wait_for_stall_past_both_outer_earlier, "T-04", "wait_for, stall past both, outer earlier", ms(200),
+    @alone t_04_wait_for_stall_past_both_outer_earlier, "T-04", "wait_for, stall past both, outer earlier", ms(200),
     &["outer: total timeout of 100ms"],
     |env| {
         nested(env, ms(100), ms(120), ms(180)).await;
@@ -289,7 +298,7 @@ wait_case! {
 wait_case! {
     /// Both end while the thread is blocked, the inner one first: it reports, and the outer one is
     /// satisfied.
-    t_05_wait_for_stall_past_both_inner_earlier, "T-05", "wait_for, stall past both, inner earlier", ms(200),
+    @alone t_05_wait_for_stall_past_both_inner_earlier, "T-05", "wait_for, stall past both, inner earlier", ms(200),
     &["inner: read timeout of 100ms", "outer: ready"],
     |env| {
         nested(env, ms(120), ms(100), ms(180)).await;
@@ -300,7 +309,7 @@ wait_case! {
 wait_case! {
     /// An operation that is ready again at once, for ever, does not outrun its limit, provided that it
     /// yields: it wakes itself as often as it is polled.
-    t_13_wait_for_flood, "T-13", "wait_for, flood", ms(100),
+    @alone t_13_wait_for_flood, "T-13", "wait_for, flood", ms(100),
     &["wait_for: total timeout of 100ms"],
     |env| {
         let flood = |_| poll_fn(|cx| {
