@@ -170,7 +170,7 @@ impl Sweep<'_> {
             // The listener, what lies in its backlog, and one connection each.
             let backlog = self.ledger.plan.clients.len();
             let most = 1 + backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
-            if self.steps.get() % 16 == 0 {
+            if self.steps.get().is_multiple_of(16) {
                 let sockets = self.world.runtime(Owner::Proxy).sockets();
                 if sockets > most {
                     self.ledger
