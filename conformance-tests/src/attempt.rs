@@ -32,8 +32,8 @@ pub enum Need {
 pub(crate) struct About<'a> {
     /// The name of its test.
     pub(crate) name: &'a str,
-    pub(crate) id: &'a str,
-    pub(crate) title: &'a str,
+    pub(crate) id: String,
+    pub(crate) title: String,
     pub(crate) alone: bool,
     pub(crate) needs: &'a [Need],
 }
@@ -69,7 +69,15 @@ const RUNS: usize = 6;
 /// For how long it is run again: a run that hangs takes ten seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-impl About<'_> {
+impl<'a> About<'a> {
+    /// A case of which the name says it all: `v_05_repeated_call`.
+    pub(crate) fn named(name: &'a str, alone: bool) -> About<'a> {
+        let mut words = name.splitn(3, '_');
+        let mut word = || words.next().unwrap_or_default();
+        let id = format!("{}-{}", word().to_uppercase(), word());
+        About { name, id, title: word().replace('_', " "), alone, needs: &[] }
+    }
+
     /// Runs a case unless it is skipped: first the oracle, then the real run when it is its turn, and again if it fails
     /// in a way that shows nothing. Panics if it does not hold, after the line for the report was written.
     #[track_caller]

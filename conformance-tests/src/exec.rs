@@ -7,10 +7,22 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+/// Polls a future to its end on this thread: one that needs nobody's wake-up, because it blocks instead of waiting,
+/// or because everything it waits for is polled with it.
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
+            return done;
+        }
+    }
+}
 
 /// Which tasks an executor stall holds up.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -372,6 +372,13 @@ pub fn success(i: usize) -> Expect {
     })
 }
 
+/// Something else failed in the teardown after an outcome's error.
+pub fn secondary(i: usize) -> Expect {
+    Expect::new(format!("outcome {i} to have a secondary failure"), move |t, _| {
+        if outcome(t, i)?.secondary { Ok(()) } else { Err("there is none".into()) }
+    })
+}
+
 /// What an outcome's timeout was waiting for.
 pub fn during(i: usize, phase: Phase) -> Expect {
     Expect::new(format!("outcome {i} to be a timeout during {phase}"), move |t, _| {

@@ -13,11 +13,11 @@ use std::thread;
 use std::time::Duration;
 
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
-use tidegate_core::{Connection, Instant};
+use tidegate_core::Instant;
 
 use crate::attempt::Need;
 use crate::board::lock;
-use crate::run_virtual::{Observe, Route};
+use crate::counted::CountedConnection;
 
 /// The client's stream of a harness.
 pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
@@ -29,10 +29,7 @@ pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
 pub trait Harness: 'static {
     /// The adapter. It spawns the proxy's connections; on a work-stealing runtime these must be `Send`,
     /// which the compiler finds out.
-    type Runtime: Runtime
-        + Clone
-        + 'static
-        + Spawn<Connection<Self::Runtime, ClientStream<Self>, Route, Observe>>;
+    type Runtime: Runtime + Clone + 'static + Spawn<CountedConnection<Self::Runtime, ClientStream<Self>>>;
 
     /// The adapter's listener.
     type Listener: Listener + 'static;

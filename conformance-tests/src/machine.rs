@@ -1,146 +1,183 @@
-//! How late the machine itself is while a case runs: what a busy machine adds to the upper end of every window.
+//! The machine of the core without a driver: whoever holds a [`Machine`] plays the sockets, the upstreams and the
+//! clock, and sees every action. For cases that are about time alone (`timeouts.md` 4.10).
 //!
-//! Two measurements are added up, both without any runtime:
-//!
-//! - what a case waits for is never one wake-up: a deadline wakes the thread of a timer, that one perhaps another worker,
-//!   that one a peer. So an event is passed along a chain of threads, again and again, and the worst trip counts;
-//! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
-//!   process was ready to run and did not get a core (Linux), and the longest wait counts.
-//!
-//! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
+//! It does what a driver must do and decides nothing about deadlines.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-/// How often the chain is started.
-const NAP: Duration = Duration::from_millis(5);
+use tidegate_core::http::{HttpDate, IdSource};
+use tidegate_core::relay::{Action, Env, Op, Relay};
+use tidegate_core::{
+    BufPool, Config, DeadlineKind, Instant, IoFailure, IoKind, Outcome, Side, TimeoutPolicy, UpstreamId,
+};
 
-/// How many threads pass an event on before the one that napped gets it back: a timer, a worker, a peer.
-const LINKS: usize = 3;
-
-/// The threads are asked about every so many trips: a hundred of them cost a millisecond.
-const TRIPS: usize = 4;
-
-/// A measurement under way.
-pub(crate) struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<Duration>>,
+/// A `Relay` with everything around it in hand.
+#[derive(Debug)]
+pub struct Machine {
+    /// The machine itself.
+    pub relay: Relay,
+    /// The clock.
+    pub now: Instant,
+    /// What every request is forwarded under.
+    pub route: TimeoutPolicy,
+    /// Upstreams that there are; each is tried in turn.
+    pub upstreams: usize,
+    /// None of them is free: [`Machine::grant`] frees one.
+    pub full: bool,
+    /// Every action so far, with its time, and what the driver answered to it (see [`Step`]).
+    pub steps: Vec<(Instant, Step)>,
+    /// Every outcome so far.
+    pub outcomes: Vec<Outcome>,
+    bufs: BufPool,
+    ids: IdSource,
+    date: HttpDate,
 }
 
-impl Watch {
-    pub(crate) fn start() -> Watch {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        Watch { stop, thread: thread::spawn(move || measure(&stopped)) }
-    }
-
-    /// The worst that was seen.
-    pub(crate) fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        // Without descriptors there is no measurement, and no allowance.
-        self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
-    }
+/// What the machine asked for, or the answer that it got at once.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It asked.
+    Action(Action),
+    /// It was told to wait for a free upstream.
+    Queued,
+    /// It got one.
+    Granted,
+    /// It was told that no idle connection is there, and so must connect.
+    Miss,
 }
 
-fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
-    // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
-    let (mut first, mut last) = UnixStream::pair()?;
-    let mut links = Vec::new();
-    for _ in 0..LINKS {
-        let (to, next) = UnixStream::pair()?;
-        let from = std::mem::replace(&mut last, next);
-        links.push(thread::spawn(move || pass_on(from, to)));
-    }
-    let mut waits = Waits::default();
-    waits.look();
-    let (mut worst, mut event) = (Duration::ZERO, [0]);
-    for trip in 1.. {
-        let began = Instant::now();
-        thread::sleep(NAP);
-        first.write_all(&event)?;
-        last.read_exact(&mut event)?;
-        worst = worst.max(began.elapsed().saturating_sub(NAP));
-        let is_over = stopped.load(Ordering::Relaxed);
-        if is_over || trip % TRIPS == 0 {
-            waits.look();
+impl Machine {
+    /// The machine for a client that is accepted at `now`, under `connection`'s limits; requests are forwarded
+    /// under the same ones unless [`Machine::route`] says otherwise.
+    pub fn new(connection: TimeoutPolicy, now: Instant) -> Machine {
+        let config = Config { timeouts: connection, ..Config::default() };
+        Machine {
+            relay: Relay::new(Arc::new(config), None, now),
+            now,
+            route: connection,
+            upstreams: 1,
+            full: false,
+            steps: Vec::new(),
+            outcomes: Vec::new(),
+            bufs: BufPool::new(4),
+            ids: IdSource::new(1),
+            date: HttpDate::default(),
         }
-        if is_over {
-            break;
-        }
     }
-    drop(first);
-    for link in links {
-        let _ = link.join();
-    }
-    Ok(worst + waits.longest)
-}
 
-fn pass_on(mut from: UnixStream, mut to: UnixStream) {
-    let mut event = [0];
-    while from.read_exact(&mut event).and_then(|()| to.write_all(&event)).is_ok() {}
-}
-
-/// How long the threads of this process waited for a core.
-#[derive(Default)]
-struct Waits {
-    /// By thread, as the system counts it.
-    total: BTreeMap<u64, Duration>,
-    /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
-    longest: Duration,
-}
-
-impl Waits {
-    fn look(&mut self) {
-        let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
-        let mut total = BTreeMap::new();
-        for thread in threads.flatten() {
-            let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
-            let text = fs::read_to_string(thread.path().join("schedstat"));
-            // Nanoseconds: on a core, waiting for one.
-            let wait = text.ok().and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
-            if let (Some(id), Some(wait)) = (id, wait) {
-                total.insert(id, Duration::from_nanos(wait));
+    /// One input, and everything that it leads to at once.
+    pub fn with(&mut self, input: impl FnOnce(&mut Relay, &mut Env<'_>)) {
+        input(
+            &mut self.relay,
+            &mut Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids },
+        );
+        while let Some(action) = self.relay.poll_action() {
+            self.steps.push((self.now, Step::Action(action)));
+            let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
+            match action {
+                Action::Report => self.outcomes.extend(self.relay.outcome()),
+                Action::Route => self.relay.forward(Some(Arc::new(self.route)), &mut env),
+                Action::Resolve(_) => {
+                    let here = [([127, 0, 0, 1], 80).into()].into_iter().collect();
+                    self.relay.resolved(Ok(here), &mut env);
+                }
+                Action::Admit { .. } if self.full => {
+                    self.steps.push((self.now, Step::Queued));
+                    self.relay.queued(&mut env);
+                }
+                Action::Admit { .. } => {
+                    let tried = self.relay.tried().len();
+                    match UpstreamId::new(tried).filter(|_| tried < self.upstreams) {
+                        Some(id) => {
+                            self.steps.push((self.now, Step::Granted));
+                            self.relay.granted(id, &mut env);
+                        }
+                        None => self.relay.exhausted(&mut env),
+                    }
+                }
+                Action::Checkout(_) => {
+                    self.steps.push((self.now, Step::Miss));
+                    self.relay.pool_miss(&mut env);
+                }
+                _ => {}
             }
         }
-        for (id, wait) in &total {
-            // A thread that is new has waited since it began.
-            let before = self.total.get(id).copied().unwrap_or_default();
-            self.longest = self.longest.max(wait.saturating_sub(before));
-        }
-        // The threads that were there before anything was measured say nothing yet.
-        if self.total.is_empty() {
-            self.longest = Duration::ZERO;
-        }
-        self.total = total;
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// `side` sends; says how many of the bytes the machine took.
+    pub fn feed(&mut self, side: Side, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() && self.relay.interest().wants(Op::Read(side)) {
+            self.with(|relay, env| {
+                let buf = relay.recv_buf(side, env);
+                let n = buf.len().min(bytes.len() - taken);
+                buf[..n].copy_from_slice(&bytes[taken..taken + n]);
+                taken += n;
+                relay.received(side, n, env);
+            });
+        }
+        taken
+    }
 
-    /// Threads that want the cores too are what makes a thread late.
-    #[test]
-    fn a_busy_machine_shows() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let busy: Vec<_> = (0..4 * cores)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
-            })
-            .collect();
-        let watch = Watch::start();
-        thread::sleep(Duration::from_millis(300));
-        let late = watch.stop();
-        stop.store(true, Ordering::Relaxed);
-        busy.into_iter().for_each(|thread| thread.join().expect("it only spins"));
-        assert!(late > Duration::from_micros(500), "{late:?}");
+    /// `side` takes up to `max` bytes.
+    pub fn take(&mut self, side: Side, max: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while taken.len() < max && self.relay.interest().wants(Op::Write(side)) {
+            let mut bytes = self.relay.send_bufs(side).collect::<Vec<_>>().concat();
+            bytes.truncate(max - taken.len());
+            self.with(|relay, env| relay.sent(side, bytes.len(), env));
+            taken.append(&mut bytes);
+        }
+        taken
+    }
+
+    /// Whether bytes wait to be written to `side`.
+    pub fn pending(&self, side: Side) -> bool {
+        self.relay.send_bufs(side).next().is_some()
+    }
+
+    /// `side` sends FIN, if anybody would see it.
+    pub fn fin(&mut self, side: Side) -> bool {
+        let seen = self.relay.interest().wants(Op::Read(side));
+        if seen {
+            self.with(|relay, env| relay.received(side, 0, env));
+        }
+        seen
+    }
+
+    /// The connect that was asked for succeeds.
+    pub fn connected(&mut self) {
+        self.with(|relay, env| relay.connected(false, env));
+    }
+
+    /// The connect that was asked for is refused.
+    pub fn refused(&mut self) {
+        let failure = IoFailure { kind: IoKind::Refused, os_code: None };
+        self.with(|relay, env| relay.failed(Op::Connect, failure, env));
+    }
+
+    /// Whoever waits for an upstream gets one.
+    pub fn grant(&mut self) {
+        let tried = self.relay.tried().len();
+        if let Some(id) = UpstreamId::new(tried) {
+            self.steps.push((self.now, Step::Granted));
+            self.with(|relay, env| relay.granted(id, env));
+        }
+    }
+
+    /// Looks at the deadlines.
+    pub fn handle_timeout(&mut self) {
+        self.with(|relay, env| relay.handle_timeout(env));
+    }
+
+    /// Sets the clock to so many milliseconds after `start` and looks at the deadlines.
+    pub fn at(&mut self, instant: Instant) {
+        self.now = instant;
+        self.handle_timeout();
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<(Instant, DeadlineKind)> {
+        self.relay.poll_timeout().map(|d| (d.at, d.kind))
     }
 }

@@ -10,19 +10,22 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn};
-use tidegate_core::{Connection, Gauges, Proxy, Upstreams};
+use tidegate_core::{Gauges, Proxy, Upstreams};
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::counted::{Counted, CountedConnection, Counts, Held};
 use crate::gauges;
 use crate::harness::{Clocks, Harness, nap, sleep, warm_up};
-use crate::machine::Watch;
+use crate::hostile::{Hostile, HostileListener};
 use crate::names;
-use crate::peers::Stage;
-use crate::run_virtual::{Observe, Route, check_left, config, observe, route};
+use crate::peers::{SMALL, Stage};
+use crate::run_virtual::{check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
+use crate::watch::Watch;
 use crate::wrap::{Inline, Logged, LoggedListener};
 
 /// Longer than any case takes; then the watchdog gives up.
@@ -46,25 +49,44 @@ pub(crate) struct Run {
 /// Runs a case on the harness's runtime.
 pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     warm_up::<H>();
-    let board = Arc::new(Board::default());
     let sockets = gauges::sockets();
     let watch = Watch::start();
-    if let Err(e) = act::<H>(case, &board, sockets) {
-        board.fault(format!("the suite could not set the case up: {e}"));
+    let _limit = case.few_descriptors.map(gauges::limit_descriptors);
+    let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut round = 1;
+    loop {
+        let board = Arc::new(Board::default());
+        if let Err(e) = act::<H>(case, &board, sockets, &mut at) {
+            board.fault(format!("the suite could not set the case up: {e}"));
+        }
+        let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
+        if left > sockets {
+            board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
+        }
+        if !case.logged {
+            board.forget_order();
+        }
+        if round == case.rounds || board.is_faulty() {
+            return Run { transcript: board.transcript(), machine_late: watch.stop() };
+        }
+        round += 1;
     }
-    let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
-    if left > sockets {
-        board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
-    }
-    if !case.logged {
-        board.forget_order();
-    }
-    Run { transcript: board.transcript(), machine_late: watch.stop() }
 }
 
-fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::Result<()> {
-    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let stage = Arc::new(Stage::new(Arc::clone(board), bound.local_addr()?));
+/// One round; the proxy listens at `at`, and where it does is kept there.
+fn act<H: Harness>(
+    case: &Arc<Case>,
+    board: &Arc<Board>,
+    sockets: usize,
+    at: &mut SocketAddr,
+) -> io::Result<()> {
+    let bound = runtime::bind(*at)?;
+    if case.small_buffers {
+        // What is accepted inherits it.
+        SockRef::from(&bound).set_send_buffer_size(SMALL)?;
+    }
+    *at = bound.local_addr()?;
+    let stage = Arc::new(Stage::new(Arc::clone(board), *at, case.small_buffers));
     let (ended, end) = mpsc::channel();
     let server = {
         let (stage, case) = (Arc::clone(&stage), Arc::clone(case));
@@ -110,18 +132,22 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
 /// Everything that runs on the thread of the runtime under test.
 fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stage>, sockets: usize) {
     let board = &stage.board;
+    let counts = Counts::default();
+    let counted = counts.clone();
     H::block_on(|runtime| async move {
+        let counts = &counted;
         let listener = match H::listener(bound) {
             Ok(listener) => listener,
             Err(e) => return board.fault(format!("the adapter refuses the listener: {e}")),
         };
-        if case.stall.is_none() && !case.logged {
-            serve(runtime, listener, case, stage, sockets).await;
-            return;
+        if !case.is_wrapped() {
+            return serve(runtime, listener, case, stage, sockets, counts).await;
         }
-        let inline = Inline::new(Logged::new(runtime, Arc::clone(board)));
+        let hostile = Hostile::new(runtime, case.habits);
+        let inline = Inline::new(Logged::new(hostile, Arc::clone(board), case.pace, thread::sleep));
+        let listener = HostileListener::new(listener, case.habits);
         let listener = LoggedListener::new(listener, Arc::clone(board));
-        let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets));
+        let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets, counts));
         let mut neighbour = pin!(neighbour(case, stage));
         let mut is_over = false;
         poll_fn(|cx| {
@@ -139,6 +165,17 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
         .await;
         inline.tasks().clear(crate::exec::Group::Proxy);
     });
+    // What a runtime that has ended may hold for a moment is let go of by a thread of its own.
+    let held = gauges::settle(SETTLE, || counts.held(), |held| *held == Held::default());
+    held.beyond(Held::default(), "after the end of the runtime")
+        .into_iter()
+        .for_each(|what| board.fault(what));
+    if counts.surplus_timers() > 0 {
+        board.fault(format!(
+            "{} timers were armed beyond one for each connection and the server's own",
+            counts.surplus_timers()
+        ));
+    }
 }
 
 /// Blocks the thread when the case says so.
@@ -158,25 +195,33 @@ async fn happened(board: &Board, event: &'static str) {
 }
 
 /// Serves until the peers are gone, waits until nothing is left of the case, and stops.
-async fn serve<R, L>(runtime: R, listener: L, case: &Arc<Case>, stage: &Arc<Stage>, sockets: usize)
-where
-    R: Runtime + Clone + Spawn<Connection<R, L::Stream, Route, Observe>>,
+async fn serve<R, L>(
+    runtime: R,
+    listener: L,
+    case: &Arc<Case>,
+    stage: &Arc<Stage>,
+    sockets: usize,
+    counts: &Counts,
+) where
+    R: Runtime + Clone + Spawn<CountedConnection<R, L::Stream>>,
     L: Listener,
 {
     let board = &stage.board;
     let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams()), case.limits);
     let resolver = names::real(case, stage);
-    let proxy = Proxy::with_resolver(runtime.clone(), upstreams, config(case), resolver);
+    let counted = Counted::new(runtime.clone(), counts);
+    let proxy = Proxy::with_resolver(counted, upstreams, config(case), resolver);
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
     let clocks = Clocks::read(&runtime);
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
-    let observe = observe(board, Handle::of(&proxy, case), epoch);
+    let observe = observe(board, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
     let server = proxy.serve(listener, route(case), observe);
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();
-    let mut server = pin!(govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now));
+    let governed = govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now);
+    let mut server = pin!(counts.task(governed));
     let ended = Cell::new(false);
     let mut gone = pin!(happened(board, PEERS_GONE));
     let mut idle = None;
@@ -184,7 +229,7 @@ where
         poll_fn(|cx| {
             // The first poll of the server comes before the first of this.
             if idle.is_none() {
-                idle = Some(proxy.gauges());
+                idle = Some((proxy.gauges(), counts.held()));
                 board.mark(SERVING, Duration::ZERO);
             }
             gone.as_mut().poll(cx)
@@ -195,13 +240,18 @@ where
 
     // What is left now that the peers have closed theirs: the server and its listener, unless the
     // case ends them.
-    let mut idle = idle.unwrap_or_else(|| proxy.gauges());
+    let (mut idle, mut held) = idle.unwrap_or_else(|| (proxy.gauges(), counts.held()));
     let mut sockets = sockets + 1;
+    // Its own timers: what it needs them for is over when the last idle connection is.
+    held.armed = 0;
     if case.ends_the_server() {
         idle.tasks -= 1;
         sockets -= 1;
+        held = Held::default();
     }
-    let left = |gauges: Gauges| gauges != idle || gauges::sockets() > sockets;
+    let left = |gauges: Gauges| {
+        gauges != idle || !counts.held().beyond(held, "").is_empty() || gauges::sockets() > sockets
+    };
     let until = Instant::now() + SETTLE;
     beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
@@ -216,6 +266,7 @@ where
     check_left(board, "exchanges that hold an upstream", now.in_flight, idle.in_flight);
     check_left(board, "requests that wait", now.waiting, idle.waiting);
     check_left(board, "sockets", gauges::sockets(), sockets);
+    counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
     if ended.get() && !case.ends_the_server() {
         board.fault("the server ended although nobody stopped it".into());
     }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::cases::wait::{Env, WaitCase, test_name_of};
+use crate::exec::block;
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
 use crate::harness::{Harness, warm_up};
-use crate::machine::Watch;
 use crate::verdict::slack;
 use crate::virtual_rt::{Owner, Ran, World};
+use crate::watch::Watch;
 
 /// Longer than any case takes.
 const BOUND: Duration = Duration::from_secs(10);
@@ -36,7 +37,23 @@ pub struct WaitRun {
 /// If the case fails; that is its purpose.
 #[track_caller]
 pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
+    match run_wait_virtual::<C>(World::new()) {
+        Ok(run) => {
+            judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
+            run
+        }
+        Err(ran) => panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE),
+    }
+}
+
+/// Whether a case fails where it ought to: in a world whose clocks stand still.
+pub fn wait_can_fail<C: WaitCase>() -> bool {
     let world = World::new();
+    world.break_clocks();
+    run_wait_virtual::<C>(world).map_or(true, |run| run.lines != C::LINES || run.took < C::LIMIT)
+}
+
+fn run_wait_virtual<C: WaitCase>(world: World) -> Result<WaitRun, Ran> {
     let (runtime, peer) = (world.runtime(Owner::Proxy), world.runtime(Owner::Peer));
     let at = runtime.free_address();
     let _listener = peer.listen(at, 16);
@@ -47,17 +64,13 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
     let done = Rc::clone(&result);
     world.spawn(Owner::Proxy, async move {
         let took = C::run(&env).await;
-        done.set(Some(WaitRun { lines: env.lines(), took }));
+        done.set(Some((env, took)));
     });
-    let ran = world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0);
-    let Some(run) = result.take() else {
-        panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE);
-    };
-    assert_eq!(ran, Ran::Done);
-    if let Some(wrong) = judge::<C>("in virtual time", &run, SLACK_VIRTUAL) {
-        panic!("{wrong}");
+    let ran = block(world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0));
+    match result.take() {
+        Some((env, took)) if ran == Ran::Done => Ok(WaitRun { lines: env.finish(), took }),
+        _ => Err(ran),
     }
-    run
 }
 
 /// Runs a case in virtual time and on the harness's runtime, unless it is skipped.
@@ -68,7 +81,8 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
 #[track_caller]
 pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
     let name = test_name_of::<C>();
-    let about = About { name: &name, id: C::ID, title: C::TITLE, alone: C::ALONE, needs: C::NEEDS };
+    let about =
+        About { name: &name, id: C::ID.into(), title: C::TITLE.into(), alone: C::ALONE, needs: C::NEEDS };
     about.attempt::<H, _>(skips, check_wait_virtual::<C>, |_| run_wait::<H, C>());
 }
 
@@ -91,16 +105,16 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
         let looked = Arc::clone(&looking);
         let established = move || {
             let began = Instant::now();
-            let rows = gauges::rows_to(at.port());
+            let rows = gauges::rows_to(&[at.port()]);
             looked.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             rows.iter().filter(|row| row.state == TcpState::Established).count()
         };
-        let run = H::block_on(|runtime| async move {
+        let (env, took) = H::block_on(|runtime| async move {
             let env = Env::new(runtime, at, established, thread::sleep);
             let took = C::run(&env).await;
-            WaitRun { lines: env.lines(), took }
+            (env, took)
         });
-        let _ = sender.send(run);
+        let _ = sender.send(WaitRun { lines: env.finish(), took });
     });
     let (mut late, mut failed) = (Lateness::new(), None);
     match receiver.recv_timeout(BOUND) {

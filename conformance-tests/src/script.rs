@@ -10,6 +10,7 @@ use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
 use crate::attempt::Need;
 use crate::expect::Expect;
+use crate::hostile::Habits;
 
 /// Milliseconds, the unit of every case.
 pub const fn ms(n: u64) -> Duration {
@@ -354,6 +355,15 @@ pub struct Stall {
     pub length: Duration,
 }
 
+/// A transport that takes little at a time.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes a write, at most.
+    pub at_most: usize,
+    /// How long a write blocks the thread.
+    pub taking: Duration,
+}
+
 /// What is done to the proxy by whoever owns it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -401,8 +411,20 @@ pub struct Case {
     pub clients: Vec<Client>,
     /// Whether the executor is blocked meanwhile.
     pub stall: Option<Stall>,
+    /// What the runtime does that it need not do.
+    pub habits: Habits,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
+    /// Upstream sockets take no more than this at a time.
+    pub pace: Option<Pace>,
+    /// The kernels between the proxy and its peers hold some kilobytes, not megabytes.
+    pub small_buffers: bool,
+    /// So many descriptors may be open more than there are when the case begins (on a real runtime).
+    pub few_descriptors: Option<u64>,
+    /// How often the whole case runs, one run after the other, on one port.
+    pub rounds: u32,
+    /// How long it may take in virtual time.
+    pub lasts: Duration,
     /// Whether it runs while no other case does, on the whole machine.
     pub alone: bool,
     /// What it needs of a runtime.
@@ -430,7 +452,13 @@ impl Case {
             by_chance: false,
             clients: Vec::new(),
             stall: None,
+            habits: Habits::default(),
             logged: false,
+            pace: None,
+            small_buffers: false,
+            few_descriptors: None,
+            rounds: 1,
+            lasts: Duration::from_secs(60),
             alone: false,
             needs: Vec::new(),
             expect: Vec::new(),
@@ -549,10 +577,51 @@ impl Case {
         self.alone()
     }
 
+    /// Gives the runtime bad habits.
+    pub fn habits(mut self, habits: Habits) -> Case {
+        self.habits = habits;
+        self
+    }
+
     /// Logs the order of the proxy's closes and writes.
     pub fn logged(mut self) -> Case {
         self.logged = true;
         self
+    }
+
+    /// Lets each write to an upstream take `at_most` bytes and `taking` of the thread's time.
+    pub fn pace(mut self, at_most: usize, taking: Duration) -> Case {
+        self.pace = Some(Pace { at_most, taking });
+        self
+    }
+
+    /// Makes the kernels' buffers small.
+    pub fn small_buffers(mut self) -> Case {
+        self.small_buffers = true;
+        self
+    }
+
+    /// Allows so many descriptors more than are open.
+    pub fn few_descriptors(mut self, n: u64) -> Case {
+        self.few_descriptors = Some(n);
+        self
+    }
+
+    /// Runs the whole case so often.
+    pub fn rounds(mut self, n: u32) -> Case {
+        self.rounds = n;
+        self
+    }
+
+    /// Gives it more virtual time.
+    pub fn lasts(mut self, long: Duration) -> Case {
+        self.lasts = long;
+        self
+    }
+
+    /// Whether the proxy runs on wrapped sockets, and inside one future.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.stall.is_some() || !self.habits.is_none() || self.logged || self.pace.is_some()
     }
 
     /// Runs it while no other case runs, in any process of this machine: for a case that blocks a thread, floods, or

@@ -61,3 +61,12 @@ mod current_thread {
 mod multi_thread {
     tidegate_conformance::suite!(super::MultiThread);
 }
+
+/// A live case that nothing can fail shows nothing.
+#[test]
+fn every_live_case_can_fail() {
+    for (name, case) in tidegate_conformance::cases::all_live::<CurrentThread>() {
+        let wrong = tidegate_conformance::run_live::<CurrentThread>(case, true);
+        assert!(!wrong.is_empty(), "{name} holds although it ought not to");
+    }
+}

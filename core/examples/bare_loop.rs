@@ -234,7 +234,7 @@ impl Client {
                     _ => {
                         let policy =
                             TimeoutPolicy { read: Some(Duration::from_millis(200)), ..Default::default() };
-                        self.relay.forward(&policy, env);
+                        self.relay.forward(Some(Arc::new(policy)), env);
                     }
                 },
                 // One upstream: whoever could not reach it has nowhere else to go.

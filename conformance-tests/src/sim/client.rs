@@ -363,7 +363,7 @@ async fn babble(ledger: &Rc<Ledger>, proxy: SocketAddr, nonsense: Nonsense) {
     };
     let reads = async {
         let mut writes = pin!(writes);
-        let mut end = pin!(conn.wire.to_end());
+        let mut end = pin!(conn.wire.drain());
         poll_fn(|cx| match end.as_mut().poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => {

@@ -14,6 +14,7 @@ use super::plan::{Doing, Id, Plan};
 use super::planted::{Bug, SimListener, SimRuntime};
 use super::upstream::Upstream;
 use super::wire::sleep;
+use crate::exec::block;
 use crate::run_virtual::words;
 use crate::virtual_rt::{Owner, Ran, World};
 
@@ -77,7 +78,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
 
     let sweep = Sweep { ledger: &ledger, proxy: &proxy, world: &world, steps: 0.into() };
     let end = world.now() + BOUND;
-    match world.run_until(end, || sweep.step() || ledger.clients.get() == 0) {
+    match block(world.run_until(end, || sweep.step() || ledger.clients.get() == 0)) {
         Ran::Done => {}
         ran => ledger.fail(Invariant::Progress, format!("the clients never ended: {}", words(ran))),
     }
@@ -97,7 +98,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
 fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World) {
     let sweep = Sweep { ledger, proxy, world, steps: 0.into() };
     let quiet = world.now() + QUIET;
-    if world.run_until(quiet, || sweep.step()) == Ran::Spinning {
+    if block(world.run_until(quiet, || sweep.step())) == Ran::Spinning {
         ledger.fail(Invariant::Progress, "at the end the proxy polls without end");
     }
     ledger.close();
@@ -116,7 +117,7 @@ fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World) {
     }
     proxy.stop();
     let quiet = world.now() + QUIET;
-    if world.run_until(quiet, || world.tasks(Owner::Proxy) == 0) != Ran::Done {
+    if block(world.run_until(quiet, || world.tasks(Owner::Proxy) == 0)) != Ran::Done {
         ledger.fail(Invariant::NothingLeft, "the server does not end when it is stopped");
     }
     let sockets = world.runtime(Owner::Proxy).sockets();
@@ -169,7 +170,7 @@ impl Sweep<'_> {
             // The listener, what lies in its backlog, and one connection each.
             let backlog = self.ledger.plan.clients.len();
             let most = 1 + backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
-            if self.steps.get() % 16 == 0 {
+            if self.steps.get().is_multiple_of(16) {
                 let sockets = self.world.runtime(Owner::Proxy).sockets();
                 if sockets > most {
                     self.ledger

@@ -88,7 +88,10 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     out
 }
 
-fn simpler_requests(plan: &Plan, with: &mut dyn FnMut(&dyn Fn(&mut Plan))) {
+/// Offers a change of a plan.
+type Offer<'a> = dyn FnMut(&dyn Fn(&mut Plan)) + 'a;
+
+fn simpler_requests(plan: &Plan, with: &mut Offer<'_>) {
     for (n, client) in plan.clients.iter().enumerate() {
         for (b, batch) in client.batches.iter().enumerate().take(8) {
             with(&|p| p.clients[n].batches[b].leaves = None);

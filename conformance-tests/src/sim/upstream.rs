@@ -251,10 +251,10 @@ async fn break_off(
         Break::Rst => stream.rst(),
         Break::Garbage => {
             write(&ledger.world, stream, b"\x00\x01 tide \r\n\r\n", Pace::Fast).await?;
-            wire.to_end().await;
+            wire.drain().await;
         }
         Break::Stall => {
-            let end = wire.to_end().await;
+            let end = wire.drain().await;
             let whole = ledger.request(id).is_some_and(nothing_missing);
             // One whose answer is whole is a connection like any other, and one's own end is no news.
             if !whole && !stream.is_gone() {

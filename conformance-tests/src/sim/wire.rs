@@ -217,7 +217,7 @@ impl Wire {
     }
 
     /// Reads on to the end and says which it was.
-    pub(super) async fn to_end(&mut self) -> Stop {
+    pub(super) async fn drain(&mut self) -> Stop {
         loop {
             self.at = self.buf.len();
             match self.fill(Pace::Fast).await {

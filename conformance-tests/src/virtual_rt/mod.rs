@@ -13,7 +13,7 @@ mod runtime;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -37,6 +37,9 @@ pub const HOP: usize = 128 * 1024;
 
 /// Polls at one instant after which a run counts as spinning.
 const SPIN_LIMIT: u32 = 200_000;
+
+/// Steps before a world yields to the executor that polls it.
+const STEPS_A_TURN: usize = 64;
 
 /// Whose end of a connection it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,7 @@ struct Inner {
     net: RefCell<Net>,
     tasks: Executor,
     stalled_until: Cell<Option<Instant>>,
+    broken_at: Cell<Option<Instant>>,
     /// Chance, if there is any.
     dice: RefCell<Option<Dice>>,
     /// Tasks of each owner whose wake-up is late.
@@ -125,12 +129,23 @@ impl World {
                 net: RefCell::new(Net::new()),
                 tasks: Executor::new(),
                 stalled_until: Cell::new(None),
+                broken_at: Cell::new(None),
                 dice: RefCell::new(None),
                 late: Default::default(),
                 armed: Default::default(),
                 digest: Cell::new(0xcbf2_9ce4_8422_2325),
             }),
         }
+    }
+
+    /// Changes what each direction of a connection can hold, for those that are opened from now on.
+    pub fn set_hop(&self, hop: usize) {
+        self.inner.net.borrow_mut().set_hop(hop);
+    }
+
+    /// From now on the runtimes' clock stands still and no timer fires: for showing that a case needs them.
+    pub fn break_clocks(&self) {
+        self.inner.broken_at.set(Some(self.now()));
     }
 
     /// An empty world with disturbances; the same seed gives the same ones.
@@ -246,46 +261,59 @@ impl World {
         Sleep { timer: VirtualTimer::new(self.clone(), Owner::Peer), at, armed: false }
     }
 
-    /// Runs tasks and lets time pass until `done`, at most until `limit`.
-    pub fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
+    /// Runs tasks and lets time pass until `done`, at most until `limit`. The future never waits for anything
+    /// outside of this world; it yields now and then to whatever executor polls it.
+    pub async fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
         let mut polls_at_this_instant = 0;
-        loop {
-            if done() {
-                return Ran::Done;
-            }
-            if self.run_task() {
-                polls_at_this_instant += 1;
-                if polls_at_this_instant > SPIN_LIMIT {
-                    return Ran::Spinning;
-                }
-                continue;
-            }
-            let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else { return Ran::Deadlock };
-            if key.at > limit {
-                self.inner.events.borrow_mut().insert(key, event);
-                self.inner.now.set(limit);
-                return Ran::OutOfTime;
-            }
-            if key.at > self.now() {
-                self.inner.now.set(key.at);
-                polls_at_this_instant = 0;
-            }
-            self.note(key.at.as_nanos());
-            match event {
-                Event::Wake(waker) => waker.wake(),
-                Event::Packet(packet) => self.deliver(packet),
-                Event::EndOfStall => self.inner.stalled_until.set(None),
-                Event::Ready(task, owner) => {
-                    self.inner.late[owner as usize].update(|n| n - 1);
-                    self.inner.tasks.put_ready(task);
+        poll_fn(|cx| {
+            for _ in 0..STEPS_A_TURN {
+                if let Some(ran) = self.step(limit, &mut done, &mut polls_at_this_instant) {
+                    return Poll::Ready(ran);
                 }
             }
-            if let Some(dice) = &mut *self.inner.dice.borrow_mut()
-                && dice.spurious()
-            {
-                self.inner.tasks.wake_any(|tasks| dice.rng.below(tasks as u64) as usize);
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Polls one task, or lets time pass to the next event. Says how the run ended, if it did.
+    fn step(&self, limit: Instant, done: &mut impl FnMut() -> bool, polls: &mut u32) -> Option<Ran> {
+        if done() {
+            return Some(Ran::Done);
+        }
+        if self.run_task() {
+            *polls += 1;
+            return (*polls > SPIN_LIMIT).then_some(Ran::Spinning);
+        }
+        let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else {
+            return Some(Ran::Deadlock);
+        };
+        if key.at > limit {
+            self.inner.events.borrow_mut().insert(key, event);
+            self.inner.now.set(limit);
+            return Some(Ran::OutOfTime);
+        }
+        if key.at > self.now() {
+            self.inner.now.set(key.at);
+            *polls = 0;
+        }
+        self.note(key.at.as_nanos());
+        match event {
+            Event::Wake(waker) => waker.wake(),
+            Event::Packet(packet) => self.deliver(packet),
+            Event::EndOfStall => self.inner.stalled_until.set(None),
+            Event::Ready(task, owner) => {
+                self.inner.late[owner as usize].update(|n| n - 1);
+                self.inner.tasks.put_ready(task);
             }
         }
+        if let Some(dice) = &mut *self.inner.dice.borrow_mut()
+            && dice.spurious()
+        {
+            self.inner.tasks.wake_any(|tasks| dice.rng.below(tasks as u64) as usize);
+        }
+        None
     }
 
     fn schedule(&self, at: Instant, event: Event) -> EventKey {

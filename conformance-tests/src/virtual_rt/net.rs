@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidegate_core::Instant;
 
 use super::kernel::{End, Segment, segments};
-use super::{LATENCY, Owner};
+use super::{HOP, LATENCY, Owner};
 
 /// A connection, by its number.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,11 +66,16 @@ pub(super) struct Net {
     ports: BTreeMap<SocketAddr, Port>,
     next_conn: usize,
     next_port: u16,
+    hop: usize,
 }
 
 impl Net {
     pub(super) fn new() -> Net {
-        Net { conns: BTreeMap::new(), ports: BTreeMap::new(), next_conn: 0, next_port: 10_000 }
+        Net { conns: BTreeMap::new(), ports: BTreeMap::new(), next_conn: 0, next_port: 10_000, hop: HOP }
+    }
+
+    pub(super) fn set_hop(&mut self, hop: usize) {
+        self.hop = hop;
     }
 
     /// A free address.
@@ -99,7 +104,7 @@ impl Net {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         let from = self.address();
-        let ends = [End::new(owner), End::new(Owner::Peer)];
+        let ends = [End::new(owner, self.hop), End::new(Owner::Peer, self.hop)];
         let handshake = Handshake::SynSent;
         let arrivals = [Instant::EPOCH; 2];
         self.conns.insert(conn, Conn { handshake, connect_waker: None, from, to, ends, arrivals });
@@ -125,6 +130,8 @@ impl Net {
             return self.close(EndId { conn: id, side: 0 });
         }
         conn.handshake = Handshake::Cancelled;
+        // Nobody waits any more.
+        conn.connect_waker = None;
         Vec::new()
     }
 

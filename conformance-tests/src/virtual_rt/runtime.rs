@@ -63,7 +63,7 @@ impl Runtime for VirtualRuntime {
     type Timer = VirtualTimer;
 
     fn now(&self) -> Instant {
-        self.world.now()
+        self.world.inner.broken_at.get().unwrap_or_else(|| self.world.now())
     }
 
     fn timer(&self) -> VirtualTimer {
@@ -117,6 +117,9 @@ impl Timer for VirtualTimer {
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.unschedule();
+        if self.world.inner.broken_at.get().is_some() {
+            return Poll::Pending;
+        }
         match self.at {
             Some(at) if at <= self.world.now() => {
                 self.at = None;

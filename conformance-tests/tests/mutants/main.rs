@@ -7,7 +7,9 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe};
 
-use tidegate_conformance::{Harness, cases};
+use tidegate_conformance::expect::Expect;
+use tidegate_conformance::script::Case;
+use tidegate_conformance::{Harness, Need, cases};
 use tidegate_tokio::Tokio;
 use tokio::runtime::Builder;
 
@@ -85,6 +87,7 @@ table! {
     a_clock_that_is_fast: FAST_CLOCK OnTiny, c::c_04_accepted_by_the_kernel_only, ["EARLY", "look at `Runtime::now`"];
     a_clock_that_stands_still: FROZEN_CLOCK OnTokio, c::c_04_accepted_by_the_kernel_only,
         ["the clock went on by 0ns", "Look at `Runtime::now`"];
+    a_timer_that_is_early: EARLY_TIMER OnTokio, w_16_second_deadline_of_one_timer, ["expected", "EARLY"];
     a_timer_that_is_late: LATE_TIMER OnTiny, c::c_04_accepted_by_the_kernel_only, ["later than", "Look at `Timer::arm`"];
     a_timer_that_never_fires: LOST_TIMER OnTokio, c::c_04_accepted_by_the_kernel_only,
         ["a timer of 2ms", "Look at `Timer::poll_fired`"];
@@ -109,4 +112,16 @@ table! {
         ["UpstreamReset", "An error of a socket was taken for an end", "Look at `Stream::poll_read`"];
     a_task_that_is_left_behind: TASK_LEFT OnTokio, r::r_01_silent,
         ["connections: ", "A task outlived its end", "Look at `Spawn::spawn`"];
+}
+
+#[test]
+fn a_case_that_is_skipped_does_not_run() {
+    let skips = [("q_05_client_stalls", "an abort is not what this is about")];
+    tidegate_conformance::check::<Mutated<OnTiny, FIN_FOR_RST>>(cases::q::q_05_client_stalls(), &skips);
+    // Nobody could hold it; the executor is one thread.
+    let never = Expect::new("what never holds", |_, _| Err("it does not".into()));
+    tidegate_conformance::check::<OnTiny>(
+        Case::new("X-01", "needs threads").needs(Need::Threads).expect(never),
+        &[],
+    );
 }

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tidegate_conformance::{Harness, Need, Observe, Route};
+use tidegate_conformance::{CountedConnection, Harness, Need};
+use tidegate_core::Instant;
 use tidegate_core::runtime::{self, Runtime, Spawn};
-use tidegate_core::{Connection, Instant};
 
 pub(crate) const SOUND: u8 = 0;
 pub(crate) const FAST_CLOCK: u8 = 1;
@@ -65,7 +65,7 @@ pub(crate) struct Mutated<H, const FAULT: u8>(H);
 
 impl<H: Harness, const FAULT: u8> Harness for Mutated<H, FAULT>
 where
-    H::Runtime: Spawn<Task<Connection<Faulty<H::Runtime, FAULT>, Of<H, FAULT>, Route, Observe>, FAULT>>,
+    H::Runtime: Spawn<Task<CountedConnection<Faulty<H::Runtime, FAULT>, Of<H, FAULT>>, FAULT>>,
 {
     type Runtime = Faulty<H::Runtime, FAULT>;
     type Listener = Listener<H::Listener, FAULT>;

@@ -29,7 +29,7 @@ use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
 /// Socket operations in one turn, before other tasks get theirs.
 const TURN_OPS: usize = 16;
 
-/// Bytes moved in one turn, before other tasks get theirs.
+/// Bytes moved in one turn, before other tasks get theirs; looked at after each pass over the sockets.
 const TURN_BYTES: usize = 256 * 1024;
 
 /// Blocks that a thread keeps for later.
@@ -40,7 +40,7 @@ const DATE_AGE: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
-    static LENT: Cell<Option<Lent>> = const { Cell::new(None) };
+    static LENT: Cell<Option<Box<Lent>>> = const { Cell::new(None) };
 }
 
 pin_project_lite::pin_project! {
@@ -109,7 +109,7 @@ impl Lent {
 /// Lends what this thread has to a turn.
 fn lend<T>(turn: impl FnOnce(&mut Lent) -> T) -> T {
     // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
-    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(Lent::new);
+    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Lent::new()));
     let result = turn(&mut lent);
     let _ = LENT.try_with(|cell| cell.set(Some(lent)));
     result
@@ -318,8 +318,9 @@ where
     ) -> Option<(usize, usize)> {
         let mut bytes = 0;
         let mut ops = self.act(cx, env);
+        let mut interest = self.relay.interest();
         for (i, op) in Op::PASS.into_iter().enumerate() {
-            if waits[i] || !self.relay.interest().wants(op) {
+            if waits[i] || !interest.wants(op) {
                 continue;
             }
             match self.step(op, look, cx, env) {
@@ -334,6 +335,7 @@ where
                 ops += acted;
                 *waits = [false; Op::PASS.len()];
             }
+            interest = self.relay.interest();
         }
         (ops > 0).then_some((ops, bytes))
     }
@@ -431,10 +433,7 @@ where
                 self.shared.tally.started();
                 let decision = (self.hooks.0)(&request);
                 match decision {
-                    Decision::Forward(policy) => {
-                        let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
-                        self.relay.forward(policy, env);
-                    }
+                    Decision::Forward(policy) => self.relay.forward(policy, env),
                     Decision::Respond(r) => {
                         let fields: Vec<_> = r.fields.iter().map(|(n, v)| (&**n, &**v)).collect();
                         self.relay.respond(r.status, &fields, &r.body, env);

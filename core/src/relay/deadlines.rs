@@ -76,12 +76,15 @@ impl Relay {
             | DeadlineKind::KeepAlive
             | DeadlineKind::Linger
             | DeadlineKind::Drain => &self.config.timeouts,
-            _ => &self.exchange.policy,
+            _ => self.exchange.policy.as_deref().unwrap_or(&self.config.timeouts),
         }
     }
 
     /// Counts the time that has passed to the phase in which it did.
     pub(crate) fn clock_phase(&mut self, now: Instant) {
+        if !self.exchange.is_some() {
+            return;
+        }
         let phase = self.phase();
         let (was, since) = self.exchange.phase;
         if phase != was || self.actions.report {

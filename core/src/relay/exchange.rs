@@ -18,6 +18,7 @@
 //!
 //! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
@@ -26,6 +27,7 @@ use crate::error::{Error, IoFailure, Phase, TimeoutError};
 use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
+use crate::relay::lent::Rest;
 use crate::relay::outcome::{End, Env, Outcome, Step, Timing};
 use crate::relay::tunnel;
 use crate::relay::upstream::Ended;
@@ -65,7 +67,8 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) stage: Stage,
-    pub(crate) policy: TimeoutPolicy,
+    /// The limits of its route, where they are not the proxy's own.
+    pub(crate) policy: Option<Arc<TimeoutPolicy>>,
     /// The upstreams that could not be reached.
     pub(crate) tried: Vec<UpstreamId>,
     /// The last of them, why.
@@ -99,33 +102,36 @@ pub(crate) struct Exchange {
     pub(crate) response_bytes: u64,
 }
 
-impl Exchange {
-    pub(crate) fn new(policy: TimeoutPolicy, started: Instant) -> Exchange {
-        Exchange {
-            stage: Stage::Idle,
-            policy,
-            tried: Vec::new(),
-            unreached: None,
-            waiting: false,
-            addresses: None,
-            address: 0,
-            started,
-            withheld: false,
-            held: false,
-            retried: false,
-            keep_alive: false,
-            status: None,
-            error: None,
-            secondary: None,
-            upstream: None,
-            attempts: 0,
-            reused: false,
-            timing: Timing::default(),
-            phase: (Phase::Connect, started),
-            body_bytes: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-        }
+impl Rest for Exchange {
+    const REST: Exchange = Exchange {
+        stage: Stage::Idle,
+        policy: None,
+        tried: Vec::new(),
+        unreached: None,
+        waiting: false,
+        addresses: None,
+        address: 0,
+        started: Instant::EPOCH,
+        withheld: false,
+        held: false,
+        retried: false,
+        keep_alive: false,
+        status: None,
+        error: None,
+        secondary: None,
+        upstream: None,
+        attempts: 0,
+        reused: false,
+        timing: Timing::ZERO,
+        phase: (Phase::Connect, Instant::EPOCH),
+        body_bytes: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+    };
+
+    fn at_rest() -> &'static Exchange {
+        static REST: Exchange = Exchange::REST;
+        &REST
     }
 }
 
@@ -145,13 +151,22 @@ impl Relay {
             response_started: self.exchange.status.is_some(),
         });
         self.deadlines.disarm(kind);
-        self.exchange.held = false;
+        if self.exchange.held {
+            self.exchange.held = false;
+        }
         match kind {
             DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
             DeadlineKind::ClientHead if self.client.state == ClientState::First => {
                 self.close_client(End::Close)
             }
-            DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::Connect => {
+                self.connect_failed(error, env);
+                // Another deadline was due in the same turn, after this one: there is no time to try again, and
+                // the one that was due first is reported (`timeouts.md` T3).
+                if self.exchange.held {
+                    self.give_up(env);
+                }
+            }
             DeadlineKind::ConnectAddress => self.address_failed(error, env),
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
@@ -162,8 +177,8 @@ impl Relay {
     // ---- towards the upstream --------------------------------------------------------------------
 
     /// The request goes to an upstream.
-    pub(crate) fn begin_forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
-        self.exchange.policy = *policy;
+    pub(crate) fn begin_forward(&mut self, policy: Option<Arc<TimeoutPolicy>>, env: &mut Env<'_>) {
+        self.exchange.policy = policy;
         self.progress(DeadlineKind::Total);
         self.upstream.outbound.begin_body(self.client.request.framing == Framing::Chunked);
         let announced = match self.client.request.framing {
@@ -264,9 +279,9 @@ impl Relay {
     fn settle_head(&mut self, env: &mut Env<'_>) -> bool {
         let (max, peer) = (self.config.max_head, self.peer.as_ref());
         let upgrades = &self.config.upgrades;
-        match self.client.receive_head(max, peer, upgrades, &mut self.upstream.outbound, env) {
+        match self.client.receive_head(max, peer, upgrades, &mut self.upstream, env) {
             Ok(true) => {
-                self.exchange = Exchange::new(self.config.timeouts, env.now);
+                self.begin_exchange(env);
                 self.exchange.stage = Stage::Routing;
                 self.exchange.withheld =
                     self.client.request.expect_continue && !self.client.decoder.is_complete();
@@ -288,6 +303,14 @@ impl Relay {
                 true
             }
         }
+    }
+
+    /// There is a request, or what was to become one.
+    fn begin_exchange(&mut self, env: &mut Env<'_>) {
+        self.upstream.lend(&mut env.bufs.spares.upstreams);
+        let exchange = self.exchange.lend(&mut env.bufs.spares.exchanges);
+        exchange.started = env.now;
+        exchange.phase.1 = env.now;
     }
 
     /// `Max-Forwards: 0`: we are the one that was asked (RFC 9110 section 7.6.2). We are there, which is
@@ -369,7 +392,8 @@ impl Relay {
             }
         }
         if self.upstream.response.is_some() {
-            if let Err(e) = self.upstream.inbound.decode(&mut self.upstream.decoder) {
+            let upstream = &mut *self.upstream;
+            if let Err(e) = upstream.inbound.decode(&mut upstream.decoder) {
                 return self.cut_off(Error::UpstreamProtocol(e));
             }
             if self.upstream.ended == Some(Ended::Fin) && !self.upstream.decoder.is_complete() {
@@ -403,7 +427,7 @@ impl Relay {
     fn release_upstream(&mut self) {
         let end = match self.exchange.upstream {
             Some(upstream) if self.upstream.is_reusable() => {
-                End::Release { upstream, idle: self.exchange.policy.pool_idle }
+                End::Release { upstream, idle: self.policy(DeadlineKind::PoolIdle).pool_idle }
             }
             _ if self.upstream.request_written() => End::Close,
             // What is left of the request must not trickle in.
@@ -432,12 +456,12 @@ impl Relay {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;
-        self.exchange.held = false;
         if self.exchange.stage == Stage::Idle {
             // There is no request, only a broken beginning of one.
-            self.exchange = Exchange::new(self.config.timeouts, env.now);
+            self.begin_exchange(env);
             self.client.state = ClientState::Exchange;
         }
+        self.exchange.held = false;
         match self.exchange.error {
             None => self.exchange.error = Some(error),
             // What fails later never replaces what failed first (`timeouts.md` T7).
@@ -566,7 +590,7 @@ impl Relay {
         self.actions.report = true;
         self.clock_phase(env.now);
         let exchange = &self.exchange;
-        self.outcome = Some(Outcome {
+        let outcome = Outcome {
             status: exchange.status,
             error: exchange.error,
             secondary: exchange.secondary,
@@ -578,13 +602,16 @@ impl Relay {
             timing: exchange.timing,
             started: exchange.started,
             finished: env.now,
-        });
-        let head = mem::take(&mut self.upstream.outbound.head);
-        env.bufs.give_head(mem::replace(&mut self.reported, head));
+        };
+        let reported = self.reported.lend(&mut env.bufs.spares.reports);
+        reported.outcome = Some(outcome);
+        env.bufs.give_head(mem::replace(&mut reported.head, mem::take(&mut self.upstream.outbound.head)));
         self.exchange.stage = Stage::Idle;
         self.client.inbound.discard_runs();
         self.client.outbound.reset(env.bufs);
         self.upstream.reset(env);
+        self.upstream.give_back(&mut env.bufs.spares.upstreams);
+        self.exchange.give_back(&mut env.bufs.spares.exchanges);
         // The next exchange may begin before anything else looks at the deadlines.
         self.sync_deadlines(env.now);
     }

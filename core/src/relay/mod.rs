@@ -24,6 +24,7 @@ mod client;
 mod deadlines;
 mod exchange;
 mod flow;
+mod lent;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,9 @@ pub use self::outcome::{Action, Env, Interest, Op, Outcome, Timing};
 
 use self::client::{ClientConn, ClientState};
 use self::exchange::{Exchange, Stage};
-use self::outcome::{Actions, End};
+use self::lent::Lent;
+pub(crate) use self::lent::Spares;
+use self::outcome::{Actions, End, Reported};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, Side};
 use crate::http::{PeerAddr, RequestHead};
@@ -86,13 +89,11 @@ pub struct Relay {
     config: Arc<Config>,
     peer: Option<PeerAddr>,
     client: ClientConn,
-    upstream: UpstreamConn,
-    exchange: Exchange,
+    upstream: Lent<UpstreamConn>,
+    exchange: Lent<Exchange>,
     deadlines: Deadlines,
     actions: Actions,
-    outcome: Option<Outcome>,
-    /// The head of the request whose outcome stands, as it was written for the upstream.
-    reported: Vec<u8>,
+    reported: Lent<Reported>,
     /// When a drain was asked for.
     pub(crate) draining: Option<Instant>,
 }
@@ -103,12 +104,11 @@ impl Relay {
         let mut relay = Relay {
             peer: peer.map(PeerAddr::from),
             client: ClientConn::new(),
-            upstream: UpstreamConn::new(),
-            exchange: Exchange::new(config.timeouts, now),
+            upstream: Lent::NONE,
+            exchange: Lent::NONE,
             deadlines: Deadlines::default(),
             actions: Actions::default(),
-            outcome: None,
-            reported: Vec::new(),
+            reported: Lent::NONE,
             draining: None,
             config,
         };
@@ -211,7 +211,10 @@ impl Relay {
         match side {
             Side::Client => {
                 self.client.inbound.release(env.bufs);
-                env.bufs.give_head(mem::take(&mut self.reported));
+                if self.reported.is_some() {
+                    env.bufs.give_head(mem::take(&mut self.reported.head));
+                    self.reported.give_back(&mut env.bufs.spares.reports);
+                }
             }
             Side::Upstream => self.upstream.inbound.release(env.bufs),
         }
@@ -378,8 +381,8 @@ impl Relay {
         (self.exchange.stage == Stage::Routing).then(|| RequestHead::new(self.client.head()))
     }
 
-    /// The request goes to an upstream, under `policy`: [`Action::Admit`] follows.
-    pub fn forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+    /// The request goes to an upstream, under `policy` or the proxy's own limits: [`Action::Admit`] follows.
+    pub fn forward(&mut self, policy: Option<Arc<TimeoutPolicy>>, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
             self.begin_forward(policy, env);
             self.settle(env);
@@ -394,15 +397,16 @@ impl Relay {
         }
     }
 
-    /// How the last exchange ended. Stands from [`Action::Report`] to the end of the next one.
+    /// How the last exchange ended. Stands from [`Action::Report`] to the next read from the client that finds
+    /// nothing.
     pub fn outcome(&self) -> Option<&Outcome> {
-        self.outcome.as_ref()
+        self.reported.outcome.as_ref()
     }
 
     /// The request of [`Relay::outcome`], as it was written for the upstream; `None` if no head was complete and
-    /// sound. Stands from [`Action::Report`] to the next read from the client.
+    /// sound. Stands as long as that.
     pub fn reported(&self) -> Option<RequestHead<'_>> {
-        (!self.reported.is_empty()).then(|| RequestHead::new(&self.reported))
+        (!self.reported.head.is_empty()).then(|| RequestHead::new(&self.reported.head))
     }
 
     // ---- the client's end ------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 //! What the machine wants and what it reports: plain values.
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, Phase, Side};
 use crate::http::{HttpDate, IdSource};
+use crate::relay::lent::Rest;
 use crate::time::Instant;
 use crate::upstream::UpstreamId;
 
@@ -163,6 +165,14 @@ pub struct Timing {
 }
 
 impl Timing {
+    pub(crate) const ZERO: Timing = Timing {
+        queue: Duration::ZERO,
+        connect: Duration::ZERO,
+        request: Duration::ZERO,
+        response_head: Duration::ZERO,
+        response_body: Duration::ZERO,
+    };
+
     pub(crate) fn add(&mut self, phase: Phase, time: Duration) {
         match phase {
             Phase::Queue => self.queue += time,
@@ -172,6 +182,23 @@ impl Timing {
             Phase::ResponseBody => self.response_body += time,
             Phase::RequestHead | Phase::Tunnel | Phase::Idle | Phase::Linger => {}
         }
+    }
+}
+
+/// What there is to say of the request that was served last.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub(crate) outcome: Option<Outcome>,
+    /// Its head as it was written for the upstream.
+    pub(crate) head: Vec<u8>,
+}
+
+impl Rest for Reported {
+    const REST: Reported = Reported { outcome: None, head: Vec::new() };
+
+    fn at_rest() -> &'static Reported {
+        static REST: Reported = Reported::REST;
+        &REST
     }
 }
 

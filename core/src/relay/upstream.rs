@@ -6,6 +6,7 @@
 use crate::error::{IoFailure, IoKind};
 use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, ResponseContext, ResponseInfo};
 use crate::relay::flow::{Inbound, Outbound};
+use crate::relay::lent::Rest;
 use crate::relay::outcome::Env;
 
 /// Interim responses that are relayed for one request.
@@ -34,21 +35,26 @@ pub(crate) struct UpstreamConn {
     interim: usize,
 }
 
-impl UpstreamConn {
-    pub(crate) fn new() -> UpstreamConn {
-        UpstreamConn {
-            inbound: Inbound::default(),
-            outbound: Outbound::default(),
-            decoder: BodyDecoder::new(Framing::None),
-            answered: false,
-            response: None,
-            ended: None,
-            write_failed: None,
-            scan: HeadScan::new(),
-            interim: 0,
-        }
-    }
+impl Rest for UpstreamConn {
+    const REST: UpstreamConn = UpstreamConn {
+        inbound: Inbound::NONE,
+        outbound: Outbound::NONE,
+        decoder: BodyDecoder::new(Framing::None),
+        answered: false,
+        response: None,
+        ended: None,
+        write_failed: None,
+        scan: HeadScan::new(),
+        interim: 0,
+    };
 
+    fn at_rest() -> &'static UpstreamConn {
+        static REST: UpstreamConn = UpstreamConn::REST;
+        &REST
+    }
+}
+
+impl UpstreamConn {
     /// A connection is there; the request is still to be written, from its first byte.
     pub(crate) fn connected(&mut self) {
         self.outbound.rewind();
@@ -131,6 +137,6 @@ impl UpstreamConn {
     pub(crate) fn reset(&mut self, env: &mut Env<'_>) {
         self.inbound.discard(env.bufs);
         self.outbound.reset(env.bufs);
-        *self = UpstreamConn::new();
+        *self = UpstreamConn::REST;
     }
 }

@@ -103,6 +103,18 @@ impl Future for Lookup {
     }
 }
 
+impl Drop for Lookup {
+    /// Nobody is woken for an answer that nobody waits for.
+    fn drop(&mut self) {
+        let was = match &mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Awaited(waker) => waker.take(),
+            State::Given(_) => None,
+        };
+        // Outside the lock: it may be the last handle of a task.
+        drop(was);
+    }
+}
+
 impl Answer {
     /// Whether somebody still waits for it.
     pub fn is_wanted(&self) -> bool {

@@ -135,7 +135,7 @@ impl Rig {
             let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
-                Action::Route => self.relay.forward(&self.policy, &mut env),
+                Action::Route => self.relay.forward(Some(Arc::new(self.policy)), &mut env),
                 Action::Admit { .. } => {
                     let tried = self.relay.tried().len();
                     if self.full {

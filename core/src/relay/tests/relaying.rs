@@ -388,3 +388,23 @@ fn b4_a_response_head_over_the_limit_is_502() {
     assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
     assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::HeadTooLarge)));
 }
+
+#[test]
+fn a_body_that_fills_its_block_gets_a_larger_one_and_a_slow_one_does_not() {
+    for slow in [false, true] {
+        let mut rig = Rig::relaying(profile(), GET);
+        rig.upstream_gets();
+        rig.upstream(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 4 << 20).as_bytes());
+        rig.client_gets();
+        let piece = vec![b'x'; if slow { 1000 } else { 4 << 20 }];
+        let (mut fed, mut most) = (0, 0);
+        while fed < 4 << 20 {
+            let taken = rig.upstream(&piece[..piece.len().min((4 << 20) - fed)]);
+            fed += taken;
+            most = most.max(taken);
+            rig.client_gets();
+        }
+        assert_eq!(most, if slow { 1000 } else { crate::BULK_BLOCK });
+        assert_eq!(rig.outcome().response_bytes, 4 << 20);
+    }
+}
