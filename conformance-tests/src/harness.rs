@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
 use tidegate_core::Instant;
+use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
 
 use crate::attempt::Need;
 use crate::board::lock;

@@ -4,7 +4,7 @@
 use tidegate_conformance::{cases, run_cut};
 
 /// How many polls of a case are tried at most. The first and the last ones all; those between at equal distances.
-const TRIED: usize = 120;
+const TRIED: usize = 64;
 
 fn tried(polls: usize) -> Vec<usize> {
     if polls <= TRIED {
