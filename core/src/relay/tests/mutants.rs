@@ -87,7 +87,7 @@ fn the_total_counts_from_the_head_however_late_the_route_is() {
         relay.received(Side::Client, head, env);
         assert_eq!(relay.poll_action(), Some(Action::Route));
         env.now = Instant::from_millis(45);
-        relay.forward(&policy, env);
+        relay.forward(Some(Arc::new(policy)), env);
         assert_eq!(relay.poll_timeout().map(|d| d.at), Some(Instant::from_millis(105)));
     });
 }
