@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Suite {
     /// The unit tests of the core.
     Core,
+    /// Those of the core that a model checker runs.
+    Model,
     /// The cases in virtual time.
     Virtual,
     /// The cases in virtual time with a connection that is dropped.
@@ -34,13 +36,20 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Suite; 6] =
-        [Suite::Core, Suite::Virtual, Suite::Cancel, Suite::Tokio, Suite::Smol, Suite::AsyncStd];
+    pub(crate) const ALL: [Suite; 7] = [
+        Suite::Core,
+        Suite::Model,
+        Suite::Virtual,
+        Suite::Cancel,
+        Suite::Tokio,
+        Suite::Smol,
+        Suite::AsyncStd,
+    ];
 
     /// The package, and which of its test programs; `lib` is that of its unit tests.
     pub(crate) fn program(self) -> (&'static str, &'static str) {
         match self {
-            Suite::Core => ("tidegate-core", "lib"),
+            Suite::Core | Suite::Model => ("tidegate-core", "lib"),
             Suite::Virtual => ("tidegate-conformance", "virtual"),
             Suite::Cancel => ("tidegate-conformance", "cancel"),
             Suite::Tokio => ("tidegate-conformance", "tokio"),
@@ -54,6 +63,7 @@ impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Suite::Core => "core",
+            Suite::Model => "model",
             suite => suite.program().1,
         })
     }

@@ -104,6 +104,11 @@ impl Tree {
 
     fn build(&self, suite: Suite) -> Result<PathBuf, String> {
         let (package, target) = suite.program();
+        // Not built anew for each change of the flags.
+        let (flags, place) = match suite {
+            Suite::Model => ("-A warnings --cfg shuttle", self.target.join("model")),
+            _ => ("-A warnings", self.target.clone()),
+        };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         let mut command = Command::new(cargo);
         command.args(["test", "--quiet", "--no-run", "--message-format", "json", "-p", package]);
@@ -113,11 +118,11 @@ impl Tree {
         };
         let output = command
             .current_dir(&self.copy)
-            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_TARGET_DIR", place)
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .env("CARGO_INCREMENTAL", "1")
             // A mutant leaves things unused.
-            .env("RUSTFLAGS", "-A warnings")
+            .env("RUSTFLAGS", flags)
             .stdin(Stdio::null())
             .output()
             .map_err(|e| e.to_string())?;

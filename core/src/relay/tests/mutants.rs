@@ -127,3 +127,29 @@ fn q_17_no_read_runs_while_the_request_is_written() {
     rig.upstream_gets();
     assert_eq!(rig.next(), Some((950, Kind::Read)));
 }
+
+#[test]
+fn c_17_a_connect_that_is_too_late_lets_the_next_upstream_have_its_turn() {
+    let mut rig = Rig::new(profile());
+    rig.upstreams = 2;
+    rig.client(GET);
+    rig.at(100);
+    assert_eq!(rig.outcomes, []);
+    assert_eq!(rig.next(), Some((200, Kind::Connect)));
+    rig.connected();
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    assert!(rig.client_gets().ends_with("hello"));
+    assert_eq!((rig.outcome().attempts, rig.outcome().error), (2, None));
+}
+
+#[test]
+fn a_head_that_a_drain_cuts_is_answered_by_nothing() {
+    let mut rig = Rig::new(TimeoutPolicy { drain: ms(100), ..profile() });
+    rig.client(&GET[..9]);
+    rig.with(|relay, env| relay.drain(Instant::EPOCH, env));
+    rig.actions();
+    rig.at(100);
+    assert_eq!(rig.client_gets(), "");
+    assert_eq!((rig.actions(), rig.outcomes.len()), (alloc::vec![Action::Close(Side::Client)], 0));
+}
