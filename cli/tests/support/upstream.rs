@@ -169,6 +169,10 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         }
     }
     let mut state = shared.state.lock().ok()?;
+    if state.dead {
+        // Shutting a socket down for reading keeps nobody from reading what is there.
+        return None;
+    }
     state.arrived += 1;
     state.in_flight += 1;
     state.most_at_once = state.most_at_once.max(state.in_flight);
