@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use shuttle::future::block_on;
-use shuttle::sync::Mutex;
-use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use shuttle::thread;
 
 use crate::driver::alarm::Alarm;
@@ -156,43 +156,71 @@ fn at_the_limit_an_idle_client_makes_room_and_the_one_that_waits_is_woken() {
     });
 }
 
-/// A timer that another thread lets fire.
+/// A timer that another thread lets fire: too early at first, and in time once it was armed again.
 #[derive(Clone, Default)]
-struct Shared(Arc<(Mutex<Option<Waker>>, AtomicBool)>);
+struct Shared(Arc<(Mutex<Inner>, Condvar)>);
+
+#[derive(Default)]
+struct Inner {
+    waker: Option<Waker>,
+    arms: usize,
+    fired: bool,
+    due: bool,
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Fires once it was armed so many times.
+    fn fire(&self, arms: usize, due: bool) {
+        let mut inner = self.inner();
+        while inner.arms < arms {
+            inner = self.0.1.wait(inner).unwrap();
+        }
+        (inner.fired, inner.due) = (true, due);
+        let waker = inner.waker.take();
+        drop(inner);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
 
 impl Timer for Shared {
-    fn arm(self: Pin<&mut Self>, _at: Instant) {}
+    fn arm(self: Pin<&mut Self>, _at: Instant) {
+        let mut inner = self.inner();
+        inner.arms += 1;
+        inner.fired = false;
+        self.0.1.notify_all();
+    }
 
     fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waker = self.0.0.lock().unwrap();
-        if self.0.1.load(Ordering::SeqCst) {
+        let mut inner = self.inner();
+        if inner.fired {
             return Poll::Ready(());
         }
-        *waker = Some(cx.waker().clone());
+        inner.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
 #[test]
-fn a_timer_that_fires_on_another_thread_wakes_the_task_whatever_its_turn_does() {
+fn a_timer_that_fires_on_another_thread_and_too_early_is_armed_again_and_loses_no_deadline() {
     check(|| {
         let timer = Shared::default();
-        let due = Arc::new(AtomicBool::new(false));
         let driver = {
-            let (timer, due) = (timer.clone(), Arc::clone(&due));
+            let timer = timer.clone();
             thread::spawn(move || {
-                due.store(true, Ordering::SeqCst);
-                timer.0.1.store(true, Ordering::SeqCst);
-                let waker = timer.0.0.lock().unwrap().take();
-                waker.into_iter().for_each(Waker::wake);
+                timer.fire(1, false);
+                timer.fire(2, true);
             })
         };
-        let mut alarm = pin!(Alarm::new(timer));
+        let mut alarm = pin!(Alarm::new(timer.clone()));
         let mut turns = 0;
         block_on(poll_fn(|cx| {
             turns += 1;
             // The clock is read, then the alarm is set: the deadline may come in between.
-            if due.load(Ordering::SeqCst) {
+            if timer.inner().due {
                 return Poll::Ready(());
             }
             alarm.as_mut().set(NOW, cx);
