@@ -153,3 +153,15 @@ fn a_head_that_a_drain_cuts_is_answered_by_nothing() {
     assert_eq!(rig.client_gets(), "");
     assert_eq!((rig.actions(), rig.outcomes.len()), (alloc::vec![Action::Close(Side::Client)], 0));
 }
+
+#[test]
+fn e3_a_client_that_does_not_wait_for_the_100_is_awaited_like_any_other() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), head);
+    rig.upstream_gets();
+    assert_eq!(rig.next(), Some((150, Kind::Read)), "nothing was sent yet: the 100 is waited for");
+    rig.at(10);
+    rig.client(b"x");
+    rig.upstream_gets();
+    assert_eq!(rig.next(), Some((160, Kind::ClientBody)));
+}
