@@ -275,7 +275,7 @@ impl Decision {
 /// A response that a route makes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The status code, 200 to 599.
+    /// The status code, 200 to 599; anything else goes out as 500.
     pub status: u16,
     /// Fields besides the framing, `date` and `connection`, which the proxy writes. Without a
     /// `content-type` the body is plain text.

@@ -170,7 +170,8 @@ pub struct TimeoutPolicy {
     /// Reading on after an early or error response. Default 1 s. A property of the connection: a
     /// route's value is not used.
     pub linger: Option<Duration>,
-    /// Finishing what runs after a shutdown was asked. Default 30 s.
+    /// Finishing what runs after a shutdown was asked. Default 30 s. A property of the proxy: a route's value is
+    /// not used.
     pub drain: Option<Duration>,
 }
 
