@@ -2,7 +2,7 @@
 //!
 //! An operation tries the system call first; once it came back short or with `WouldBlock`, it waits for the
 //! reactor before the next one. FIN, RST and the direct calls are those of `tidegate_core::runtime`:
-//! `close()` of async-io sends no FIN (`timeouts.md` D22).
+//! `close()` of async-io sends no FIN.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};

@@ -1,5 +1,4 @@
-//! Names and lists of addresses: C-05 to C-09, and what H, S and T say of name resolution (`timeouts.md` 4.2, 4.5,
-//! 4.9, 4.12).
+//! Names and lists of addresses: C-05 to C-09, and what H, S and T say of name resolution.
 
 use std::sync::LazyLock;
 

@@ -2,8 +2,8 @@
 //!
 //! With `deadlines.rs`, which says when each deadline runs, this file is the law of the project in code:
 //! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
-//! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
-//! event. It knows no socket and no clock; byte formats are in
+//! something goes wrong (`docs/TIMEOUTS.md`, The deadlines and A visible cut), and [`Relay::settle`] moves what can
+//! be moved after every event. It knows no socket and no clock; byte formats are in
 //! `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
@@ -545,7 +545,7 @@ impl Relay {
         self.exchange.stage = Stage::Answering;
     }
 
-    /// The forwarded response stays incomplete, and the client can see it (`timeouts.md` 2.3): fewer
+    /// The forwarded response stays incomplete, and the client can see it (`docs/TIMEOUTS.md`, A visible cut): fewer
     /// bytes than announced or no last chunk, then a staged FIN; RST where only that shows it (T11).
     fn cut(&mut self, slow: bool, env: &mut Env<'_>) {
         let unframed = self.is_unframed();
