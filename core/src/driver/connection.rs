@@ -1,6 +1,6 @@
 //! One client's connection: the machine, its sockets and its timer, as a named future.
 //!
-//! A poll is one *turn* (`timeouts.md` 2.1): a bounded number of socket operations, each with the time at
+//! A poll is one *turn* (`docs/TIMEOUTS.md`, Rules): a bounded number of socket operations, each with the time at
 //! which it completed; at most one deadline, decided on the last of these times; what follows from it; one
 //! timer. The machine says what to do; nothing here decides about HTTP or about expiry.
 

@@ -56,6 +56,19 @@ use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
+///
+/// ```
+/// use core::time::Duration;
+/// use tidegate_core::{Config, TimeoutPolicy};
+///
+/// let config = Config {
+///     timeouts: TimeoutPolicy { read: Some(Duration::from_secs(5)), ..TimeoutPolicy::default() },
+///     max_body: Some(10 << 20),
+///     upgrades: Vec::new(),
+///     ..Config::default()
+/// };
+/// assert_eq!(config.max_head, 64 * 1024);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The limits of the connection itself, and of every request whose route names none of its own.

@@ -4,8 +4,8 @@
 //! become a tunnel is decided in `http/`; when its two deadlines run is in `deadlines.rs`.
 //!
 //! A side's FIN is passed on once everything before it was. The tunnel's end closes a connection to which nothing is
-//! left to send, and resets one to which something is (`timeouts.md` 2.2): a peer must not take a part for the
-//! whole.
+//! left to send, and resets one to which something is (`docs/TIMEOUTS.md`, The deadlines): a peer must not take a
+//! part for the whole.
 
 use crate::error::{Error, TimeoutError};
 use crate::http::{BodyDecoder, Framing};

@@ -30,7 +30,7 @@ pub(super) const OK5: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell
 /// A name, and how a rig comes to be in the state of that name.
 pub(super) type State = (&'static str, fn(&mut Rig));
 
-/// Profile P of `timeouts.md` section 3.
+/// The limits of the conformance suite: the default ones, scaled to a fraction of a second.
 pub(super) fn profile() -> TimeoutPolicy {
     let ms = |n| Some(Duration::from_millis(n));
     TimeoutPolicy {

@@ -1,4 +1,4 @@
-//! Tunnels in exact time: the rows of `http.md` section 8 and the scenarios of `timeouts.md` 4.8.
+//! Tunnels in exact time: the rows of `http.md` section 8 and the cases U of the conformance suite.
 
 use super::*;
 use crate::timeout::DeadlineKind as Kind;
