@@ -18,7 +18,12 @@ impl Relay {
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
         if stage == Stage::Tunnel {
             let one_fin = client.inbound.eof != upstream.ended.is_some();
-            return Kinds::NONE.with(Drain, self.awaits_drain()).with(Tunnel, true).with(TunnelFin, one_fin);
+            return Kinds::NONE
+                .with(Drain, self.awaits_drain())
+                // The 101 itself is still a response.
+                .with(ClientWrite, !client.outbound.head_sent())
+                .with(Tunnel, true)
+                .with(TunnelFin, one_fin);
         }
         // It covers everything but the error response that it has itself led to.
         let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());

@@ -165,7 +165,11 @@ impl Relay {
                     self.give_up(env);
                 }
             }
-            DeadlineKind::ConnectAddress => self.address_failed(error, env),
+            // A share that ran out is no outcome: what it is a share of may be due as well.
+            DeadlineKind::ConnectAddress => match self.deadlines.due(env.now) {
+                Some(due) => self.expire(due, env),
+                None => self.address_failed(error, env),
+            },
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),

@@ -201,8 +201,10 @@ impl Shared {
                 Ok(Err(e)) => Err(failure(&e)),
                 Err(_) => Err(NOT_FOUND),
             };
-            let waiting = self.answered(&name, &found);
-            waiting.into_iter().for_each(|answer| answer.give(found.clone()));
+            for answer in self.answered(&name, &found) {
+                // It wakes somebody, who may panic; the thread is the pool's, and goes on.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| answer.give(found.clone())));
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod corners;
 mod deadlines;
 mod endings;
 mod exchanges;
+mod mixed;
 mod properties;
 mod relaying;
 mod resolving;
@@ -18,7 +19,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::buf::BufPool;
-use crate::error::{IoKind, Phase, TimeoutError};
+use crate::error::{Phase, TimeoutError};
 use crate::http::{HttpDate, HttpError, IdSource};
 use crate::upstream::{Addresses, UpstreamId};
 
