@@ -118,6 +118,7 @@ mod run_virtual;
 mod run_wait;
 pub mod script;
 pub mod sim;
+mod steps;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;

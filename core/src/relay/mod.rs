@@ -22,6 +22,7 @@
 mod address;
 mod client;
 mod deadlines;
+mod endings;
 mod exchange;
 mod flow;
 mod lent;
