@@ -2,8 +2,8 @@
 //!
 //! With `deadlines.rs`, which says when each deadline runs, and `endings.rs`, which says what both sides see when
 //! it is over, this file is the law of the project in code: [`Relay::expire`] decides every timeout
-//! (`docs/TIMEOUTS.md`, The deadlines), and [`Relay::settle`] moves what can be moved after every event. It knows no socket and no
-//! clock; byte formats are in `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
+//! (`docs/TIMEOUTS.md`, The deadlines), and [`Relay::settle`] moves what can be moved after every event. It knows no
+//! socket and no clock; byte formats are in `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
 //!           forward          pool miss       resolved        connected
