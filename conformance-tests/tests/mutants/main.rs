@@ -120,7 +120,7 @@ fn a_case_that_is_skipped_does_not_run() {
     tidegate_conformance::check::<Mutated<OnTiny, FIN_FOR_RST>>(cases::q::q_05_client_stalls(), &skips);
     // Nobody could hold it; the executor is one thread.
     let never = Expect::new("what never holds", |_, _| Err("it does not".into()));
-    tidegate_conformance::check::<OnTiny>(
+    tidegate_conformance::check::<Mutated<OnTiny, SOUND>>(
         Case::new("X-01", "needs threads").needs(Need::Threads).expect(never),
         &[],
     );
