@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tidegate_core::http::{Prefix, PrefixError};
+
 /// A limit on a wait; a type of its own because `off` is a value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limit(pub(super) Option<Duration>);
@@ -112,6 +114,13 @@ pub(super) fn protocol(given: &str) -> Result<String, String> {
         return Err(format!("HTTP inside a tunnel would pass unchecked; {EXPECTED}"));
     }
     Ok(given.to_owned())
+}
+
+/// An address, or all that begin with the same bits.
+pub(super) fn trusted(given: &str) -> Result<Prefix, String> {
+    given.parse().map_err(|why: PrefixError| {
+        format!("{why}; expected an IP address, or a prefix such as 10.0.0.0/8 or 2001:db8::/32")
+    })
 }
 
 /// Checks the form only: asking for a name's address waits until all flags are known to be good.

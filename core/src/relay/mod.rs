@@ -45,7 +45,7 @@ use self::exchange::{Exchange, Stage};
 use self::outcome::{Actions, End};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, Side};
-use crate::http::{PeerAddr, RequestHead};
+use crate::http::{PeerAddr, Prefix, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::UpstreamId;
@@ -62,6 +62,9 @@ pub struct Config {
     /// The protocols to which a client may upgrade, as in the field Upgrade: after the upstream's `101` bytes are passed
     /// on as they are. Compared in any case; empty: none. HTTP itself (`h2c`) never passes. Default: `websocket`.
     pub upgrades: Vec<String>,
+    /// The proxies in front of this one: what they say about the hops before them (`X-Forwarded-*`, `Forwarded`) is
+    /// passed on, and ours is appended; anybody else's is removed. Default: none.
+    pub trusted: Vec<Prefix>,
     /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
     /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
@@ -74,6 +77,7 @@ impl Default for Config {
             max_head: 64 * 1024,
             max_body: None,
             upgrades: vec![String::from("websocket")],
+            trusted: Vec::new(),
             max_client_conns: 1000,
         }
     }
@@ -100,7 +104,7 @@ impl Relay {
     /// The machine for a client that was accepted at `now` from `peer`.
     pub fn new(config: Arc<Config>, peer: Option<IpAddr>, now: Instant) -> Relay {
         let mut relay = Relay {
-            peer: peer.map(PeerAddr::from),
+            peer: peer.map(|addr| PeerAddr::new(addr, &config.trusted)),
             client: ClientConn::new(),
             upstream: UpstreamConn::new(),
             exchange: Exchange::new(config.timeouts, now),

@@ -16,6 +16,7 @@ mod request;
 mod response;
 mod scan;
 mod target;
+mod trust;
 mod upgrade;
 
 /// What a peer's head becomes on the other side.
