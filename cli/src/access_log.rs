@@ -68,7 +68,7 @@ fn put(line: &mut Line<'_>, report: &Report<'_>, upstreams: &Upstreams, now: Sys
     line.bare("status", outcome.status);
     line.bare("bytes_in", Some(outcome.request_bytes));
     line.bare("bytes_out", Some(outcome.response_bytes));
-    line.plain("upstream", outcome.upstream.and_then(|id| upstreams.addr(id)));
+    line.plain("upstream", outcome.upstream.and_then(|id| upstreams.target(id)));
     line.bare("total_ms", Some(Millis(outcome.finished.saturating_since(outcome.started))));
     line.bare("queue_ms", Some(Millis(outcome.timing.queue)));
     line.bare("connect_ms", Some(Millis(outcome.timing.connect)));

@@ -1,8 +1,8 @@
 //! The command line: which flags there are, what they mean, and what is wrong with a wrong value.
 //!
 //! The durations are one table, so that a flag cannot forget its default, its help or its check. A wrong
-//! value names the flag, what was given and what is allowed, and exits 2. Nothing here opens a socket; what
-//! it asks the system for is the address of an upstream's name, and how many cores there are.
+//! value names the flag, what was given and what is allowed, and exits 2. Nothing here opens a socket or looks a
+//! name up.
 
 mod generate;
 mod values;
@@ -13,13 +13,12 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tidegate_core::{Prefix, TimeoutPolicy, UpstreamLimits};
+use tidegate_core::{Prefix, Target, TimeoutPolicy, UpstreamLimits};
 use tracing::level_filters::LevelFilter;
 
 use self::generate::Form;
 use self::values::{
-    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, protocol, resolve, trusted,
-    upstream,
+    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, protocol, trusted, upstream,
 };
 use crate::access_log::Format;
 use crate::log;
@@ -32,8 +31,8 @@ const MAX_THREADS: usize = 1024;
 pub(crate) struct Flags {
     /// Where to listen; at least one address.
     pub(crate) listen: Vec<SocketAddr>,
-    /// Where to forward to, as given and as resolved; empty means the built-in origin.
-    pub(crate) upstreams: Vec<Upstream>,
+    /// Where to forward to; empty means the built-in origin.
+    pub(crate) upstreams: Vec<Target>,
     /// On which runtime.
     pub(crate) runtime: RuntimeName,
     /// On how many threads; `None` if nothing was said.
@@ -56,13 +55,6 @@ pub(crate) struct Flags {
     pub(crate) log_level: LevelFilter,
     /// Whether there is a line a request, and of which form.
     pub(crate) access_log: Option<Format>,
-}
-
-/// An upstream: `HOST:PORT` as it was given, and the address that it has.
-#[derive(Clone, Debug)]
-pub(crate) struct Upstream {
-    pub(crate) name: String,
-    pub(crate) addr: SocketAddr,
 }
 
 /// A runtime that this binary was built with.
@@ -124,7 +116,7 @@ const UPSTREAM_DEADLINES: &[DurationFlag] = &[
     DurationFlag {
         long: "connect-timeout",
         field: |p| &mut p.connect,
-        help: "One attempt to connect to an upstream",
+        help: "One attempt to connect to an upstream, looking up its name included",
         zero: FAILS,
     },
     DurationFlag {
@@ -430,16 +422,6 @@ impl Flags {
         if !queue_given {
             timeouts.queue = timeouts.connect;
         }
-        let mut upstreams = Vec::new();
-        for name in many::<String>(&mut given, "upstream") {
-            match resolve(&name) {
-                Ok(addr) => upstreams.push(Upstream { name, addr }),
-                Err(why) => {
-                    let message = format!("invalid value '{name}' for '--upstream <HOST:PORT>': {why}");
-                    return Err(command.error(ErrorKind::ValueValidation, message));
-                }
-            }
-        }
         let mut upgrades: Vec<String> = many(&mut given, UPGRADE);
         match upgrades.iter().any(|token| token == "off") {
             true if upgrades.len() > 1 => {
@@ -455,7 +437,7 @@ impl Flags {
         let MaxBody(max_body) = given.remove_one("max-body").unwrap_or(MaxBody(None));
         Ok(Flags {
             listen: many(&mut given, "listen"),
-            upstreams,
+            upstreams: many(&mut given, "upstream"),
             runtime: given.remove_one("runtime").unwrap_or(RuntimeName::ALL[0]),
             threads: given.remove_one("threads"),
             timeouts,

@@ -22,7 +22,7 @@ pub(crate) fn say(flags: &Flags, sockets: &[Socket], origin: Option<&Socket>) {
         info!(address = %socket.addr, "listening");
     }
     for upstream in &flags.upstreams {
-        info!(upstream = %upstream.name, address = %upstream.addr, "forwarding");
+        info!(%upstream, "forwarding");
     }
     if let Some(origin) = origin {
         info!(upstream = %"built-in", address = %origin.addr, "forwarding");

@@ -9,6 +9,7 @@ mod flags;
 mod greeting;
 mod listeners;
 mod log;
+mod names;
 mod origin;
 mod run;
 mod signals;

@@ -7,16 +7,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread;
 
 use tidegate_core::http::RequestHead;
 use tidegate_core::runtime::{Listener, Runtime, Spawn};
-use tidegate_core::{Config, Connection, Decision, Proxy, Report, TimeoutPolicy, Upstreams};
+use tidegate_core::{Config, Connection, Decision, Proxy, Report, Target, TimeoutPolicy, Upstreams};
 
 use crate::Socket;
 use crate::access_log;
 use crate::flags::{Flags, RuntimeName};
 use crate::listeners::Listeners;
+use crate::names;
 use crate::origin;
 use crate::signals::Signals;
 use crate::threads::{self, Others};
@@ -56,9 +58,10 @@ pub(crate) fn on(
     origin: Option<Socket>,
     signals: Signals,
 ) -> io::Result<()> {
-    let addrs = flags.upstreams.iter().map(|u| u.addr).chain(origin.iter().map(|socket| socket.addr));
+    let own = origin.iter().map(|socket| Target::from(socket.addr));
+    let targets = flags.upstreams.iter().cloned().chain(own);
     let plan = Plan {
-        upstreams: Upstreams::with_limits(addrs, flags.upstream_limits),
+        upstreams: Upstreams::with_limits(targets, flags.upstream_limits),
         sockets: sockets.into_iter().map(|socket| socket.listener).collect(),
         origin: origin.map(|socket| socket.listener),
         config: Config {
@@ -92,20 +95,16 @@ pub(crate) fn on(
         #[cfg(feature = "smol")]
         RuntimeName::Smol => {
             use tidegate_smol::{Listener, Smol};
-            let executors: Vec<_> = (0..cores(flags)).map(|_| std::sync::Arc::default()).collect();
+            let executors: Vec<_> = (0..cores(flags)).map(|_| Arc::default()).collect();
             let first = match executors.first() {
                 Some(executor) => Smol::on(executor),
                 None => return Ok(()),
             };
-            plan.run(
-                first,
-                executors,
-                |executor: std::sync::Arc<smol::Executor<'static>>, proxy, share, others| {
-                    let here = Smol::on(&executor);
-                    let driven = drive::<_, Listener>(proxy.on(here.clone()), here, share, others);
-                    smol::block_on(executor.run(driven))
-                },
-            )
+            plan.run(first, executors, |executor: Arc<smol::Executor<'static>>, proxy, share, others| {
+                let here = Smol::on(&executor);
+                let driven = drive::<_, Listener>(proxy.on(here.clone()), here, share, others);
+                smol::block_on(executor.run(driven))
+            })
         }
         #[cfg(feature = "async-std")]
         RuntimeName::AsyncStd => {
@@ -153,7 +152,9 @@ impl Plan {
         }
         // What is left must not keep the port open once the threads have closed theirs.
         drop(self.sockets);
-        let proxy = Proxy::new(first, self.upstreams, self.config);
+        let resolver = Arc::new(names::resolver());
+        let _looked_up = names::look_up(&resolver, &self.upstreams);
+        let proxy = Proxy::with_resolver(first, self.upstreams, self.config, resolver);
         let handle = self.signals.handle();
         let drain = |name: &str| {
             proxy.drain();

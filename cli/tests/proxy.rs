@@ -125,6 +125,23 @@ fn two_upstreams_take_turns() {
     });
 }
 
+#[test]
+fn a_name_that_is_not_found_is_said_at_the_start_and_costs_its_requests_alone() {
+    let there = answering("there");
+    on_each(&["--upstream", "no-such-host.invalid:9000"], |mut proxy| {
+        let line = proxy.line_with("no-such-host.invalid");
+        assert!(line.contains("is not found"), "{line}");
+        let response = get(&mut proxy.connect(), "/");
+        assert_eq!(response.status, 502);
+        assert_eq!(response.field("proxy-status"), Some("tidegate; error=dns_error"));
+    });
+    on_each(&["--upstream", "no-such-host.invalid:9000", "--upstream", &there], |proxy| {
+        for _ in 0..4 {
+            assert_eq!(get(&mut proxy.connect(), "/").text(), "there");
+        }
+    });
+}
+
 /// An upstream that answers every connection once with `text`; its address, by name.
 fn answering(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -35,14 +35,25 @@ struct Facts {
     faults: Vec<String>,
     busy: usize,
     wakers: Vec<Waker>,
+    reactions: Vec<(&'static str, Reaction)>,
 }
 
+/// What happens at once when an event does.
+pub(crate) type Reaction = Box<dyn FnOnce() + Send>;
+
 impl Board {
-    /// Notes an event, once.
+    /// Notes an event, once, after what is to happen at it.
     pub(crate) fn mark(&self, event: &'static str, at: Duration) {
+        let now: Vec<_> = lock(&self.facts).reactions.extract_if(.., |(name, _)| *name == event).collect();
+        now.into_iter().for_each(|(_, react)| react());
         let mut facts = lock(&self.facts);
         facts.marks.entry(event).or_insert(at);
         self.notify(facts);
+    }
+
+    /// Does something at an event, on the thread of whoever marks it. Before the event.
+    pub(crate) fn react(&self, event: &'static str, reaction: Reaction) {
+        lock(&self.facts).reactions.push((event, reaction));
     }
 
     /// When an event happened.

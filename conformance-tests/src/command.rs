@@ -1,5 +1,6 @@
-//! What the owner of a proxy does to it in a case: drain, stop, drop the server, from outside or from inside a
-//! connection's own task. The same in both worlds; it decides nothing about when.
+//! What the owner of a proxy does to it in a case: drain it, drop its server, or stop it, which comes from another
+//! thread while the proxy's own may be blocked, or from inside a connection's task. The same in both worlds; it
+//! decides nothing about when.
 
 use std::convert::Infallible;
 use std::future::{Future, Pending, poll_fn};
@@ -11,31 +12,37 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tidegate_core::runtime::{Runtime, Stream, Timer};
-use tidegate_core::{Instant, Proxy};
+use tidegate_core::{Gauges, Instant, Proxy};
 
 use crate::board::Board;
-use crate::script::{Case, Command, SERVER_ENDED};
+use crate::script::{Command, SERVER_ENDED};
 
 /// Runs a server and does to it what `commands` say. Ends with the server.
 pub(crate) async fn govern<R: Runtime>(
     proxy: Proxy<R>,
     server: impl Future<Output = ()>,
-    mut commands: Vec<(&'static str, Command)>,
+    commands: Vec<(&'static str, Command)>,
     board: Arc<Board>,
     now: impl Fn() -> Duration,
 ) {
+    // A stop needs no clock, so it can come from any thread, at any moment.
+    let (stops, mut others): (Vec<_>, Vec<_>) =
+        commands.into_iter().partition(|(_, command)| *command == Command::Stop);
+    for (event, _) in stops {
+        let handle = Handle::of(&proxy);
+        board.react(event, Box::new(move || handle.stop()));
+    }
     let mut server = Some(Box::pin(server));
     poll_fn(|cx| {
-        if !commands.is_empty() {
+        if !others.is_empty() {
             board.watch(cx.waker());
         }
-        commands.retain(|(event, command)| {
+        others.retain(|(event, command)| {
             let happens = board.marked(event).is_some();
             match command {
-                _ if !happens => {}
-                Command::Drain => proxy.drain(),
-                Command::Stop => proxy.stop(),
-                Command::Drop => server = None,
+                Command::Drain if happens => proxy.drain(),
+                Command::Drop if happens => server = None,
+                _ => {}
             }
             !happens
         });
@@ -49,13 +56,18 @@ pub(crate) async fn govern<R: Runtime>(
     board.mark(SERVER_ENDED, now());
 }
 
-/// A proxy's lifecycle, to be held by its own `observe`: a proxy on no runtime can be sent anywhere.
+/// A proxy's lifecycle, in other hands than its server's: a proxy on no runtime can be sent anywhere.
 pub(crate) struct Handle(Proxy<Nowhere>);
 
 impl Handle {
-    /// If the case wants one.
-    pub(crate) fn of<R: Runtime>(proxy: &Proxy<R>, case: &Case) -> Option<Handle> {
-        case.stopped_by_observer.then(|| Handle(proxy.on(Nowhere)))
+    /// A handle that any thread may hold.
+    pub(crate) fn of<R: Runtime>(proxy: &Proxy<R>) -> Handle {
+        Handle(proxy.on(Nowhere))
+    }
+
+    /// What the proxy holds; idle connections are not among it.
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.0.gauges()
     }
 
     pub(crate) fn stop(&self) {

@@ -7,10 +7,22 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+/// Polls a future to its end on this thread: one that needs nobody's wake-up, because it blocks instead of waiting,
+/// or because everything it waits for is polled with it.
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
+            return done;
+        }
+    }
+}
 
 /// Which tasks an executor stall holds up.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -22,6 +34,10 @@ pub(crate) enum Group {
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A task, taken from the ready queue.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskId(u64);
 
 /// The tasks and their ready queue.
 pub(crate) struct Executor {
@@ -88,12 +104,23 @@ impl Executor {
 
     /// Polls the first ready task outside of `stalled`; says whether there was one.
     pub(crate) fn run_one(&self, stalled: Option<Group>) -> bool {
-        let Some(id) = self.next_ready(stalled) else { return false };
+        match self.take_ready(stalled, |_| 0) {
+            Some(id) => {
+                self.run(id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Polls a task that was taken from the ready queue.
+    pub(crate) fn run(&self, id: TaskId) {
+        let TaskId(id) = id;
         let mut tasks = self.tasks.borrow_mut();
-        let Some(entry) = tasks.map.get_mut(&id) else { return true };
+        let Some(entry) = tasks.map.get_mut(&id) else { return };
         entry.waker.queued.store(false, Ordering::Release);
         let waker = Waker::from(entry.waker.clone());
-        let Some(mut task) = entry.task.take() else { return true };
+        let Some(mut task) = entry.task.take() else { return };
         // A task may spawn or wake while it runs: nothing is borrowed meanwhile.
         drop(tasks);
         let done = task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
@@ -104,19 +131,57 @@ impl Executor {
             if let Some(entry) = tasks.map.get_mut(&id) {
                 entry.task = Some(task);
             }
-            return true;
+            return;
         };
         drop(tasks);
         drop(finished);
-        true
     }
 
-    fn next_ready(&self, stalled: Option<Group>) -> Option<u64> {
+    /// Takes one of the ready tasks outside of `stalled`: of so many, the one that `pick` names.
+    pub(crate) fn take_ready(
+        &self,
+        stalled: Option<Group>,
+        pick: impl FnOnce(usize) -> usize,
+    ) -> Option<TaskId> {
         let tasks = self.tasks.borrow();
         let mut queue = self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let runs = |id: &u64| tasks.map.get(id).is_none_or(|entry| Some(entry.group) != stalled);
-        let position = queue.iter().position(runs)?;
-        queue.remove(position)
+        let position = match stalled {
+            None if queue.is_empty() => None,
+            None => Some(pick(queue.len())),
+            Some(_) => {
+                let runs = |id: &u64| tasks.map.get(id).is_none_or(|entry| Some(entry.group) != stalled);
+                let count = queue.iter().filter(|id| runs(id)).count();
+                let nth = if count == 0 { 0 } else { pick(count) };
+                queue.iter().enumerate().filter(|(_, id)| runs(id)).nth(nth).map(|(at, _)| at)
+            }
+        };
+        queue.remove(position?).map(TaskId)
+    }
+
+    /// Puts a task that was taken back at the end of the ready queue.
+    pub(crate) fn put_ready(&self, TaskId(id): TaskId) {
+        self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(id);
+    }
+
+    /// Whose task it is; `None` if it has ended.
+    pub(crate) fn group(&self, TaskId(id): TaskId) -> Option<Group> {
+        self.tasks.borrow().map.get(&id).map(|entry| entry.group)
+    }
+
+    /// Wakes one of the tasks, for no reason: of so many, the one that `pick` names.
+    pub(crate) fn wake_any(&self, pick: impl FnOnce(usize) -> usize) {
+        let tasks = self.tasks.borrow();
+        if !tasks.map.is_empty() {
+            let nth = pick(tasks.map.len());
+            tasks.map.values().nth(nth).into_iter().for_each(|entry| entry.waker.wake_by_ref());
+        }
+    }
+
+    /// Whether a task of `group` is in the ready queue.
+    pub(crate) fn has_ready(&self, group: Group) -> bool {
+        let tasks = self.tasks.borrow();
+        let queue = self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.iter().any(|id| tasks.map.get(id).is_some_and(|entry| entry.group == group))
     }
 
     /// Wakes every task, for no reason.

@@ -34,6 +34,8 @@ type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + S
 pub struct Expect {
     what: String,
     check: Check,
+    /// From when to when, at least how long, and how much longer than the slack it may take: if it is about time.
+    window: Option<(Moment, Moment, Duration, Duration)>,
 }
 
 impl fmt::Debug for Expect {
@@ -48,7 +50,27 @@ impl Expect {
         what: impl Into<String>,
         check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
     ) -> Expect {
-        Expect { what: what.into(), check: Box::new(check) }
+        Expect { what: what.into(), check: Box::new(check), window: None }
+    }
+
+    /// How late the deadline was, if it is about one alone.
+    pub(crate) fn lateness(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit, more) = self.window?;
+        let late = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()? + limit);
+        late.filter(|_| !limit.is_zero() && more.is_zero())
+    }
+
+    /// How long it took, if it waits for no deadline.
+    pub(crate) fn delay(&self, transcript: &Transcript) -> Option<Duration> {
+        let (from, to, limit, more) = self.window?;
+        let delay = to.of(transcript).ok()?.checked_sub(from.of(transcript).ok()?);
+        delay.filter(|_| limit.is_zero() && more.is_zero())
+    }
+
+    /// Whether something came before its limit had passed.
+    pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
+        let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));
+        matches!(moments, Some((Ok(from), Ok(to), limit)) if !limit.is_zero() && to < from + limit)
     }
 
     /// What it wants, and what there was instead.
@@ -122,7 +144,7 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
 /// [`window`], wider by `more` than the slack, for what takes time besides.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
-    Expect::new(what, move |t, tolerance| {
+    let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
         let Some(took) = to_at.checked_sub(from_at) else {
             return Err(format!("it came {:?} before", from_at - to_at));
@@ -135,7 +157,9 @@ pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -
             return Err(format!("it came after {took:?}, later than {latest:?}"));
         }
         Ok(())
-    })
+    });
+    expect.window = Some((from, to, limit, more));
+    expect
 }
 
 /// `first` comes before `second`.
@@ -268,6 +292,22 @@ pub fn accepted(n: usize) -> Expect {
     })
 }
 
+/// An event did not happen.
+pub fn never(event: &'static str) -> Expect {
+    Expect::new(format!("{event:?} not to happen"), move |t, _| match t.marks.get(event) {
+        None => Ok(()),
+        Some(at) => Err(format!("it did, at {at:?}")),
+    })
+}
+
+/// So many names were looked up.
+pub fn lookups(n: usize) -> Expect {
+    Expect::new(format!("{n} names looked up"), move |t, _| {
+        let found: Vec<_> = t.marks.keys().filter(|name| name.contains(".test:")).collect();
+        if found.len() == n { Ok(()) } else { Err(format!("these were: {found:?}")) }
+    })
+}
+
 /// The request on an upstream connection was begun and never completed; what came of its body is a
 /// prefix, and so long where that is certain.
 pub fn request_cut(i: usize, len: Option<u64>) -> Expect {
@@ -329,6 +369,13 @@ pub fn success(i: usize) -> Expect {
     Expect::new(format!("outcome {i} to be a success"), move |t, _| match outcome(t, i)?.failure {
         None => Ok(()),
         Some(failure) => Err(format!("it is {failure:?}")),
+    })
+}
+
+/// Something else failed in the teardown after an outcome's error.
+pub fn secondary(i: usize) -> Expect {
+    Expect::new(format!("outcome {i} to have a secondary failure"), move |t, _| {
+        if outcome(t, i)?.secondary { Ok(()) } else { Err("there is none".into()) }
     })
 }
 

@@ -1,12 +1,15 @@
 //! What the kernel knows of this process: its sockets, and the rows of its connections.
 //!
-//! Read from `/proc`, so Linux only, from outside the code under test. A reading is taken when asked
+//! Read from `/proc` and asked of the kernel, so Linux only, from outside the code under test. A reading is taken when asked
 //! for; waiting for a value is a bounded poll, never a blind sleep.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::diag;
 
 /// The network sockets that this process holds. Event queues, timers and Unix sockets are not counted: runtimes
 /// open them when they please (tokio with its signal driver holds a pair).
@@ -53,19 +56,31 @@ pub struct Row {
     pub state: TcpState,
 }
 
-/// The rows whose other end is at `remote_port`: the ends of those who connected there.
-pub fn rows_to(remote_port: u16) -> Vec<Row> {
-    rows().into_iter().filter(|row| row.remote_port == remote_port).collect()
+/// The rows whose other end is at one of `remote_ports`: the ends of those who connected there.
+pub fn rows_to(remote_ports: &[u16]) -> Vec<Row> {
+    rows(remote_ports).filter(|row| remote_ports.contains(&row.remote_port)).collect()
 }
 
 /// The row of the end at `local_port` of a connection to `remote_port`.
 pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
-    rows().into_iter().find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
+    rows(&[remote_port]).find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
 }
 
-fn rows() -> Vec<Row> {
-    let Ok(file) = fs::File::open("/proc/self/net/tcp") else { return Vec::new() };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| parse(&line)).collect()
+/// The rows that name one of `ports`, at either end.
+fn rows(ports: &[u16]) -> impl Iterator<Item = Row> {
+    let named = |row: &Row| ports.contains(&row.local_port) || ports.contains(&row.remote_port);
+    all_rows(ports).into_iter().filter(named)
+}
+
+/// Asked for by netlink; without it, from `/proc/net/tcp`, where thousands of old rows are not even taken apart.
+fn all_rows(ports: &[u16]) -> Vec<Row> {
+    if let Ok(rows) = diag::rows() {
+        return rows;
+    }
+    let table = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    let ports: Vec<String> = ports.iter().map(|port| format!(":{port:04X} ")).collect();
+    let names_one = |line: &&str| ports.iter().any(|port| line.contains(port));
+    table.lines().filter(names_one).filter_map(parse).collect()
 }
 
 fn parse(line: &str) -> Option<Row> {
@@ -78,6 +93,27 @@ fn parse(line: &str) -> Option<Row> {
         other => TcpState::Other(other),
     };
     Some(Row { local_port, remote_port, state })
+}
+
+/// The limit on descriptors as it was, to be restored when this is dropped.
+pub(crate) struct DescriptorLimit(Rlimit);
+
+/// Lets this process have at most `more` descriptors beyond those that are open. Hold it only while this case alone
+/// runs.
+pub(crate) fn limit_descriptors(more: u64) -> DescriptorLimit {
+    let was = getrlimit(Resource::Nofile);
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max();
+    let current = highest.map(|highest| highest + 1 + more);
+    // The soft limit may always be lowered.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum: was.maximum });
+    DescriptorLimit(was)
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { ..self.0 });
+    }
 }
 
 /// Waits until `reading` gives what `wanted` accepts, at most for `bound`; the last reading either way.

@@ -7,15 +7,15 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Duration;
 
-use tidegate_core::Connection;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
 
+use crate::attempt::Need;
 use crate::board::lock;
-use crate::run_virtual::{Observe, Route};
+use crate::counted::CountedConnection;
 
 /// The client's stream of a harness.
 pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
@@ -27,16 +27,20 @@ pub type ClientStream<H> = <<H as Harness>::Listener as Listener>::Stream;
 pub trait Harness: 'static {
     /// The adapter. It spawns the proxy's connections; on a work-stealing runtime these must be `Send`,
     /// which the compiler finds out.
-    type Runtime: Runtime
-        + Clone
-        + 'static
-        + Spawn<Connection<Self::Runtime, ClientStream<Self>, Route, Observe>>;
+    type Runtime: Runtime + Clone + 'static + Spawn<CountedConnection<Self::Runtime, ClientStream<Self>>>;
 
     /// The adapter's listener.
     type Listener: Listener + 'static;
 
     /// How it is called in messages, such as `tokio, current thread`.
     const NAME: &'static str;
+
+    /// What a reader of the report ought to know about timeouts on this runtime, a sentence each.
+    const NOTES: &'static [&'static str] = &[];
+
+    /// What the runtime lacks that some cases need, with the reason. Those cases are skipped, and the report says
+    /// why.
+    const LACKS: &'static [(Need, &'static str)] = &[];
 
     /// Starts the runtime, runs the future that `main` makes to its end on the calling thread, and ends
     /// the runtime if it can be ended.
@@ -50,14 +54,6 @@ pub trait Harness: 'static {
     ///
     /// What the adapter reports.
     fn listener(bound: TcpListener) -> io::Result<Self::Listener>;
-}
-
-/// Real cases run one at a time within a process: they count sockets.
-static TURN: Mutex<()> = Mutex::new(());
-
-/// Waits for this case's turn.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Uses everything of a harness once, so that what its runtime opens lazily and keeps is open before

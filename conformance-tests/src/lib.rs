@@ -43,25 +43,35 @@
 //!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
 //!   set, plus what the machine was late itself while the case ran, which a thread without any runtime
 //!   measures;
-//! - sockets, connections and idle upstream connections must be back where they were, while the proxy
-//!   still runs and after it was stopped.
+//! - sockets, spawned tasks, timers, wakers of tasks that are over, granted upstreams, places in the queue and idle
+//!   upstream connections must be back where they were, while the proxy still runs and after it was stopped.
 //!
-//! Cases run one at a time within a process. A failure says what was expected, what happened, and shows
-//! both runs.
+//! Some orders of events no kernel can be made to produce. Such a case runs in **exact time**
+//! ([`Exact`]): on the simulated runtime alone, but polled by the executor under test, where everything that
+//! happens must be equal to what happens without it.
 //!
-//! # What is shown elsewhere
+//! A failure says what was expected, what happened, which trait method to look at first, and shows both runs.
 //!
-//! Some ids of the catalogue concern orders of events that no kernel can be made to produce. They are shown on the
-//! parts of the core alone, by unit tests there:
+//! # Side by side, one at a time, alone
 //!
-//! | id | where, in `core/src` | here |
-//! | --- | --- | --- |
-//! | P-10 over all orders | `driver/tests/limits.rs`, `upstream/admission.rs` | one order |
-//! | P-14 | `upstream/pool.rs` | |
-//! | P-15 | `relay/tests/catalogue.rs` | |
-//! | T-18 over all phases | `relay/tests/catalogue.rs` | C-10, T-03, T-07 to T-09: one each |
+//! Cases run one at a time within a process and within a runtime; several runtimes may run side by side in processes of
+//! their own. A case that blocks a thread, floods, or weighs memory runs while no other case does on this machine
+//! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
+//! under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! Of S-04 the name resolution is left out, since an upstream is an address.
+//! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
+//! it is repeated, five times at most, and the report says how often.
+//!
+//! # The report
+//!
+//! `conformance report` (a program of this crate) runs every [`suite!`] of a package side by side and writes
+//! `CONFORMANCE.md`, which can be read alone, and JUnit; with `--check` it compares instead. What the tests tell it is a line
+//! of JSON for each case, in the directory that the environment variable [`RESULTS`] names. `workflow.yml` beside this
+//! crate's manifest is a workflow for GitHub to copy.
+//!
+//! `docs/ADAPTER.md` in the repository writes an adapter from nothing.
+//!
+#![doc = include_str!("elsewhere.md")]
 //!
 //! # Parts
 //!
@@ -78,76 +88,159 @@
 //! # Stability
 //!
 //! 0.x: cases are added and tightened in any release, so an adapter that passes one may fail the next.
-//! [`Harness`] and [`suite!`] change only with the minor version; everything else is public for those who
-//! write cases of their own, and may change as the catalogue needs it.
+//! [`Harness`], [`suite!`], [`Need`], the options of `conformance report` and the lines that the tests write change only with
+//! the minor version; everything else is public for those who write cases of their own, and may change as the
+//! catalogue needs it.
 
+mod attempt;
 mod board;
 pub mod cases;
 mod command;
+mod counted;
+mod diag;
 mod exec;
 pub mod expect;
 pub mod gauges;
 mod harness;
+mod hint;
+pub mod hostile;
 mod interp;
+pub mod machine;
+mod names;
 mod pattern;
 mod peers;
 pub mod recorder;
+pub mod reference;
+mod run_fake;
+mod run_live;
 mod run_real;
 mod run_virtual;
 mod run_wait;
 pub mod script;
+pub mod sim;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;
 pub mod virtual_rt;
+mod watch;
 mod wrap;
 
+pub use crate::attempt::{Need, RESULTS, Skips};
+pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::harness::{ClientStream, Harness};
+pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
+pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_virtual};
-pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual};
+pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual, wait_can_fail};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
 
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
 ///
 /// Several runtimes in one test target go into modules of their own.
+///
+/// A case that cannot hold on a runtime is skipped with a reason, which is printed by its test and shown by the
+/// report:
+///
+/// ```ignore
+/// tidegate_conformance::suite!(MyRuntime, skip: {
+///     a_11_wrong_runtime: "one process has one runtime",
+/// });
+/// ```
+///
+/// A name that is no case's, and a reason that is empty, do not compile. What a runtime lacks as a whole, such as
+/// threads, is said once, in [`Harness::LACKS`].
 #[macro_export]
 macro_rules! suite {
     ($harness:ty) => {
-        $crate::__for_each_case! { __suite_tests $harness }
+        $crate::suite! { $harness, skip: {} }
+    };
+    ($harness:ty, skip: { $($name:ident: $reason:literal),* $(,)? }) => {
+        $(
+            const _: () = {
+                assert!(
+                    $crate::__is_case(stringify!($name)),
+                    concat!("there is no case called ", stringify!($name))
+                );
+                assert!(!$reason.is_empty(), concat!("why is ", stringify!($name), " skipped?"));
+            };
+        )*
+        $crate::__for_each_case! { __suite_tests $harness, [$((stringify!($name), $reason)),*] }
     };
 }
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite_tests {
-    ([$harness:ty] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([$harness:ty, $skip:tt] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
         $(
             #[test]
             fn $name() {
-                $crate::check::<$harness>($crate::cases::$module::$name());
+                $crate::check::<$harness>($crate::cases::$module::$name(), &$skip);
             }
         )*
         $(
             #[test]
             fn $wait() {
-                $crate::check_wait::<$harness, $crate::cases::wait::$wait>();
+                $crate::check_wait::<$harness, $crate::cases::wait::$wait>(&$skip);
+            }
+        )*
+        $(
+            #[test]
+            fn $exact() {
+                let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
+                $crate::check_exact::<$harness>(stringify!($exact), case, &$skip);
+            }
+        )*
+        $(
+            #[test]
+            fn $live() {
+                $crate::check_live::<$harness>(stringify!($live), $crate::cases::live::$live::<$harness>, &$skip);
             }
         )*
     };
 }
 
-/// Makes a `#[test]` for every case, in virtual time alone.
+#[doc(hidden)]
+pub const fn __is_case(name: &str) -> bool {
+    let mut i = 0;
+    while i < cases::NAMES.len() {
+        if is_same(cases::NAMES[i].as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// `==`, which is not for constants yet.
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+/// Makes a module with a `#[test]` for every case, in virtual time alone.
 #[macro_export]
 macro_rules! virtual_suite {
     () => {
-        $crate::__for_each_case! { __virtual_tests }
+        mod in_virtual_time {
+            $crate::__for_each_case! { __virtual_tests }
+        }
     };
 }
+
+/// The module that [`virtual_suite!`] makes.
+#[doc(hidden)]
+pub const VIRTUAL: &str = "in_virtual_time";
 
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __virtual_tests {
-    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]) => {
+    ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
         $(
             #[test]
             fn $name() {
@@ -160,5 +253,21 @@ macro_rules! __virtual_tests {
                 $crate::check_wait_virtual::<$crate::cases::wait::$wait>();
             }
         )*
+        $(
+            #[test]
+            fn $exact() {
+                let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
+                $crate::check_exact_virtual(stringify!($exact), case);
+            }
+        )*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_is_a_cases_only_as_a_whole() {
+        assert!(super::__is_case("c_01_hang"));
+        assert!(!super::__is_case("c_01_han") && !super::__is_case("c_01_hangs") && !super::__is_case(""));
+    }
 }

@@ -4,19 +4,17 @@
 //!
 //! Every blocking call returns within [`TICK`] to see whether the case is over, so no thread outlives it.
 
-use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::board::{Board, Log, lock};
+use crate::exec::block;
 use crate::gauges::{self, TcpState};
 use crate::interp::{Halt, PeerIo, run_background, run_script};
 use crate::recorder::Receives;
@@ -39,10 +37,15 @@ pub(crate) struct Stage {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Hold the ports of upstreams that never accept.
     reserved: Mutex<Vec<Socket>>,
+    /// Peers' sockets take little at a time.
+    small_buffers: bool,
 }
 
+/// `SO_RCVBUF` and `SO_SNDBUF` of small buffers; the kernel doubles it.
+pub(crate) const SMALL: usize = 4096;
+
 impl Stage {
-    pub(crate) fn new(board: Arc<Board>, proxy: SocketAddr) -> Stage {
+    pub(crate) fn new(board: Arc<Board>, proxy: SocketAddr, small_buffers: bool) -> Stage {
         Stage {
             board,
             proxy,
@@ -52,6 +55,7 @@ impl Stage {
             own_ports: Mutex::default(),
             threads: Mutex::default(),
             reserved: Mutex::default(),
+            small_buffers,
         }
     }
 
@@ -76,6 +80,15 @@ impl Stage {
         lock(&self.upstreams).first().copied().unwrap_or(self.proxy)
     }
 
+    /// A socket whose receive buffer is as the case wants it.
+    fn socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        if self.small_buffers {
+            socket.set_recv_buffer_size(SMALL)?;
+        }
+        Ok(socket)
+    }
+
     fn thread(&self, run: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(run);
         lock(&self.threads).push(thread);
@@ -96,7 +109,7 @@ impl Stage {
 
     /// Opens a further upstream's address.
     pub(crate) fn start_upstream(self: &Arc<Self>, upstream: &Upstream) -> io::Result<()> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = self.socket()?;
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         lock(&self.upstreams).push(address);
@@ -180,17 +193,6 @@ fn is_tick(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// Runs a future that blocks the thread instead of waiting.
-fn block<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut cx = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(done) = future.as_mut().poll(&mut cx) {
-            return done;
-        }
-    }
-}
-
 /// A peer's connection in real time.
 #[derive(Clone)]
 pub(crate) struct RealIo {
@@ -261,7 +263,7 @@ impl PeerIo for RealIo {
     }
 
     async fn connect(&self) -> Result<(), Halt> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = self.inner.stage.socket()?;
         if self.inner.to != self.inner.stage.proxy {
             socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
             let port = socket.local_addr()?.as_socket().map(|addr| addr.port());
@@ -337,8 +339,8 @@ impl PeerIo for RealIo {
 
     fn snapshot(&self) -> Snapshot {
         let own = lock(&self.inner.stage.own_ports).clone();
-        let upstreams = self.inner.stage.upstreams();
-        let rows: Vec<_> = upstreams.iter().flat_map(|addr| gauges::rows_to(addr.port())).collect();
+        let ports: Vec<u16> = self.inner.stage.upstreams().iter().map(SocketAddr::port).collect();
+        let rows = gauges::rows_to(&ports);
         let count = |state| rows.iter().filter(|r| r.state == state && !own.contains(&r.local_port)).count();
         Snapshot { syn_sent: count(TcpState::SynSent), established: count(TcpState::Established) }
     }

@@ -116,6 +116,11 @@ impl Recorder {
         if self.state == State::Head { &self.line } else { &[] }
     }
 
+    /// Keeps of an unfinished line or head how long it is.
+    pub(crate) fn blank_partial(&mut self) {
+        self.line.fill(b'.');
+    }
+
     /// How many messages are complete.
     pub fn complete_messages(&self) -> usize {
         self.messages.iter().filter(|m| m.complete).count()

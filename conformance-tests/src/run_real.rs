@@ -5,23 +5,27 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn};
-use tidegate_core::{Connection, Gauges, Proxy, Upstreams};
+use tidegate_core::{Gauges, Proxy, Upstreams};
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::counted::{Counted, CountedConnection, Counts, Held};
 use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
-use crate::peers::Stage;
-use crate::run_virtual::{Observe, Route, check_left, config, forward, observe};
+use crate::hostile::{Hostile, HostileListener};
+use crate::names;
+use crate::peers::{SMALL, Stage};
+use crate::run_virtual::{check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
+use crate::watch::Watch;
 use crate::wrap::{Inline, Logged, LoggedListener};
 
 /// Longer than any case takes; then the watchdog gives up.
@@ -38,32 +42,51 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
-    /// How late this machine woke a thread that slept, at worst.
+    /// How late this machine was by itself, at worst (`machine.rs`).
     pub(crate) machine_late: Duration,
 }
 
 /// Runs a case on the harness's runtime.
 pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     warm_up::<H>();
-    let board = Arc::new(Board::default());
     let sockets = gauges::sockets();
-    let lateness = Lateness::start();
-    if let Err(e) = act::<H>(case, &board, sockets) {
-        board.fault(format!("the suite could not set the case up: {e}"));
+    let watch = Watch::start();
+    let _limit = case.few_descriptors.map(gauges::limit_descriptors);
+    let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut round = 1;
+    loop {
+        let board = Arc::new(Board::default());
+        if let Err(e) = act::<H>(case, &board, sockets, &mut at) {
+            board.fault(format!("the suite could not set the case up: {e}"));
+        }
+        let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
+        if left > sockets {
+            board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
+        }
+        if !case.logged {
+            board.forget_order();
+        }
+        if round == case.rounds || board.is_faulty() {
+            return Run { transcript: board.transcript(), machine_late: watch.stop() };
+        }
+        round += 1;
     }
-    let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
-    if left > sockets {
-        board.fault(format!("sockets: {left} after the end of the runtime, {sockets} before the case"));
-    }
-    if !case.logged {
-        board.forget_order();
-    }
-    Run { transcript: board.transcript(), machine_late: lateness.stop() }
 }
 
-fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::Result<()> {
-    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let stage = Arc::new(Stage::new(Arc::clone(board), bound.local_addr()?));
+/// One round; the proxy listens at `at`, and where it does is kept there.
+fn act<H: Harness>(
+    case: &Arc<Case>,
+    board: &Arc<Board>,
+    sockets: usize,
+    at: &mut SocketAddr,
+) -> io::Result<()> {
+    let bound = runtime::bind(*at)?;
+    if case.small_buffers {
+        // What is accepted inherits it.
+        SockRef::from(&bound).set_send_buffer_size(SMALL)?;
+    }
+    *at = bound.local_addr()?;
+    let stage = Arc::new(Stage::new(Arc::clone(board), *at, case.small_buffers));
     let (ended, end) = mpsc::channel();
     let server = {
         let (stage, case) = (Arc::clone(&stage), Arc::clone(case));
@@ -86,6 +109,7 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
     }
     stage.stop();
     board.mark(PEERS_GONE, Duration::ZERO);
+    let since = Instant::now();
     match end.recv_timeout(BOUND) {
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
             if let Err(panic) = server.join() {
@@ -95,24 +119,35 @@ fn act<H: Harness>(case: &Arc<Case>, board: &Arc<Board>, sockets: usize) -> io::
         Err(mpsc::RecvTimeoutError::Timeout) => board
             .fault("the runtime did not come back: its thread is blocked, or a task never yields".to_owned()),
     }
+    // Lookups that hang do so for longer.
+    if !case.aims.is_empty() && since.elapsed() > SETTLE {
+        board.fault(format!(
+            "the runtime ended {:?} after the peers: it waited for a lookup",
+            since.elapsed()
+        ));
+    }
     Ok(())
 }
 
 /// Everything that runs on the thread of the runtime under test.
 fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stage>, sockets: usize) {
     let board = &stage.board;
+    let counts = Counts::default();
+    let counted = counts.clone();
     H::block_on(|runtime| async move {
+        let counts = &counted;
         let listener = match H::listener(bound) {
             Ok(listener) => listener,
             Err(e) => return board.fault(format!("the adapter refuses the listener: {e}")),
         };
-        if case.stall.is_none() && !case.logged {
-            serve(runtime, listener, case, stage, sockets).await;
-            return;
+        if !case.is_wrapped() {
+            return serve(runtime, listener, case, stage, sockets, counts).await;
         }
-        let inline = Inline::new(Logged::new(runtime, Arc::clone(board)));
+        let hostile = Hostile::new(runtime, case.habits);
+        let inline = Inline::new(Logged::new(hostile, Arc::clone(board), case.pace, thread::sleep));
+        let listener = HostileListener::new(listener, case.habits);
         let listener = LoggedListener::new(listener, Arc::clone(board));
-        let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets));
+        let mut served = pin!(serve(inline.clone(), listener, case, stage, sockets, counts));
         let mut neighbour = pin!(neighbour(case, stage));
         let mut is_over = false;
         poll_fn(|cx| {
@@ -130,6 +165,17 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
         .await;
         inline.tasks().clear(crate::exec::Group::Proxy);
     });
+    // What a runtime that has ended may hold for a moment is let go of by a thread of its own.
+    let held = gauges::settle(SETTLE, || counts.held(), |held| *held == Held::default());
+    held.beyond(Held::default(), "after the end of the runtime")
+        .into_iter()
+        .for_each(|what| board.fault(what));
+    if counts.surplus_timers() > 0 {
+        board.fault(format!(
+            "{} timers were armed beyond one for each connection and the server's own",
+            counts.surplus_timers()
+        ));
+    }
 }
 
 /// Blocks the thread when the case says so.
@@ -149,23 +195,32 @@ async fn happened(board: &Board, event: &'static str) {
 }
 
 /// Serves until the peers are gone, waits until nothing is left of the case, and stops.
-async fn serve<R, L>(runtime: R, listener: L, case: &Arc<Case>, stage: &Arc<Stage>, sockets: usize)
-where
-    R: Runtime + Clone + Spawn<Connection<R, L::Stream, Route, Observe>>,
+async fn serve<R, L>(
+    runtime: R,
+    listener: L,
+    case: &Arc<Case>,
+    stage: &Arc<Stage>,
+    sockets: usize,
+    counts: &Counts,
+) where
+    R: Runtime + Clone + Spawn<CountedConnection<R, L::Stream>>,
     L: Listener,
 {
     let board = &stage.board;
-    let upstreams = Upstreams::with_limits(stage.upstreams(), case.limits);
-    let proxy = Proxy::new(runtime.clone(), upstreams, config(case));
+    let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams()), case.limits);
+    let resolver = names::real(case, stage);
+    let counted = Counted::new(runtime.clone(), counts);
+    let proxy = Proxy::with_resolver(counted, upstreams, config(case), resolver);
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
-    let observe = observe(board, Handle::of(&proxy, case), epoch);
-    let server = proxy.serve(listener, forward as Route, observe);
+    let observe = observe(board, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
+    let server = proxy.serve(listener, route(case), observe);
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();
-    let mut server = pin!(govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now));
+    let governed = govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now);
+    let mut server = pin!(counts.task(governed));
     let ended = Cell::new(false);
     let mut gone = pin!(happened(board, PEERS_GONE));
     let mut idle = None;
@@ -173,7 +228,7 @@ where
         poll_fn(|cx| {
             // The first poll of the server comes before the first of this.
             if idle.is_none() {
-                idle = Some(proxy.gauges());
+                idle = Some((proxy.gauges(), counts.held()));
                 board.mark(SERVING, Duration::ZERO);
             }
             gone.as_mut().poll(cx)
@@ -184,13 +239,18 @@ where
 
     // What is left now that the peers have closed theirs: the server and its listener, unless the
     // case ends them.
-    let mut idle = idle.unwrap_or_else(|| proxy.gauges());
+    let (mut idle, mut held) = idle.unwrap_or_else(|| (proxy.gauges(), counts.held()));
     let mut sockets = sockets + 1;
+    // Its own timers: what it needs them for is over when the last idle connection is.
+    held.armed = 0;
     if case.ends_the_server() {
         idle.tasks -= 1;
         sockets -= 1;
+        held = Held::default();
     }
-    let left = |gauges: Gauges| gauges != idle || gauges::sockets() > sockets;
+    let left = |gauges: Gauges| {
+        gauges != idle || !counts.held().beyond(held, "").is_empty() || gauges::sockets() > sockets
+    };
     let until = Instant::now() + SETTLE;
     beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
@@ -204,6 +264,7 @@ where
     check_left(board, "exchanges that hold an upstream", now.in_flight, idle.in_flight);
     check_left(board, "requests that wait", now.waiting, idle.waiting);
     check_left(board, "sockets", gauges::sockets(), sockets);
+    counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
     if ended.get() && !case.ends_the_server() {
         board.fault("the server ended although nobody stopped it".into());
     }
@@ -238,33 +299,4 @@ async fn beside<S: Future<Output = ()>>(
         other.as_mut().poll(cx)
     })
     .await;
-}
-
-/// Measures how late the machine wakes a sleeping thread: what a busy machine adds to every window.
-pub(crate) struct Lateness {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Duration>,
-}
-
-impl Lateness {
-    pub(crate) fn start() -> Lateness {
-        const NAP: Duration = Duration::from_millis(5);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            let mut worst = Duration::ZERO;
-            while !stopped.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                thread::sleep(NAP);
-                worst = worst.max(began.elapsed().saturating_sub(NAP));
-            }
-            worst
-        });
-        Lateness { stop, thread }
-    }
-
-    pub(crate) fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default()
-    }
 }

@@ -7,21 +7,29 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 
 use crate::board::Board;
 use crate::command::{Handle, govern};
+use crate::counted::{Counted, Counts, Held};
+use crate::exec::block;
+use crate::hostile::{Hostile, HostileListener};
+use crate::names;
 use crate::script::Case;
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
 use crate::virtual_rt::{Owner, Ran, World};
 use crate::wrap::{Logged, LoggedListener};
 
-/// The routes of every case: everything is forwarded.
-pub type Route = fn(&RequestHead<'_>) -> Decision;
+/// The routes of every case: everything is forwarded, some of it under limits of its own.
+pub type Route = Box<dyn Fn(&RequestHead<'_>) -> Decision + Send + Sync>;
 
 /// What listens to outcomes.
 pub type Observe = Box<dyn Fn(&Report<'_>) + Send + Sync>;
 
-/// Forwards everything.
-pub(crate) fn forward(_: &RequestHead<'_>) -> Decision {
-    Decision::forward()
+/// The routes of a case.
+pub(crate) fn route(case: &Case) -> Route {
+    let routes: Vec<_> = case.routes.iter().map(|(path, policy)| (*path, Arc::new(*policy))).collect();
+    Box::new(move |request| match routes.iter().find(|(path, _)| *path == request.path()) {
+        Some((_, policy)) => Decision::forward_with(Arc::clone(policy)),
+        None => Decision::forward(),
+    })
 }
 
 /// The proxy's configuration in a case.
@@ -29,8 +37,8 @@ pub(crate) fn config(case: &Case) -> Config {
     Config { timeouts: case.policy, max_client_conns: case.max_client_conns, ..Config::default() }
 }
 
-/// Longer than any case takes.
-const BOUND: Duration = Duration::from_secs(60);
+/// What small buffers hold in each direction.
+const SMALL_HOP: usize = 8 * 1024;
 
 /// How long nothing further may happen after a case: more than three times the longest limit of the
 /// profile.
@@ -38,7 +46,15 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Runs a case in virtual time.
 pub fn run_virtual(case: &Case) -> Transcript {
+    block(play(case))
+}
+
+/// Runs a case in virtual time, inside whatever executor polls this.
+pub(crate) async fn play(case: &Case) -> Transcript {
     let world = World::new();
+    if case.small_buffers {
+        world.set_hop(SMALL_HOP);
+    }
     let board = Arc::new(Board::default());
     let runtime = world.runtime(Owner::Proxy);
     let stage = Stage {
@@ -49,17 +65,23 @@ pub fn run_virtual(case: &Case) -> Transcript {
         proxy: runtime.free_address(),
     };
 
-    let logged = Logged::new(runtime.clone(), Arc::clone(&board));
-    let upstreams = Upstreams::with_limits(stage.upstreams.iter().copied(), case.limits);
-    let proxy = Proxy::new(logged, upstreams, config(case));
-    let listener = LoggedListener::new(runtime.listen(stage.proxy, 1024), Arc::clone(&board));
+    let counts = Counts::default();
+    let clock = world.clone();
+    let hostile = Hostile::new(runtime.clone(), case.habits);
+    let logged = Logged::new(hostile, Arc::clone(&board), case.pace, move |d| clock.block(d));
+    let logged = Counted::new(logged, &counts);
+    let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams), case.limits);
+    let resolver = names::in_virtual_time(case, &stage);
+    let proxy = Proxy::with_resolver(logged, upstreams, config(case), resolver);
+    let listener = HostileListener::new(runtime.listen(stage.proxy, 1024), case.habits);
+    let listener = LoggedListener::new(listener, Arc::clone(&board));
     let epoch = stage.epoch;
-    let observe = observe(&board, Handle::of(&proxy, case), move || epoch);
-    let server = proxy.serve(listener, forward as Route, observe);
+    let observe = observe(&board, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
+    let server = proxy.serve(listener, route(case), observe);
     let clock = stage.clone();
     let governed =
         govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());
-    world.spawn(Owner::Proxy, governed);
+    world.spawn(Owner::Proxy, counts.task(governed));
     if let Some(stall) = case.stall {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {
@@ -68,16 +90,16 @@ pub fn run_virtual(case: &Case) -> Transcript {
         });
     }
     let sockets = runtime.sockets();
-    let tasks = proxy.gauges().tasks;
+    let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
-    match world.run_until(stage.epoch + BOUND, || board.all_rest() || board.is_faulty()) {
+    match world.run_until(stage.epoch + case.lasts, || board.all_rest() || board.is_faulty()).await {
         Ran::Done => {}
         ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
     }
     world.cancel_tasks(Owner::Peer);
     let quiet = world.now() + QUIET;
-    if world.run_until(quiet, || false) == Ran::Spinning {
+    if world.run_until(quiet, || false).await == Ran::Spinning {
         board.fault("after the case the proxy polls without end".into());
     }
     let gauges = proxy.gauges();
@@ -88,14 +110,22 @@ pub fn run_virtual(case: &Case) -> Transcript {
     check_left(&board, "exchanges that hold an upstream", gauges.in_flight, 0);
     check_left(&board, "requests that wait", gauges.waiting, 0);
     check_left(&board, "sockets", runtime.sockets(), sockets - 1 + server);
+    if server == 0 {
+        held = Held::default();
+    }
+    counts.held().beyond(held, "after the case").into_iter().for_each(|what| board.fault(what));
 
     proxy.stop();
-    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0);
+    let ran = world.run_until(quiet + QUIET, || world.tasks(Owner::Proxy) == 0).await;
     if ran != Ran::Done {
         board.fault(format!("after stop() the server did not end ({})", words(ran)));
     }
     world.cancel_tasks(Owner::Proxy);
     check_left(&board, "sockets after stop()", runtime.sockets(), 0);
+    let held = counts.held().beyond(Held::default(), "after stop()");
+    held.into_iter().for_each(|what| board.fault(what));
+    check_left(&board, "timers armed at once beyond one for each connection", counts.surplus_timers(), 0);
+    check_left(&board, "wakes of tasks that were over", counts.late_wakes(), 0);
     if !case.logged {
         board.forget_order();
     }

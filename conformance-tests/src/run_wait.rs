@@ -8,13 +8,15 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cases::wait::{Env, WaitCase};
+use crate::attempt::{About, Failure, Lateness, Skips};
+use crate::cases::wait::{Env, WaitCase, test_name_of};
+use crate::exec::block;
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
-use crate::harness::{Harness, turn, warm_up};
-use crate::run_real::Lateness;
+use crate::harness::{Harness, warm_up};
 use crate::verdict::slack;
 use crate::virtual_rt::{Owner, Ran, World};
+use crate::watch::Watch;
 
 /// Longer than any case takes.
 const BOUND: Duration = Duration::from_secs(10);
@@ -35,7 +37,23 @@ pub struct WaitRun {
 /// If the case fails; that is its purpose.
 #[track_caller]
 pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
+    match run_wait_virtual::<C>(World::new()) {
+        Ok(run) => {
+            judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
+            run
+        }
+        Err(ran) => panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE),
+    }
+}
+
+/// Whether a case fails where it ought to: in a world whose clocks stand still.
+pub fn wait_can_fail<C: WaitCase>() -> bool {
     let world = World::new();
+    world.break_clocks();
+    run_wait_virtual::<C>(world).map_or(true, |run| run.lines != C::LINES || run.took < C::LIMIT)
+}
+
+fn run_wait_virtual<C: WaitCase>(world: World) -> Result<WaitRun, Ran> {
     let (runtime, peer) = (world.runtime(Owner::Proxy), world.runtime(Owner::Peer));
     let at = runtime.free_address();
     let _listener = peer.listen(at, 16);
@@ -46,32 +64,36 @@ pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
     let done = Rc::clone(&result);
     world.spawn(Owner::Proxy, async move {
         let took = C::run(&env).await;
-        done.set(Some(WaitRun { lines: env.lines(), took }));
+        done.set(Some((env, took)));
     });
-    let ran = world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0);
-    let Some(run) = result.take() else {
-        panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE);
-    };
-    assert_eq!(ran, Ran::Done);
-    judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
-    run
+    let ran = block(world.run_until(world.now() + BOUND, || world.tasks(Owner::Proxy) == 0));
+    match result.take() {
+        Some((env, took)) if ran == Ran::Done => Ok(WaitRun { lines: env.finish(), took }),
+        _ => Err(ran),
+    }
 }
 
-/// Runs a case in virtual time and on the harness's runtime.
+/// Runs a case in virtual time and on the harness's runtime, unless it is skipped.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check_wait<H: Harness, C: WaitCase>() {
-    check_wait_virtual::<C>();
-    let _turn = turn();
+pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
+    let name = test_name_of::<C>();
+    let about =
+        About { name: &name, id: C::ID.into(), title: C::TITLE.into(), alone: C::ALONE, needs: C::NEEDS };
+    about.attempt::<H, _>(skips, check_wait_virtual::<C>, |_| run_wait::<H, C>());
+}
+
+/// Runs a case on the runtime; how late it ended.
+fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     warm_up::<H>();
     let before = gauges::sockets();
     // How long the looks at the kernel's table took: many milliseconds if it holds thousands of old rows.
     let looking = Arc::new(AtomicU64::new(0));
     let looked = Arc::clone(&looking);
-    let lateness = Lateness::start();
+    let watch = Watch::start();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Declared first, so that it is closed last.
@@ -83,23 +105,31 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         let looked = Arc::clone(&looking);
         let established = move || {
             let began = Instant::now();
-            let rows = gauges::rows_to(at.port());
+            let rows = gauges::rows_to(&[at.port()]);
             looked.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
             rows.iter().filter(|row| row.state == TcpState::Established).count()
         };
-        let run = H::block_on(|runtime| async move {
+        let (env, took) = H::block_on(|runtime| async move {
             let env = Env::new(runtime, at, established, thread::sleep);
             let took = C::run(&env).await;
-            WaitRun { lines: env.lines(), took }
+            (env, took)
         });
-        let _ = sender.send(run);
+        let _ = sender.send(WaitRun { lines: env.finish(), took });
     });
+    let (mut late, mut failed) = (Lateness::new(), None);
     match receiver.recv_timeout(BOUND) {
         Ok(run) => {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
-            judge::<C>(H::NAME, &run, slack().slack + lateness.stop() + looking);
+            let machine_late = watch.stop() + looking;
+            let early = run.took < C::LIMIT;
+            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + machine_late)
+                .map(|words| Failure { words, machine_late, early });
+            if !C::LIMIT.is_zero() {
+                late.push(run.took.saturating_sub(C::LIMIT + looking));
+            }
         }
-        Err(_) if thread.is_finished() => {}
+        // It panicked.
+        Err(mpsc::RecvTimeoutError::Disconnected) => {}
         Err(_) => panic!("{} {} fails on {}: it never ends", C::ID, C::TITLE, H::NAME),
     }
     if let Err(panic) = thread.join() {
@@ -113,17 +143,22 @@ pub fn check_wait<H: Harness, C: WaitCase>() {
         C::TITLE,
         H::NAME
     );
+    failed.map_or(Ok(late), Err)
 }
 
-#[track_caller]
-fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) {
-    let (id, title, limit) = (C::ID, C::TITLE, C::LIMIT);
-    assert_eq!(
-        run.lines,
-        C::LINES,
-        "{id} {title} fails {place}: something else happened, or in another order"
-    );
-    assert!(run.took >= limit, "{id} {title} fails {place}: EARLY, {:?} of {limit:?}", run.took);
+/// What is wrong with a run.
+fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) -> Option<String> {
+    let (id, title, limit, took) = (C::ID, C::TITLE, C::LIMIT, run.took);
     let latest = limit + slack;
-    assert!(run.took < latest, "{id} {title} fails {place}: {:?}, later than {latest:?}", run.took);
+    let wrong = if run.lines != C::LINES {
+        let (expected, lines) = (C::LINES, &run.lines);
+        format!("something else happened, or in another order\n expected: {expected:?}\n happened: {lines:?}")
+    } else if took < limit {
+        format!("it ended after {took:?} of {limit:?}: EARLY, which no runtime is allowed to be")
+    } else if took >= latest {
+        format!("it ended after {took:?}, later than {latest:?}")
+    } else {
+        return None;
+    };
+    Some(format!("{id} {title} fails {place}: {wrong}"))
 }

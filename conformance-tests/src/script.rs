@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tidegate_core::{TimeoutPolicy, UpstreamLimits};
 
+use crate::attempt::Need;
 use crate::expect::Expect;
+use crate::hostile::Habits;
 
 /// Milliseconds, the unit of every case.
 pub const fn ms(n: u64) -> Duration {
@@ -299,6 +301,33 @@ pub enum Upstream {
     KernelOnly,
 }
 
+/// How long the lookup of a name takes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// So long, whatever happens meanwhile.
+    Time(Duration),
+    /// Until an event.
+    Until(&'static str),
+}
+
+/// What the proxy is told of an upstream. Places are those of [`Case::upstreams`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// The address of one place.
+    Address(usize),
+    /// The addresses of several places, as one upstream.
+    List(Vec<usize>),
+    /// A name with a port. The event of the same name happens when its lookup begins.
+    Name {
+        /// `HOST:PORT`; by custom the host ends in `.test`.
+        name: &'static str,
+        /// How long a lookup takes.
+        takes: Takes,
+        /// What it finds; nothing means that there is no such name.
+        found: Vec<usize>,
+    },
+}
+
 /// Where a client connects to.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -324,6 +353,15 @@ pub struct Stall {
     pub from: &'static str,
     /// How long it lasts.
     pub length: Duration,
+}
+
+/// A transport that takes little at a time.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Bytes a write, at most.
+    pub at_most: usize,
+    /// How long a write blocks the thread.
+    pub taking: Duration,
 }
 
 /// What is done to the proxy by whoever owns it.
@@ -353,6 +391,12 @@ pub struct Case {
     pub upstream: Upstream,
     /// Who answers when it is their turn: the second upstream and those after it.
     pub others: Vec<Upstream>,
+    /// What the proxy is told of them. Without any, each is an upstream of its own, by its address.
+    pub aims: Vec<Aim>,
+    /// Lookups of names at once.
+    pub lookups_at_once: usize,
+    /// Paths with limits of their own.
+    pub routes: Vec<(&'static str, TimeoutPolicy)>,
     /// How much may be asked of each upstream, and how much may wait for them.
     pub limits: UpstreamLimits,
     /// Clients at once.
@@ -367,8 +411,24 @@ pub struct Case {
     pub clients: Vec<Client>,
     /// Whether the executor is blocked meanwhile.
     pub stall: Option<Stall>,
+    /// What the runtime does that it need not do.
+    pub habits: Habits,
     /// Whether the order of the proxy's own closes and writes is logged (`Transcript::order`).
     pub logged: bool,
+    /// Upstream sockets take no more than this at a time.
+    pub pace: Option<Pace>,
+    /// The kernels between the proxy and its peers hold some kilobytes, not megabytes.
+    pub small_buffers: bool,
+    /// So many descriptors may be open more than there are when the case begins (on a real runtime).
+    pub few_descriptors: Option<u64>,
+    /// How often the whole case runs, one run after the other, on one port.
+    pub rounds: u32,
+    /// How long it may take in virtual time.
+    pub lasts: Duration,
+    /// Whether it runs while no other case does, on the whole machine.
+    pub alone: bool,
+    /// What it needs of a runtime.
+    pub needs: Vec<Need>,
     /// What must hold in both worlds.
     pub expect: Vec<Expect>,
 }
@@ -382,6 +442,9 @@ impl Case {
             policy: P,
             upstream: Upstream::Scripts(Vec::new()),
             others: Vec::new(),
+            aims: Vec::new(),
+            lookups_at_once: 2,
+            routes: Vec::new(),
             limits: UpstreamLimits::default(),
             max_client_conns: 1000,
             commands: Vec::new(),
@@ -389,7 +452,15 @@ impl Case {
             by_chance: false,
             clients: Vec::new(),
             stall: None,
+            habits: Habits::default(),
             logged: false,
+            pace: None,
+            small_buffers: false,
+            few_descriptors: None,
+            rounds: 1,
+            lasts: Duration::from_secs(60),
+            alone: false,
+            needs: Vec::new(),
             expect: Vec::new(),
         }
     }
@@ -424,6 +495,20 @@ impl Case {
     /// Adds a further upstream.
     pub fn other(mut self, upstream: Upstream) -> Case {
         self.others.push(upstream);
+        self
+    }
+
+    /// Says what the proxy is told of the next upstream.
+    pub fn aim(mut self, aim: Aim) -> Case {
+        self.aims.push(aim);
+        self
+    }
+
+    /// Gives requests for `path` limits of their own, which are the case's but for a change.
+    pub fn route(mut self, path: &'static str, change: impl FnOnce(&mut TimeoutPolicy)) -> Case {
+        let mut policy = self.policy;
+        change(&mut policy);
+        self.routes.push((path, policy));
         self
     }
 
@@ -486,15 +571,70 @@ impl Case {
         self
     }
 
-    /// Blocks the executor.
+    /// Blocks the executor. Such a case runs [alone](Case::alone).
     pub fn stall(mut self, from: &'static str, length: Duration) -> Case {
         self.stall = Some(Stall { from, length });
+        self.alone()
+    }
+
+    /// Gives the runtime bad habits.
+    pub fn habits(mut self, habits: Habits) -> Case {
+        self.habits = habits;
         self
     }
 
     /// Logs the order of the proxy's closes and writes.
     pub fn logged(mut self) -> Case {
         self.logged = true;
+        self
+    }
+
+    /// Lets each write to an upstream take `at_most` bytes and `taking` of the thread's time.
+    pub fn pace(mut self, at_most: usize, taking: Duration) -> Case {
+        self.pace = Some(Pace { at_most, taking });
+        self
+    }
+
+    /// Makes the kernels' buffers small.
+    pub fn small_buffers(mut self) -> Case {
+        self.small_buffers = true;
+        self
+    }
+
+    /// Allows so many descriptors more than are open.
+    pub fn few_descriptors(mut self, n: u64) -> Case {
+        self.few_descriptors = Some(n);
+        self
+    }
+
+    /// Runs the whole case so often.
+    pub fn rounds(mut self, n: u32) -> Case {
+        self.rounds = n;
+        self
+    }
+
+    /// Gives it more virtual time.
+    pub fn lasts(mut self, long: Duration) -> Case {
+        self.lasts = long;
+        self
+    }
+
+    /// Whether the proxy runs on wrapped sockets, and inside one future.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        self.stall.is_some() || !self.habits.is_none() || self.logged || self.pace.is_some()
+    }
+
+    /// Runs it while no other case runs, in any process of this machine: for a case that blocks a thread, floods, or
+    /// weighs memory, and would make others late, or be made late by them.
+    pub fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+
+    /// Says that it means something only on a runtime that has this. A [`Harness`](crate::Harness) that lacks it skips
+    /// the case.
+    pub fn needs(mut self, need: Need) -> Case {
+        self.needs.push(need);
         self
     }
 

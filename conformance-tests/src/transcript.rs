@@ -75,6 +75,8 @@ pub struct Seen {
     pub status: Option<u16>,
     /// What went wrong.
     pub failure: Option<Failure>,
+    /// Whether something failed after it, in the teardown.
+    pub secondary: bool,
     /// Which upstream.
     pub upstream: Option<UpstreamId>,
     /// Connects tried.
@@ -115,6 +117,7 @@ impl Seen {
             at: outcome.finished.saturating_since(epoch),
             status: outcome.status,
             failure: outcome.error.as_ref().map(failure),
+            secondary: outcome.secondary.is_some(),
             upstream: outcome.upstream,
             attempts: outcome.attempts,
             reused: outcome.reused,
@@ -135,6 +138,7 @@ fn failure(error: &Error) -> Failure {
                 response_started: e.response_started,
             };
         }
+        Error::Resolve(_) => "Resolve",
         Error::Connect(e) if e.kind == tidegate_core::IoKind::Refused => "Connect(Refused)",
         Error::Connect(_) => "Connect",
         Error::UpstreamClosed => "UpstreamClosed",
@@ -169,8 +173,9 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Empties the values of the fields that come from the wall clock or from chance.
+    /// Empties the values of the fields that come from the wall clock or from chance, also where a head came in part.
     pub(crate) fn clear_chance(&mut self) {
+        self.clients.iter_mut().chain(&mut self.upstreams).for_each(|log| log.received.blank_partial());
         let logs = self.clients.iter_mut().chain(&mut self.upstreams);
         let fields = logs.flat_map(|log| &mut log.received.messages).flat_map(|m| &mut m.fields);
         fields.filter(|(name, _)| BY_CHANCE.contains(&name.as_str())).for_each(|(_, value)| value.clear());

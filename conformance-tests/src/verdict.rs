@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::expect::{SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
-use crate::harness::{Harness, turn};
+use crate::attempt::{About, Failure, Lateness, Skips};
+use crate::expect::{Expect, SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
+use crate::harness::Harness;
+use crate::hint::{Missed, hints};
 use crate::run_real::run_real;
 use crate::run_virtual::run_virtual;
 use crate::script::Case;
@@ -40,35 +42,65 @@ pub fn check_virtual(case: &Case) {
     }
 }
 
-/// Runs a case in virtual time, then on the harness's runtime, and panics unless both hold and agree.
+/// Runs a case in virtual time, then on the harness's runtime, and panics unless both hold and agree. A case that is
+/// skipped does not run.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check<H: Harness>(case: Case) {
+pub fn check<H: Harness>(case: Case, skips: &Skips) {
     let case = Arc::new(case);
-    let oracle = run_virtual(&case);
-    let wrong = judge_virtual(&case, &oracle);
+    let name = case.test_name();
+    let about = About {
+        name: &name,
+        id: case.id.into(),
+        title: case.title.into(),
+        alone: case.alone,
+        needs: &case.needs,
+    };
+    about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, oracle));
+}
+
+#[track_caller]
+fn oracle(case: &Case) -> Transcript {
+    let oracle = run_virtual(case);
+    let wrong = judge_virtual(case, &oracle);
     if !wrong.is_empty() {
         let place = "in virtual time already: the fault is in the proxy or the case, not in the adapter";
-        panic!("{}", report(&case, place, &wrong, &[("virtual time", &oracle)]));
+        panic!("{}", report(case, place, &wrong, &[("virtual time", &oracle)]));
     }
-    let run = {
-        let _turn = turn();
-        run_real::<H>(&case)
-    };
+    oracle
+}
+
+fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
+    let run = run_real::<H>(case);
     let mut tolerance = slack();
     tolerance.slack += run.machine_late;
-    let mut wrong = judge(&case, &run.transcript, tolerance);
+    let mut wrong = judge(case, &run.transcript, tolerance);
     if !case.by_chance {
-        wrong.extend(Transcript::differences(&oracle, &run.transcript, !case.fills_buffers()));
+        wrong.extend(Transcript::differences(oracle, &run.transcript, !case.fills_buffers()));
     }
     if !wrong.is_empty() {
         let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
-        let runs = [("this runtime", &run.transcript), ("virtual time", &oracle)];
-        panic!("{}", report(&case, &place, &wrong, &runs));
+        let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
+        let any = |of: &dyn Fn(&Expect) -> bool| case.expect.iter().any(of);
+        let (seen, slack) = (&run.transcript, tolerance.slack);
+        // If a peer was held up, another deadline may have come first, and in time.
+        let failures = |t: &Transcript| t.outcomes.iter().map(|seen| seen.failure).collect::<Vec<_>>();
+        let as_expected = case.by_chance || failures(oracle) == failures(seen);
+        let missed = Missed {
+            early: as_expected && any(&|expect| expect.is_early(seen)),
+            late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
+            slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
+        };
+        let mut words = report(case, &place, &wrong, &runs);
+        for hint in hints(oracle, seen, missed) {
+            let _ = writeln!(words, "Most likely: {hint}");
+        }
+        return Err(Failure { words, machine_late: run.machine_late, early: missed.early });
     }
+    Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }
 
 fn report(case: &Case, place: &str, wrong: &[String], runs: &[(&str, &Transcript)]) -> String {

@@ -1,7 +1,8 @@
 //! Wrappers around a runtime under test: [`Logged`] notes what the proxy does to its sockets and in which
-//! order; [`Inline`] runs the proxy's tasks inside one future, so that a neighbour can block their thread.
+//! order, and makes them take little at a time where a case wants that; [`Inline`] runs the proxy's tasks inside one
+//! future, so that a neighbour can block their thread.
 //!
-//! Neither changes what an operation does.
+//! Neither changes otherwise what an operation does.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -11,12 +12,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream};
 
 use crate::board::Board;
 use crate::exec::{Executor, Group};
+use crate::script::Pace;
 
 /// A runtime whose connections are logged.
 #[derive(Clone)]
@@ -24,11 +27,21 @@ pub(crate) struct Logged<R> {
     runtime: R,
     log: Arc<Board>,
     connects: Arc<AtomicUsize>,
+    pace: Option<(Pace, Block)>,
 }
 
+/// Blocks the thread.
+pub(crate) type Block = Rc<dyn Fn(Duration)>;
+
 impl<R> Logged<R> {
-    pub(crate) fn new(runtime: R, log: Arc<Board>) -> Logged<R> {
-        Logged { runtime, log, connects: Arc::default() }
+    pub(crate) fn new(
+        runtime: R,
+        log: Arc<Board>,
+        pace: Option<Pace>,
+        block: impl Fn(Duration) + 'static,
+    ) -> Logged<R> {
+        let pace = pace.map(|pace| (pace, Rc::new(block) as Block));
+        Logged { runtime, log, connects: Arc::default(), pace }
     }
 }
 
@@ -48,7 +61,8 @@ impl<R: Runtime> Runtime for Logged<R> {
     fn connect(&self, to: SocketAddr) -> LoggedConnect<R::Connect> {
         let number = self.connects.fetch_add(1, Ordering::Relaxed);
         let connect = Box::pin(self.runtime.connect(to));
-        LoggedConnect { connect, label: Some(Label::new("upstream", number, &self.log)) }
+        let label = Some(Label::new("upstream", number, &self.log));
+        LoggedConnect { connect, label, pace: self.pace.clone() }
     }
 }
 
@@ -76,6 +90,7 @@ impl Label {
 pub(crate) struct LoggedConnect<C> {
     connect: Pin<Box<C>>,
     label: Option<Label>,
+    pace: Option<(Pace, Block)>,
 }
 
 impl<S, C: Future<Output = io::Result<S>>> Future for LoggedConnect<C> {
@@ -84,7 +99,8 @@ impl<S, C: Future<Output = io::Result<S>>> Future for LoggedConnect<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stream = ready!(self.connect.as_mut().poll(cx))?;
         let Some(label) = self.label.take() else { return Poll::Pending };
-        Poll::Ready(Ok(LoggedStream { stream: Some(stream), label, wrote: false }))
+        let pace = self.pace.take();
+        Poll::Ready(Ok(LoggedStream { stream: Some(stream), label, wrote: false, pace }))
     }
 }
 
@@ -94,6 +110,14 @@ pub(crate) struct LoggedStream<S> {
     stream: Option<S>,
     label: Label,
     wrote: bool,
+    pace: Option<(Pace, Block)>,
+}
+
+/// What a stream of this pace is given of `bufs`.
+fn first<'a>(pace: &Option<(Pace, Block)>, bufs: &'a [IoSlice<'_>]) -> Option<IoSlice<'a>> {
+    let (pace, _) = pace.as_ref()?;
+    let buf = bufs.iter().find(|buf| !buf.is_empty())?;
+    Some(IoSlice::new(&buf[..buf.len().min(pace.at_most)]))
 }
 
 impl<S> LoggedStream<S> {
@@ -106,6 +130,9 @@ impl<S> LoggedStream<S> {
             self.wrote = true;
             self.label.note("first write");
         }
+        if let (Ok(_), Some((pace, block))) = (result, &self.pace) {
+            block(pace.taking);
+        }
     }
 }
 
@@ -115,6 +142,8 @@ impl<S: Stream> Stream for LoggedStream<S> {
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let few = first(&self.pace, bufs);
+        let bufs = few.as_ref().map_or(bufs, std::slice::from_ref);
         let result = ready!(self.stream()?.poll_write_vectored(cx, bufs));
         self.note_write(&result);
         Poll::Ready(result)
@@ -140,6 +169,8 @@ impl<S: Stream> Stream for LoggedStream<S> {
     }
 
     fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let few = first(&self.pace, bufs);
+        let bufs = few.as_ref().map_or(bufs, std::slice::from_ref);
         let result = self.stream()?.try_write_vectored(bufs);
         self.note_write(&result);
         result
@@ -175,7 +206,7 @@ impl<L: Listener> Listener for LoggedListener<L> {
         let (stream, peer) = ready!(self.listener.poll_accept(cx))?;
         let label = Label::new("client", self.accepts, &self.log);
         self.accepts += 1;
-        Poll::Ready(Ok((LoggedStream { stream: Some(stream), label, wrote: false }, peer)))
+        Poll::Ready(Ok((LoggedStream { stream: Some(stream), label, wrote: false, pace: None }, peer)))
     }
 }
 

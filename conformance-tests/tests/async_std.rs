@@ -13,6 +13,10 @@ impl Harness for Global {
     type Runtime = AsyncStd;
     type Listener = Listener;
     const NAME: &'static str = "async-std";
+    const NOTES: &'static [&'static str] = &[
+        "Its project is discontinued; it runs on the parts of smol, and behaves as smol does.",
+        "A thread for each core. Tasks go on after `block_on` has returned.",
+    ];
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(AsyncStd) -> F) -> T {
         async_std::task::block_on(main(AsyncStd::new()))

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::TcpListener;
 
-use tidegate_conformance::Harness;
+use tidegate_conformance::{Harness, Need};
 use tidegate_tokio::{Listener, Tokio};
 use tokio::runtime::{Builder, Runtime};
 
@@ -19,6 +19,11 @@ impl Harness for CurrentThread {
     type Runtime = Tokio;
     type Listener = Listener;
     const NAME: &'static str = "tokio, current thread";
+    const NOTES: &'static [&'static str] = &[
+        "Timers tick in milliseconds and are rounded up, so a deadline is a millisecond later than elsewhere.",
+        "Dropping the runtime drops every connection.",
+    ];
+    const LACKS: &'static [(Need, &'static str)] = &[(Need::Threads, "the runtime is one thread")];
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Tokio) -> F) -> T {
         run(Builder::new_current_thread().enable_all().build(), main)
@@ -35,6 +40,10 @@ impl Harness for MultiThread {
     type Runtime = Tokio;
     type Listener = Listener;
     const NAME: &'static str = "tokio, two threads";
+    const NOTES: &'static [&'static str] = &[
+        "Timers tick in milliseconds, as with one thread.",
+        "Connections move between the threads; they and the embedder's hooks are `Send`.",
+    ];
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Tokio) -> F) -> T {
         run(Builder::new_multi_thread().worker_threads(2).enable_all().build(), main)
@@ -51,4 +60,13 @@ mod current_thread {
 
 mod multi_thread {
     tidegate_conformance::suite!(super::MultiThread);
+}
+
+/// A live case that nothing can fail shows nothing.
+#[test]
+fn every_live_case_can_fail() {
+    for (name, case) in tidegate_conformance::cases::all_live::<CurrentThread>() {
+        let wrong = tidegate_conformance::run_live::<CurrentThread>(case, true);
+        assert!(!wrong.is_empty(), "{name} holds although it ought not to");
+    }
 }

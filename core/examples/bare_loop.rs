@@ -234,7 +234,7 @@ impl Client {
                     _ => {
                         let policy =
                             TimeoutPolicy { read: Some(Duration::from_millis(200)), ..Default::default() };
-                        self.relay.forward(&policy, env);
+                        self.relay.forward(Some(Arc::new(policy)), env);
                     }
                 },
                 // One upstream: whoever could not reach it has nowhere else to go.
@@ -243,7 +243,8 @@ impl Client {
                     None => self.relay.exhausted(env),
                 },
                 Action::Checkout(_) => self.relay.pool_miss(env),
-                Action::Connect(_) => match runtime::start_connect(to) {
+                Action::Resolve(_) => self.relay.resolved(Ok([to].into_iter().collect()), env),
+                Action::Connect { addr, .. } => match runtime::start_connect(addr) {
                     Ok(stream) => {
                         self.upstream = Some(stream);
                         self.connecting = true;

@@ -38,8 +38,10 @@ pub enum IoKind {
     BrokenPipe,
     /// No route to the network or host.
     Unreachable,
-    /// The kernel's own timeout.
+    /// The kernel's own timeout; for a lookup, the resolver's.
     TimedOut,
+    /// The name has no address, or whoever was asked could not say.
+    NotFound,
     /// Anything else; `os_code` says what.
     Other,
 }
@@ -60,7 +62,8 @@ impl fmt::Display for IoFailure {
             IoKind::Reset => "connection reset",
             IoKind::BrokenPipe => "broken pipe",
             IoKind::Unreachable => "unreachable",
-            IoKind::TimedOut => "timed out in the kernel",
+            IoKind::TimedOut => "timed out in the system",
+            IoKind::NotFound => "no address found",
             IoKind::Other => "i/o error",
         };
         match self.os_code {
@@ -78,6 +81,8 @@ pub enum Phase {
     RequestHead,
     /// For a free upstream connection.
     Queue,
+    /// For the addresses of the upstream's name.
+    Dns,
     /// For the connection to the upstream.
     Connect,
     /// For the request to be written, or for the client to send it.
@@ -99,6 +104,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::RequestHead => "request head",
             Phase::Queue => "queue",
+            Phase::Dns => "dns",
             Phase::Connect => "connect",
             Phase::Request => "request",
             Phase::ResponseHead => "response head",
@@ -137,6 +143,9 @@ pub enum Error {
     /// A deadline ran out.
     #[error(transparent)]
     Timeout(#[from] TimeoutError),
+    /// The upstream's name could not be resolved.
+    #[error("resolve the upstream's name: {0}")]
+    Resolve(IoFailure),
     /// No connection to the upstream could be made.
     #[error("connect to the upstream: {0}")]
     Connect(IoFailure),
@@ -170,7 +179,9 @@ impl Error {
     /// The failed socket operation behind it, if there is one.
     pub const fn io_failure(self) -> Option<IoFailure> {
         match self {
-            Error::Connect(failure) | Error::UpstreamReset(failure) => Some(failure),
+            Error::Resolve(failure) | Error::Connect(failure) | Error::UpstreamReset(failure) => {
+                Some(failure)
+            }
             Error::ClientAbort(failure) => failure,
             _ => None,
         }

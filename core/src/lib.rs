@@ -36,10 +36,11 @@
 //! fn act(relay: &mut Relay, env: &mut Env<'_>) {
 //!     while let Some(action) = relay.poll_action() {
 //!         match action {
-//!             Action::Route => relay.forward(&TimeoutPolicy::default(), env),
+//!             Action::Route => relay.forward(None, env),
 //!             Action::Admit { .. } => relay.granted(UpstreamId::new(0).unwrap(), env),
 //!             Action::Checkout(_) => relay.pool_miss(env),
-//!             Action::Connect(_) => relay.connected(false, env),
+//!             Action::Resolve(_) => relay.resolved(Ok([([192, 0, 2, 1], 80).into()].into_iter().collect()), env),
+//!             Action::Connect { .. } => relay.connected(false, env),
 //!             _ => {}
 //!         }
 //!     }
@@ -79,7 +80,7 @@ mod time;
 mod timeout;
 mod upstream;
 
-pub use crate::buf::{BLOCK, BufPool};
+pub use crate::buf::{BLOCK, BULK_BLOCK, BULK_BLOCKS, BufPool};
 #[cfg(feature = "driver")]
 pub use crate::driver::{
     Connection, Decision, Elapsed, Gauges, Keeper, Proxy, Report, Response, Scope, Serve, Stats,
@@ -90,4 +91,6 @@ pub use crate::http::{Prefix, RequestHead};
 pub use crate::relay::{Config, Outcome, Timing};
 pub use crate::time::Instant;
 pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, Kinds, TimeoutPolicy};
-pub use crate::upstream::{Admission, Admitted, Pool, Ticket, UpstreamId};
+pub use crate::upstream::{
+    Addresses, Admission, Admitted, Name, Pool, Target, TargetError, Ticket, UpstreamId,
+};

@@ -46,6 +46,7 @@ const HOPS: &[&str] = &[
     "Keep-Alive: timeout=5\r\n",
     "TE: trailers\r\n",
     "Upgrade: websocket\r\n",
+    "Connection: Upgrade\r\nUpgrade: other, websocket\r\n",
     "Proxy-Connection: close\r\n",
     "Trailer: X-T\r\n",
     "X-Hop: gone\r\nConnection: , X-HOP ,, te\r\n",

@@ -1,5 +1,6 @@
 //! The machine in memory: a driver without sockets that cuts both streams into pieces and keeps all that is emitted.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tidegate_core::http::{HttpDate, IdSource};
@@ -45,7 +46,7 @@ pub struct Rig {
     pub relay: Relay,
     /// The clock.
     pub now: Instant,
-    policy: TimeoutPolicy,
+    policy: Arc<TimeoutPolicy>,
     bufs: BufPool,
     ids: IdSource,
     date: HttpDate,
@@ -65,7 +66,7 @@ pub struct Rig {
 impl Rig {
     /// A client that was just accepted.
     pub fn new(config: Config) -> Rig {
-        let policy = config.timeouts;
+        let policy = Arc::new(config.timeouts);
         Rig {
             relay: Relay::new(Arc::new(config), Some([192, 0, 2, 7].into()), Instant::EPOCH),
             now: Instant::EPOCH,
@@ -101,7 +102,7 @@ impl Rig {
                     head: head.method() == "HEAD",
                     old: head.version() == tidegate_core::http::Version::Http10,
                 });
-                relay.forward(&self.policy, &mut env);
+                relay.forward(Some(Arc::clone(&self.policy)), &mut env);
             }
             Action::Admit { .. } => match UpstreamId::new(relay.tried().len()) {
                 Some(id) if relay.tried().len() < 2 => relay.granted(id, &mut env),
@@ -117,7 +118,12 @@ impl Rig {
                     relay.pool_miss(&mut env);
                 }
             }
-            Action::Connect(_) => {
+            // An address each; a name would have to be looked up.
+            Action::Resolve(_) => {
+                let addrs = [SocketAddr::from(([192, 0, 2, 8], 80))];
+                relay.resolved(Ok(addrs.into_iter().collect()), &mut env);
+            }
+            Action::Connect { .. } => {
                 assert!(!self.upstream && !self.connecting, "two upstream connections");
                 self.connecting = true;
             }

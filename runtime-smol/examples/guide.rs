@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smol::LocalExecutor;
 use smol::io::{AsyncBufReadExt, BufReader};
 use smol::stream::StreamExt;
-use tidegate_core::{Config, Decision, Error, Proxy, Report, RequestHead, TimeoutPolicy, Upstreams};
+use tidegate_core::{Config, Decision, Error, Proxy, Report, RequestHead, Target, TimeoutPolicy, Upstreams};
 use tidegate_smol::{Listener, Smol};
 
 fn main() -> io::Result<()> {
@@ -63,9 +63,9 @@ fn observe(failed: Rc<Cell<u64>>) -> impl Fn(&Report<'_>) {
 
 /// The new one takes its turn before the old ones are taken out.
 fn replace(upstreams: &Upstreams, line: &str) {
-    let Ok(addr) = line.trim().parse() else { return println!("not an address: {line}") };
+    let Ok(target) = line.trim().parse::<Target>() else { return println!("not HOST:PORT: {line}") };
     let before = upstreams.list();
-    if upstreams.add(addr).is_some() {
+    if upstreams.add(target).is_some() {
         before.iter().for_each(|(id, _)| upstreams.remove(*id));
     }
     println!("now {:?}; still running on the old ones: {}", upstreams.list(), {

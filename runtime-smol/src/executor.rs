@@ -32,7 +32,7 @@ impl Smol<LocalWeak<LocalExecutor<'static>>> {
     /// # use tidegate_smol::{Listener, Smol};
     /// # let executor = Rc::new(smol::LocalExecutor::new());
     /// let smol = Smol::local(&executor);
-    /// let proxy = Proxy::new(smol, Upstreams::new([]), Config::default());
+    /// let proxy = Proxy::new(smol, Upstreams::default(), Config::default());
     /// let seen = Rc::new(Cell::new(0));
     /// let observe = move |_: &Report<'_>| seen.set(seen.get() + 1);
     /// let server = proxy.serve(Listener::bind(([127, 0, 0, 1], 0).into())?, |_| Decision::forward(), observe);
@@ -48,7 +48,7 @@ impl Smol<LocalWeak<LocalExecutor<'static>>> {
     /// # use tidegate_smol::{Listener, Smol};
     /// # let executor = Rc::new(smol::LocalExecutor::new());
     /// let smol = Smol::new();
-    /// let proxy = Proxy::new(smol, Upstreams::new([]), Config::default());
+    /// let proxy = Proxy::new(smol, Upstreams::default(), Config::default());
     /// let seen = Rc::new(Cell::new(0));
     /// let observe = move |_: &Report<'_>| seen.set(seen.get() + 1);
     /// let server = proxy.serve(Listener::bind(([127, 0, 0, 1], 0).into())?, |_| Decision::forward(), observe);

@@ -37,7 +37,7 @@ pub use crate::net::{Connect, Listener, Stream};
 /// use tidegate_smol::{Listener, Smol};
 ///
 /// smol::block_on(async {
-///     let proxy = Proxy::new(Smol::new(), Upstreams::new([]), Config::default());
+///     let proxy = Proxy::new(Smol::new(), Upstreams::default(), Config::default());
 ///     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
 ///     let addr = listener.local_addr()?;
 ///     let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tidegate_core::{Config, Decision, Error, Proxy, Report, RequestHead, TimeoutPolicy, Upstreams};
+use tidegate_core::{Config, Decision, Error, Proxy, Report, RequestHead, Target, TimeoutPolicy, Upstreams};
 use tidegate_tokio::{Listener, Tokio};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -63,9 +63,9 @@ fn observe(report: &Report<'_>) {
 
 /// The new one takes its turn before the old ones are taken out.
 fn replace(upstreams: &Upstreams, line: &str) {
-    let Ok(addr) = line.trim().parse() else { return println!("not an address: {line}") };
+    let Ok(target) = line.trim().parse::<Target>() else { return println!("not HOST:PORT: {line}") };
     let before = upstreams.list();
-    if upstreams.add(addr).is_some() {
+    if upstreams.add(target).is_some() {
         before.iter().for_each(|(id, _)| upstreams.remove(*id));
     }
     println!("now {:?}; still running on the old ones: {}", upstreams.list(), {

@@ -39,7 +39,7 @@ pub use crate::net::{Connect, Listener, Stream};
 /// # fn main() -> std::io::Result<()> {
 /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 /// runtime.block_on(async {
-///     let proxy = Proxy::new(Tokio::new()?, Upstreams::new([]), Config::default());
+///     let proxy = Proxy::new(Tokio::new()?, Upstreams::default(), Config::default());
 ///     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
 ///     let addr = listener.local_addr()?;
 ///     let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");

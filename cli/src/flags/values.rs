@@ -1,14 +1,15 @@
 //! The values that flags take: what is allowed, and what is said about the rest.
 //!
 //! Each function judges one value and names what was expected; the flag and the value itself are added by
-//! the parser. Only `resolve` asks the system for anything.
+//! the parser. Nothing here asks the system for anything.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tidegate_core::http::{Prefix, PrefixError};
+use tidegate_core::{Target, TargetError};
 
 /// A limit on a wait; a type of its own because `off` is a value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -123,8 +124,8 @@ pub(super) fn trusted(given: &str) -> Result<Prefix, String> {
     })
 }
 
-/// Checks the form only: asking for a name's address waits until all flags are known to be good.
-pub(super) fn upstream(given: &str) -> Result<String, String> {
+/// What is wrong with the form is said in more words than the library has.
+pub(super) fn upstream(given: &str) -> Result<Target, String> {
     const EXPECTED: &str = "expected a host and a port, such as 127.0.0.1:9000, [::1]:9000 or localhost:9000";
     if let Some((scheme, rest)) = given.split_once("://") {
         let authority = rest.split('/').next().unwrap_or_default();
@@ -145,21 +146,8 @@ pub(super) fn upstream(given: &str) -> Result<String, String> {
     if port.contains('/') {
         return Err(format!("{EXPECTED}, without a path"));
     }
-    if host.is_empty() || host.contains(['/', '@', ' ']) {
-        return Err(EXPECTED.to_owned());
-    }
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => Err(format!("{EXPECTED}; the port is a number from 1 to 65535")),
-        Ok(_) => Ok(given.to_owned()),
-    }
-}
-
-/// The first IPv4 address of the name, else its first address.
-pub(super) fn resolve(name: &str) -> Result<SocketAddr, String> {
-    let found: Vec<SocketAddr> = match name.to_socket_addrs() {
-        Ok(found) => found.collect(),
-        Err(e) => return Err(format!("cannot resolve the name: {e}")),
-    };
-    let v4 = found.iter().find(|addr| addr.is_ipv4());
-    v4.or(found.first()).copied().ok_or_else(|| "the name has no address".to_owned())
+    given.parse().map_err(|e| match e {
+        TargetError::Port => format!("{EXPECTED}; the port is a number from 1 to 65535"),
+        _ => EXPECTED.to_owned(),
+    })
 }

@@ -58,7 +58,7 @@ impl Upstream {
     /// Answers with `body` once it is opened; of every second answer the first half is sent before.
     pub(crate) fn gated(body: impl Into<Vec<u8>>) -> Upstream {
         let shared = Shared { body: body.into(), state: Mutex::default(), changed: Condvar::new() };
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = bind_where_nobody_dials_from();
         let addr = listener.local_addr().expect("an address");
         let shared = Arc::new(shared);
         let accepting = Some(accept(listener, Arc::clone(&shared)));
@@ -122,6 +122,14 @@ impl Upstream {
         port.listen(128).expect("a bound socket listens");
         self.accepting = Some(accept(port.into(), Arc::clone(&self.shared)));
     }
+}
+
+/// A port that no outgoing connection gets from the system: it is still free when whoever died comes back to it.
+fn bind_where_nobody_dials_from() -> TcpListener {
+    // Below the ports that Linux and macOS hand out; processes start at different ones.
+    let first = std::process::id() % 20_000;
+    let mut ports = (0..20_000).map(|n| 10_000 + ((first + 7 * n) % 20_000) as u16);
+    ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("a free port")
 }
 
 fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {

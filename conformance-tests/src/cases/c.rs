@@ -3,6 +3,7 @@
 use tidegate_core::DeadlineKind::{Connect, Read, Total};
 use tidegate_core::Side;
 
+use super::upstreams::answers;
 use crate::expect::*;
 use crate::script::{Case, Step, Upstream, ms, script};
 
@@ -88,4 +89,46 @@ pub fn c_16_client_leaves_while_connecting() -> Case {
         .expect(reported(0, None))
         .expect(window(Moment::Mark("leaves"), Moment::Outcome(0), ms(0)))
         .expect(outcomes(1))
+}
+
+/// If a connect's own limit and the total end together, it was the total.
+pub fn c_11_equal() -> Case {
+    Case::new("C-11", "equal")
+        .policy(|p| p.total = p.connect)
+        .upstream_is(HANGING)
+        .client(script().mark("start").connect().get("/").read_some().snapshot("answered").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(100)))
+        .expect(timeout(0, Total, Some(Side::Upstream)))
+        .expect(during(0, tidegate_core::Phase::Connect))
+        .expect(snapshot("answered", 0, 0))
+}
+
+/// Two hundred connects that hang, one after the other, with descriptors for a few: each gives its own back.
+pub fn c_14_two_hundred_hangs_in_a_row() -> Case {
+    const HANGS: usize = 200;
+    let asks = (0..HANGS).fold(script().connect(), |script, _| script.get("/").read_message());
+    let case = Case::new("C-14", "two hundred hangs in a row")
+        .policy(|p| p.connect = Some(ms(1)))
+        .few_descriptors(40)
+        .upstream_is(HANGING)
+        .client(asks)
+        .expect(outcomes(HANGS));
+    (0..HANGS).fold(case, |case, i| case.expect(status(0, i, 504)).expect(timeout(i, Connect, None)))
+}
+
+/// The descriptor of a connect that was given up is the next one's at once. What was known of the old one does not
+/// make the new one look connected: the second hangs for its full time, and the third connects.
+pub fn c_15_fd_number_reused() -> Case {
+    Case::new("C-15", "fd number reused")
+        .policy(|p| p.connect = Some(ms(80)))
+        .upstream_is(HANGING)
+        .other(HANGING)
+        .other(Upstream::Scripts(vec![answers("good")]))
+        .client(script().mark("start").connect().get("/").read_message())
+        .expect(text(0, 0, "good"))
+        .expect(window_wider(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(160), ms(10)))
+        .expect(attempts(0, 3))
+        .expect(success(0))
+        .expect(accepted(1))
 }

@@ -100,7 +100,8 @@ pub fn k_15_no_408_after_the_head_of_a_response() -> Case {
 
 /// A hundred clients that stall at once get a hundred 408s, the last one as punctually as the first.
 pub fn k_16_100_clients_stall_at_once() -> Case {
-    let mut case = Case::new("K-16", "100 clients stall at once").expect(accepted(0)).expect(outcomes(100));
+    let mut case =
+        Case::new("K-16", "100 clients stall at once").alone().expect(accepted(0)).expect(outcomes(100));
     for i in 0..100 {
         case = case
             .client(script().connect().bytes("GET / HT").read_message().read_to_end())

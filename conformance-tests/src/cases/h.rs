@@ -89,6 +89,7 @@ fn connect(title: &'static str, framing: BodyFraming) -> Case {
 
 fn write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, Write)
+        .alone()
         .upstream(script().wait_for("over").read_to_end())
         .expect(upstream_end(0, End::Rst))
         .client(

@@ -1,6 +1,6 @@
 //! K: the client's side (`timeouts.md` 4.6).
 
-use tidegate_core::DeadlineKind::{ClientHead, ClientWrite, Write};
+use tidegate_core::DeadlineKind::{ClientBody, ClientHead, ClientWrite, Write};
 use tidegate_core::Side;
 
 use super::{BIG, ENDLESS, ok, post};
@@ -76,4 +76,89 @@ pub fn k_10_slow_reader() -> Case {
         .expect(window_wider(Moment::Mark("start"), Moment::UpstreamEnd(0), ms(150), ms(60)))
         .expect(timeout(0, ClientWrite, Some(Side::Client)))
         .expect(reported(0, Some(200)))
+}
+
+/// A client that says nothing is told nothing.
+pub fn k_01_nothing_sent() -> Case {
+    Case::new("K-01", "nothing sent")
+        .client(script().mark("start").connect().read_to_end())
+        .expect(got_nothing(0))
+        .expect(client_end(0, End::Fin))
+        .expect(window(Moment::Mark("start"), Moment::ClientEnd(0), ms(150)))
+        .expect(outcomes(0))
+        .expect(accepted(0))
+}
+
+/// Q-05 with a chunked body: the client's limit is for each read, and begins again with each.
+pub fn k_06_body_stall() -> Case {
+    Case::new("K-06", "body stall")
+        .policy(|p| p.write = None)
+        .upstream(script().read_to_end())
+        .client(
+            script()
+                .connect()
+                .head("POST / HTTP/1.1\nhost: conformance\ntransfer-encoding: chunked")
+                .chunk(20)
+                .pause(ms(60))
+                .mark("stalls")
+                .chunk(30)
+                .read_message()
+                .read_to_end(),
+        )
+        .expect(status(0, 0, 408))
+        .expect(window(Moment::Mark("stalls"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(timeout(0, ClientBody, Some(Side::Client)))
+        .expect(request_cut(0, Some(50)))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// A client that drips within its limit is fine, however long it takes.
+pub fn k_07_body_drip() -> Case {
+    Case::new("K-07", "body drip")
+        .policy(|p| {
+            p.write = None;
+            p.client_body = Some(ms(250));
+        })
+        .upstream(script().read_message().then(ok(5)).body(5))
+        .client(script().connect().then(post(8)).drip(1, ms(50), 8).read_message())
+        .expect(request_whole(0, 0, 8))
+        .expect(body(0, 0, 5))
+        .expect(success(0))
+}
+
+/// While the upstream takes nothing the client is not waited for, and its limit does not run.
+pub fn k_08_body_timer_suspended() -> Case {
+    // A receiver that has read fast may have been given the largest buffer that the system allows: 32 MiB on some.
+    const LENGTH: u64 = 4 * BIG;
+    Case::new("K-08", "body timer suspended")
+        .policy(|p| p.write = None)
+        .upstream(script().read_head().pause(ms(400)).mark("resumes").read_message().then(ok(5)).body(5))
+        .client(
+            script()
+                .connect()
+                .then(post(LENGTH))
+                .background(script().body(LENGTH).mark("sent"))
+                .read_message(),
+        )
+        .expect(before(Moment::Mark("resumes"), Moment::Mark("sent")))
+        .expect(request_whole(0, 0, LENGTH))
+        .expect(body(0, 0, 5))
+        .expect(success(0))
+}
+
+/// A client that reads slowly, but reads, is not given up.
+pub fn k_11_slow_but_reading() -> Case {
+    const LENGTH: u64 = 200_000;
+    // All that is there: the kernel calls a socket writable when a good part of its buffer is free.
+    let slowly = Step::ReadSlowly { size: 16 * 1024, every: ms(100), until: "enough" };
+    Case::new("K-11", "slow but reading")
+        .policy(|p| p.client_write = Some(ms(250)))
+        .small_buffers()
+        .upstream(script().read_message().then(ok(LENGTH)).body(LENGTH))
+        .client(script().connect().mark("start").get("/").step(slowly).read_message())
+        .client(script().wait_for("start").pause(ms(400)).mark("enough"))
+        .expect(window_wider(Moment::Mark("start"), Moment::Outcome(0), ms(400), ms(110)))
+        .expect(body(0, 0, LENGTH))
+        .expect(success(0))
 }

@@ -1,16 +1,19 @@
 //! Q: writing the request (`timeouts.md` 4.3).
 
-use tidegate_core::DeadlineKind::{ClientBody, Read, Write};
+use std::time::Duration;
+
+use tidegate_core::DeadlineKind::{ClientBody, Read, Total, Write};
 use tidegate_core::Side;
 
-use super::{BIG, post};
+use super::{BIG, ok, post};
 use crate::expect::*;
-use crate::script::{Case, Step, ms, script};
+use crate::script::{Case, Step, Upstream, ms, script};
 use crate::transcript::End;
 
 /// An upload that the upstream does not read is given up, and the upstream can see that it was cut.
 pub fn q_01_upstream_never_reads() -> Case {
     Case::new("Q-01", "upstream never reads")
+        .alone()
         .upstream(script().wait_for("answered").read_to_end())
         .client(
             script()
@@ -35,6 +38,7 @@ pub fn q_01_upstream_never_reads() -> Case {
 pub fn q_02_progress_does_not_reset() -> Case {
     let drain = Step::ReadSlowly { size: 4096, every: ms(40), until: "answered" };
     Case::new("Q-02", "progress does not reset")
+        .alone()
         .upstream(script().step(drain).read_to_end())
         .client(
             script()
@@ -140,4 +144,181 @@ pub fn q_09_expect_silence() -> Case {
         .expect(timeout(0, Read, None))
         .expect(request_cut(0, Some(0)))
         .expect(upstream_end(0, End::Rst))
+}
+
+/// A small request that nobody reads has been written, since the kernel took it: the wait is for the response.
+pub fn q_04_small_request_into_the_void() -> Case {
+    Case::new("Q-04", "small request into the void")
+        .upstream_is(Upstream::KernelOnly)
+        .client(script().connect().mark("start").then(post(200)).body(200).read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(outcomes(1))
+}
+
+/// A final response head stops the write deadline; when nothing moves after it, the read deadline cuts the response.
+pub fn q_08_response_started_request_unfinished() -> Case {
+    Case::new("Q-08", "response started, request unfinished")
+        .upstream(
+            script()
+                .read_head()
+                .at(ms(50))
+                .mark("responds")
+                .then(ok(100))
+                .body(10)
+                .wait_for("cut")
+                .read_to_end(),
+        )
+        .client(script().connect().then(post(BIG)).background(script().body(BIG)).read_to_end().mark("cut"))
+        .expect(cut(0, 0, 200, Some(10)))
+        .expect(window(Moment::Mark("responds"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, None))
+        .expect(reported(0, Some(200)))
+        .expect(request_cut(0, None))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// A chunked request that stops in the middle of a chunk never looks complete to the upstream.
+pub fn q_11_chunked_request_cut() -> Case {
+    Case::new("Q-11", "chunked request cut")
+        .upstream(script().read_to_end())
+        .client(
+            script()
+                .connect()
+                .mark("stalls")
+                .head("POST / HTTP/1.1\nhost: conformance\ntransfer-encoding: chunked")
+                .chunk(50)
+                .bytes("64\r\n")
+                .body(10)
+                .read_message()
+                .read_to_end(),
+        )
+        .expect(status(0, 0, 408))
+        .expect(window(Moment::Mark("stalls"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(timeout(0, ClientBody, Some(Side::Client)))
+        .expect(request_cut(0, Some(60)))
+        .expect(upstream_end(0, End::Rst))
+        .expect(client_end(0, End::Fin))
+}
+
+/// Writes that were taken in part were counted right: what the upstream had when the request was given up is a
+/// prefix of it, without a gap and without a repeat.
+pub fn q_13_exact_prefix() -> Case {
+    Case::new("Q-13", "exact prefix")
+        .small_buffers()
+        .upstream(script().read_head().wait_for("answered").read_to_end())
+        .client(
+            script()
+                .connect()
+                .mark("start")
+                .then(post(BIG))
+                .background(script().body(BIG))
+                .read_message()
+                .mark("answered")
+                .read_to_end(),
+        )
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
+        .expect(timeout(0, Write, Some(Side::Upstream)))
+        .expect(request_cut(0, None))
+        .expect(Expect::new("some of the body", |t, _| match t.request(0, 0).map_or(0, |m| m.body_len) {
+            0 => Err("none came".into()),
+            _ => Ok(()),
+        }))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// A GET whose head has more than 300 bytes.
+fn long_get() -> crate::script::Script {
+    script().head(&format!("GET / HTTP/1.1\nhost: conformance\nx-long: {}", "x".repeat(300)))
+}
+
+/// An upstream whose socket takes one byte at a time gets the same bytes.
+pub fn q_14_one_byte_writes() -> Case {
+    Case::new("Q-14", "one-byte writes")
+        .patient()
+        .pace(1, Duration::from_micros(1))
+        .upstream(script().read_message().then(ok(5)).body(5))
+        .client(script().connect().then(long_get()).read_message())
+        .expect(body(0, 0, 5))
+        .expect(request_whole(0, 0, 0))
+        .expect(Expect::new("the long field", |t, _| {
+            match t.request(0, 0).and_then(|m| m.field("x-long").map(str::len)) {
+                Some(300) => Ok(()),
+                other => Err(format!("of its bytes came {other:?}")),
+            }
+        }))
+        .expect(success(0))
+}
+
+/// Nor is it given more time: each byte is progress, and the write deadline does not care.
+pub fn q_14_one_byte_writes_are_no_excuse() -> Case {
+    Case::new("Q-14", "one-byte writes are no excuse")
+        .pace(1, ms(1))
+        .upstream(script().read_to_end())
+        .client(script().connect().mark("start").then(long_get()).read_message())
+        .expect(status(0, 0, 504))
+        // A turn of sixteen such writes may be under way when the deadline passes.
+        .expect(window_wider(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200), ms(40)))
+        .expect(timeout(0, Write, Some(Side::Upstream)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// Without a limit on the write the total ends it.
+pub fn q_15_write_none_total_250() -> Case {
+    Case::new("Q-15", "write None, total 250")
+        .policy(|p| {
+            p.write = None;
+            p.total = Some(ms(250));
+        })
+        .upstream(script().read_head().wait_for("answered").read_to_end())
+        .client(
+            script()
+                .connect()
+                .mark("start")
+                .then(post(BIG))
+                .background(script().body(BIG))
+                .read_message()
+                .mark("answered")
+                .read_to_end(),
+        )
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(250)))
+        .expect(timeout(0, Total, Some(Side::Upstream)))
+        .expect(request_cut(0, None))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// An upstream that resets while it is written to is answered for at once.
+pub fn q_16_upstream_resets_while_we_write() -> Case {
+    Case::new("Q-16", "upstream resets while we write")
+        .policy(|p| p.write = None)
+        .upstream(script().read_head().at(ms(50)).mark("resets").step(Step::Rst))
+        .client(
+            script().connect().then(post(BIG)).background(script().body(BIG)).read_message().read_to_end(),
+        )
+        .expect(status(0, 0, 502))
+        .expect(window(Moment::Mark("resets"), Moment::FirstByte(0, 0), ms(0)))
+        .expect(failure(0, "UpstreamReset"))
+        .expect(client_end(0, End::Fin))
+        .expect(outcomes(1))
+}
+
+/// A long upload that goes on: the read deadline does not run before the request is written.
+pub fn q_17_long_upload_read_timer_quiet() -> Case {
+    Case::new("Q-17", "long upload, read timer quiet")
+        .policy(|p| {
+            p.write = None;
+            p.client_body = None;
+        })
+        .upstream(script().read_message().then(ok(5)).body(5))
+        .client(
+            script().connect().mark("start").then(post(15)).drip(1, ms(30), 15).mark("sent").read_message(),
+        )
+        .expect(before(Moment::Mark("start"), Moment::Mark("sent")))
+        .expect(request_whole(0, 0, 15))
+        .expect(body(0, 0, 5))
+        .expect(success(0))
 }

@@ -1,18 +1,19 @@
 //! R: reading the response (`timeouts.md` 4.4).
 
-use tidegate_core::DeadlineKind::Read;
+use tidegate_core::DeadlineKind::{Read, Total};
 use tidegate_core::Side;
 
 use super::{ENDLESS, ok};
 use crate::expect::*;
 use crate::recorder::Framing;
-use crate::script::{Case, Step, ms, script};
+use crate::script::{Case, Script, Step, ms, script};
 use crate::transcript::End;
 
 /// A silent upstream: a well-formed 504, the upstream connection gone before it, and the client's
 /// connection usable after it.
 pub fn r_01_silent() -> Case {
     Case::new("R-01", "silent")
+        .policy(|p| p.keep_alive = None)
         .upstream(script().read_to_end())
         .upstream(script().read_message().then(ok(5)).body(5))
         .client(
@@ -225,5 +226,90 @@ pub fn r_20_stale_readiness() -> Case {
         .client(script().connect().get("/").read_head().read_body(2).mark("two read").read_message())
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 4))
+        .expect(success(0))
+}
+
+/// A response that drips on and on meets the total.
+pub fn r_03_drip_against_total() -> Case {
+    Case::new("R-03", "drip against total")
+        .policy(|p| p.total = Some(ms(400)))
+        .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
+        .client(script().connect().mark("start").get("/").read_to_end())
+        .expect(cut(0, 0, 200, None))
+        .expect(window(Moment::Mark("start"), Moment::ClientEnd(0), ms(400)))
+        .expect(timeout(0, Total, Some(Side::Upstream)))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// The response stops before its head is complete: 504, counted from the last byte, and nothing of the part leaks.
+fn stall_in_the_head(title: &'static str, part: &'static str) -> Case {
+    Case::new("R-04", title)
+        .upstream(script().read_message().pause(ms(50)).mark("stalls").bytes(part).read_to_end())
+        .client(script().connect().get("/").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("stalls"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(messages(0, 1))
+        .expect(upstream_end(0, End::Rst))
+        .expect(outcomes(1))
+}
+
+/// The stall is in the status line.
+pub fn r_04_stall_inside_the_status_line() -> Case {
+    stall_in_the_head("stall inside the status line", "HTTP/1.1 20")
+}
+
+/// The stall is in a field.
+pub fn r_04_stall_inside_a_header() -> Case {
+    stall_in_the_head("stall inside a header", "HTTP/1.1 200 OK\r\ncontent-le")
+}
+
+/// A chunked response of 40 bytes that stops just before it would be complete is cut.
+fn stall_at_the_end(id: &'static str, title: &'static str, part: Script) -> Case {
+    let head = script()
+        .read_message()
+        .mark("stalls")
+        .head("HTTP/1.1 200 OK\ntransfer-encoding: chunked\ntrailer: x-after");
+    Case::new(id, title)
+        .upstream(head.chunk(40).then(part).read_to_end())
+        .client(script().connect().get("/").read_to_end())
+        .expect(cut(0, 0, 200, Some(40)))
+        .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
+        .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// The size of a chunk is no part of the body.
+pub fn r_08_stall_after_the_chunk_size_line() -> Case {
+    stall_at_the_end("R-08", "stall after the chunk-size line", script().bytes("28\r\n"))
+}
+
+/// The body is not complete before its trailers are.
+pub fn r_09_stall_in_the_trailers() -> Case {
+    stall_at_the_end("R-09", "stall in the trailers", script().bytes("0\r\nx-after: so"))
+}
+
+/// Nor before the very last line end.
+pub fn r_10_stall_before_the_very_last_crlf() -> Case {
+    stall_at_the_end("R-10", "stall before the very last CRLF", script().bytes("0\r\nx-after: some\r\n"))
+}
+
+/// A FIN that came in time ends a close-delimited body, though the thread was blocked until after the deadline.
+pub fn r_16_eof_ends_a_close_delimited_body_at_the_tie() -> Case {
+    Case::new("R-16", "EOF ends a close-delimited body at the tie")
+        .policy(|p| p.read = Some(ms(100)))
+        .stall("read", ms(160))
+        .upstream(
+            script()
+                .read_message()
+                .head("HTTP/1.1 200 OK\nconnection: close")
+                .body(40)
+                .wait_for("read")
+                .pause(ms(30)),
+        )
+        .client(script().connect().get("/").read_head().read_body(40).mark("read").read_message())
+        .expect(body(0, 0, 40))
         .expect(success(0))
 }

@@ -93,7 +93,7 @@ pub fn s_03_tunnels() -> Case {
         .expect(outcomes(1))
 }
 
-fn drained_while(title: &'static str, phase: Phase) -> Case {
+pub(crate) fn drained_while(title: &'static str, phase: Phase) -> Case {
     Case::new("S-04", title)
         .patient()
         .policy(|p| p.drain = Some(ms(200)))
@@ -216,4 +216,46 @@ pub fn s_11_own_limits_still_run_while_draining() -> Case {
         .expect(field(0, 0, "connection", "close"))
         .expect(client_end(0, End::Fin))
         .expect(outcomes(1))
+}
+
+/// A proxy can be started again at once where one was stopped, twenty times, each on a runtime of its own.
+pub fn s_09_restart_in_the_same_process() -> Case {
+    Case::new("S-09", "restart in the same process")
+        .patient()
+        .rounds(20)
+        .command("stop", Command::Stop)
+        .upstream(script().read_message().then(ok(5)).body(5).read_to_end())
+        .client(script().connect().get("/").read_message().mark("stop").read_to_end())
+        .expect(body(0, 0, 5))
+        .expect(success(0))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Fin))
+        .expect(window(Moment::Mark("stop"), Moment::Mark(SERVER_ENDED), ms(0)))
+}
+
+/// Clients that were not let in yet when the proxy is stopped are reset; none of them is half served.
+pub fn s_10_half_read_backlog() -> Case {
+    let waits = || script().wait_for("occupied").connect().get("/").read_to_end();
+    let case = Case::new("S-10", "half-read backlog")
+        .patient()
+        .max_client_conns(1)
+        .command("stop", Command::Stop)
+        .upstream(script().read_message().mark("occupied").read_to_end())
+        .client(script().connect().get("/").read_to_end())
+        .client(waits())
+        .client(waits())
+        .client(waits())
+        .client(script().wait_for("occupied").pause(ms(50)).mark("stop"))
+        .expect(got_nothing(0))
+        .expect(failure(0, "Stopped"))
+        .expect(upstream_end(0, End::Rst))
+        .expect(accepted(1))
+        .expect(outcomes(1));
+    (1..=3).fold(case, |case, i| {
+        case.expect(got_nothing(i)).expect(client_end(i, End::Rst)).expect(window(
+            Moment::Mark("stop"),
+            Moment::ClientEnd(i),
+            ms(0),
+        ))
+    })
 }

@@ -10,7 +10,8 @@ use crate::transcript::End;
 
 const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 
-fn answers(body: &'static str) -> Script {
+/// An answer with this text.
+pub(super) fn answers(body: &'static str) -> Script {
     script().read_message().then(ok(body.len() as u64)).bytes(body)
 }
 
@@ -57,7 +58,7 @@ pub fn c_19_permit_freed() -> Case {
         .max_conns(1)
         .upstream_is(HANGING)
         .client(script().mark("start").connect().get("/1").read_message())
-        .client(script().wait_until("hanging", 1, 0).connect().get("/2").read_message())
+        .client(script().wait_for("start").pause(ms(30)).connect().get("/2").read_message())
         .expect(status(0, 0, 504))
         .expect(status(1, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(100)))
@@ -184,7 +185,11 @@ pub fn p_10_cancelled_waiter() -> Case {
                 .pause(ms(50))
                 .then(ok(3))
                 .bytes("one")
-                .then(answers("two")),
+                // So that on several threads too the first outcome is reported first.
+                .read_message()
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("two"),
         )
         .client(script().connect().get("/1").read_message())
         .client(script().wait_for("occupied").connect().get("/2").pause(ms(50)).step(Step::Rst).mark("left"))
@@ -206,7 +211,15 @@ pub fn p_11_queue_limit() -> Case {
         .patient()
         .policy(|p| p.queue = Some(ms(100)))
         .max_conns(1)
-        .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
+        .upstream(
+            script()
+                .read_message()
+                .mark("occupied")
+                .wait_for("refused")
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("one"),
+        )
         .client(script().connect().get("/1").read_message())
         .client(
             script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),
@@ -227,7 +240,15 @@ pub fn p_11_queue_full() -> Case {
         .patient()
         .max_conns(1)
         .max_queue(0)
-        .upstream(script().read_message().mark("occupied").wait_for("refused").then(ok(3)).bytes("one"))
+        .upstream(
+            script()
+                .read_message()
+                .mark("occupied")
+                .wait_for("refused")
+                .pause(ms(30))
+                .then(ok(3))
+                .bytes("one"),
+        )
         .client(script().connect().get("/1").read_message())
         .client(
             script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),

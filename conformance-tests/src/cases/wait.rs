@@ -3,9 +3,11 @@
 //! Each case is a function over any runtime. It writes what happened, in order, into a log that must be
 //! the same in virtual time and on every runtime, and measures how long it took.
 
+use std::cell::RefCell;
 use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use tidegate_core::runtime::Runtime;
 use tidegate_core::{Elapsed, Instant, Scope, TimeoutPolicy};
 
+use crate::attempt::Need;
 use crate::board::lock;
 use crate::harness::sleep;
 use crate::script::ms;
@@ -24,43 +27,23 @@ pub struct Env<R> {
     /// A listener that accepts connections in the kernel.
     pub listener: SocketAddr,
     /// How many connections to the listener are `ESTABLISHED` at this end.
-    pub established: Box<dyn Fn() -> usize>,
+    pub established: Rc<dyn Fn() -> usize>,
     /// Blocks the thread.
-    pub block: Box<dyn Fn(Duration)>,
+    pub block: Rc<dyn Fn(Duration)>,
+    afterwards: RefCell<Vec<Box<dyn FnOnce()>>>,
     log: Lines,
 }
 
-type Lines = Arc<Mutex<Vec<String>>>;
+/// The log.
+#[derive(Clone, Default)]
+pub(super) struct Lines(Arc<Mutex<Vec<String>>>);
 
-impl<R: Runtime + Clone> Env<R> {
-    /// Nothing logged yet.
-    pub fn new(
-        runtime: R,
-        listener: SocketAddr,
-        established: impl Fn() -> usize + 'static,
-        block: impl Fn(Duration) + 'static,
-    ) -> Env<R> {
-        let (established, block) = (Box::new(established), Box::new(block));
-        Env { runtime, listener, established, block, log: Lines::default() }
+impl Lines {
+    pub(super) fn log(&self, line: impl Into<String>) {
+        lock(&self.0).push(line.into());
     }
 
-    fn scope(&self) -> Scope<R> {
-        Scope::new(self.runtime.clone())
-    }
-
-    fn now(&self) -> Instant {
-        self.runtime.now()
-    }
-
-    fn log(&self, line: impl Into<String>) {
-        lock(&self.log).push(line.into());
-    }
-
-    fn on_drop(&self, line: &'static str) -> OnDrop {
-        OnDrop(line, Arc::clone(&self.log))
-    }
-
-    fn log_elapsed<T>(&self, who: &str, result: &Result<T, Elapsed>) {
+    pub(super) fn log_elapsed<T>(&self, who: &str, result: &Result<T, Elapsed>) {
         match result {
             Ok(_) => self.log(format!("{who}: ready")),
             Err(e) => {
@@ -71,19 +54,62 @@ impl<R: Runtime + Clone> Env<R> {
             }
         }
     }
+}
 
-    /// The lines so far.
-    pub fn lines(&self) -> Vec<String> {
-        lock(&self.log).clone()
+impl<R: Runtime + Clone> Env<R> {
+    /// Nothing logged yet.
+    pub fn new(
+        runtime: R,
+        listener: SocketAddr,
+        established: impl Fn() -> usize + 'static,
+        block: impl Fn(Duration) + 'static,
+    ) -> Env<R> {
+        let (established, block) = (Rc::new(established), Rc::new(block));
+        Env { runtime, listener, established, block, afterwards: RefCell::default(), log: Lines::default() }
+    }
+
+    /// Does something after the runtime has ended, where it can be ended.
+    pub(super) fn afterwards(&self, then: impl FnOnce() + 'static) {
+        self.afterwards.borrow_mut().push(Box::new(then));
+    }
+
+    /// The runtime has ended: what is left to be done, and the lines.
+    pub fn finish(self) -> Vec<String> {
+        self.afterwards.into_inner().into_iter().for_each(|then| then());
+        lock(&self.log.0).clone()
+    }
+
+    pub(super) fn scope(&self) -> Scope<R> {
+        Scope::new(self.runtime.clone())
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    pub(super) fn log(&self, line: impl Into<String>) {
+        self.log.log(line);
+    }
+
+    pub(super) fn lines(&self) -> Lines {
+        self.log.clone()
+    }
+
+    pub(super) fn on_drop(&self, line: &'static str) -> OnDrop {
+        OnDrop(line, self.lines())
+    }
+
+    pub(super) fn log_elapsed<T>(&self, who: &str, result: &Result<T, Elapsed>) {
+        self.log.log_elapsed(who, result);
     }
 }
 
 /// Writes a line when it is dropped.
-struct OnDrop(&'static str, Lines);
+pub(super) struct OnDrop(&'static str, Lines);
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        lock(&self.1).push(self.0.to_owned());
+        self.1.log(self.0);
     }
 }
 
@@ -98,8 +124,13 @@ pub trait WaitCase {
     /// How long it must take at least; the slack above it is the machine's.
     const LIMIT: Duration;
 
+    /// Whether it runs while no other case does, on the whole machine.
+    const ALONE: bool = false;
+    /// What it needs of a runtime.
+    const NEEDS: &'static [Need] = &[];
+
     /// Runs it and says how long it took.
-    fn run<R: Runtime + Clone>(env: &Env<R>) -> impl Future<Output = Duration>;
+    fn run<R: Runtime + Clone + 'static>(env: &Env<R>) -> impl Future<Output = Duration>;
 }
 
 /// The name of a case's test.
@@ -108,7 +139,7 @@ pub fn test_name_of<C: WaitCase>() -> String {
 }
 
 /// Polls both until the first is ready; the second is polled after it.
-async fn beside<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> T {
+pub(super) async fn beside<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> T {
     let (mut first, mut second, mut done) = (pin!(first), pin!(second), false);
     poll_fn(|cx| {
         if let Poll::Ready(result) = first.as_mut().poll(cx) {
@@ -120,20 +151,23 @@ async fn beside<T>(first: impl Future<Output = T>, second: impl Future<Output = 
     .await
 }
 
+/// A case; `@alone` before the name runs it while no other case runs, as [`Case::alone`](crate::script::Case::alone) does.
 macro_rules! wait_case {
-    ($(#[$doc:meta])* $name:ident, $id:literal, $title:literal, $limit:expr, $lines:expr, |$env:ident| $run:block) => {
+    (@@alone) => { true };
+    ($(#[$doc:meta])* $(@$alone:ident)? $name:ident, $id:literal, $title:literal, $limit:expr, $lines:expr, |$env:ident| $run:block) => {
         $(#[$doc])*
         #[allow(non_camel_case_types)]
         #[derive(Debug)]
         pub enum $name {}
 
-        impl WaitCase for $name {
+        impl $crate::cases::wait::WaitCase for $name {
             const ID: &'static str = $id;
             const TITLE: &'static str = $title;
             const LINES: &'static [&'static str] = $lines;
             const LIMIT: Duration = $limit;
+            $(const ALONE: bool = wait_case!(@@$alone);)?
 
-            async fn run<R: Runtime + Clone>($env: &Env<R>) -> Duration {
+            async fn run<R: Runtime + Clone + 'static>($env: &Env<R>) -> Duration {
                 let started = $env.now();
                 let from: Option<Instant> = $run;
                 $env.now().saturating_since(from.unwrap_or(started))
@@ -141,6 +175,10 @@ macro_rules! wait_case {
         }
     };
 }
+
+pub(super) use wait_case;
+
+pub use super::wait_more::*;
 
 wait_case! {
     /// A limit of zero starts nothing.
@@ -198,7 +236,7 @@ wait_case! {
 
 wait_case! {
     /// The clock starts at the first poll, on every runtime.
-    w_17_lazy_creation, "W-17", "lazy creation", ms(100),
+    @alone w_17_lazy_creation, "W-17", "lazy creation", ms(100),
     &["built", "started", "wait_for: total timeout of 100ms"],
     |env| {
         let scope = env.scope();
@@ -249,7 +287,7 @@ wait_case! {
 
 wait_case! {
     /// Both end while the thread is blocked, the outer one first: it reports.
-    t_04_wait_for_stall_past_both_outer_earlier, "T-04", "wait_for, stall past both, outer earlier", ms(200),
+    @alone t_04_wait_for_stall_past_both_outer_earlier, "T-04", "wait_for, stall past both, outer earlier", ms(200),
     &["outer: total timeout of 100ms"],
     |env| {
         nested(env, ms(100), ms(120), ms(180)).await;
@@ -260,7 +298,7 @@ wait_case! {
 wait_case! {
     /// Both end while the thread is blocked, the inner one first: it reports, and the outer one is
     /// satisfied.
-    t_05_wait_for_stall_past_both_inner_earlier, "T-05", "wait_for, stall past both, inner earlier", ms(200),
+    @alone t_05_wait_for_stall_past_both_inner_earlier, "T-05", "wait_for, stall past both, inner earlier", ms(200),
     &["inner: read timeout of 100ms", "outer: ready"],
     |env| {
         nested(env, ms(120), ms(100), ms(180)).await;
@@ -271,7 +309,7 @@ wait_case! {
 wait_case! {
     /// An operation that is ready again at once, for ever, does not outrun its limit, provided that it
     /// yields: it wakes itself as often as it is polled.
-    t_13_wait_for_flood, "T-13", "wait_for, flood", ms(100),
+    @alone t_13_wait_for_flood, "T-13", "wait_for, flood", ms(100),
     &["wait_for: total timeout of 100ms"],
     |env| {
         let flood = |_| poll_fn(|cx| {

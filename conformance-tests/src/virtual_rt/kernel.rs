@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::task::Waker;
 
-use super::{HOP, Owner};
+use super::Owner;
 
 /// The most one packet carries, as on loopback.
 const SEGMENT: usize = 64 * 1024;
@@ -45,18 +45,19 @@ pub(super) enum Segment {
 }
 
 impl End {
-    pub(super) fn new(owner: Owner) -> End {
+    /// An end of a connection each direction of which holds `hop` bytes.
+    pub(super) fn new(owner: Owner, hop: usize) -> End {
         End {
             owner,
             open: true,
             reset: false,
             error: None,
             unsent: VecDeque::new(),
-            send_room: HOP / 2,
+            send_room: hop / 2,
             fin_wanted: false,
             fin_sent: false,
             received: VecDeque::new(),
-            receive_room: HOP / 2,
+            receive_room: hop / 2,
             in_flight: 0,
             fin_received: false,
             read_waker: None,
@@ -110,7 +111,7 @@ impl End {
 
     /// The descriptor is closed the plain way; says whether that takes an RST.
     pub(super) fn close(&mut self) -> Option<Segment> {
-        self.open = false;
+        self.forget_descriptor();
         if self.reset {
             return None;
         }
@@ -123,13 +124,22 @@ impl End {
 
     /// The descriptor is closed with `SO_LINGER` zero.
     pub(super) fn abort(&mut self) -> Option<Segment> {
-        self.open = false;
+        self.forget_descriptor();
         if self.reset {
             return None;
         }
         self.reset = true;
         self.unsent.clear();
+        // Another handle's task may wait on it.
+        wake(&mut self.read_waker);
+        wake(&mut self.write_waker);
         Some(Segment::Rst)
+    }
+
+    /// Nothing refers to it any more, and nobody waits.
+    fn forget_descriptor(&mut self) {
+        self.open = false;
+        (self.read_waker, self.write_waker) = (None, None);
     }
 
     /// A segment from the other end; what this end's kernel answers.

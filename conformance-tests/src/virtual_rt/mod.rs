@@ -5,6 +5,7 @@
 //! jumps to the next event. There is no real time, no thread and no randomness here: the same tasks give
 //! the same run. The network has a delay ([`LATENCY`]), so that even an endless flood makes time pass.
 
+mod chaos;
 mod kernel;
 mod net;
 mod runtime;
@@ -12,7 +13,7 @@ mod runtime;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -20,9 +21,12 @@ use std::time::Duration;
 
 use tidegate_core::Instant;
 
+pub use self::chaos::Chaos;
+use self::chaos::Dice;
 use self::net::{Net, Packet};
 pub use self::runtime::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
-use crate::exec::{Executor, Group};
+use crate::exec::{Executor, Group, TaskId};
+use crate::sim::Rng;
 
 /// One way through the virtual network.
 pub const LATENCY: Duration = Duration::from_micros(100);
@@ -33,6 +37,9 @@ pub const HOP: usize = 128 * 1024;
 
 /// Polls at one instant after which a run counts as spinning.
 const SPIN_LIMIT: u32 = 200_000;
+
+/// Steps before a world yields to the executor that polls it.
+const STEPS_A_TURN: usize = 64;
 
 /// Whose end of a connection it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -65,6 +72,15 @@ struct Inner {
     net: RefCell<Net>,
     tasks: Executor,
     stalled_until: Cell<Option<Instant>>,
+    broken_at: Cell<Option<Instant>>,
+    /// Chance, if there is any.
+    dice: RefCell<Option<Dice>>,
+    /// Tasks of each owner whose wake-up is late.
+    late: [Cell<usize>; 2],
+    /// Timers of each owner that will fire.
+    armed: [Cell<usize>; 2],
+    /// All that happened, in one number.
+    digest: Cell<u64>,
 }
 
 /// Events at the same instant happen in the order in which they were scheduled.
@@ -78,6 +94,8 @@ enum Event {
     Wake(Waker),
     Packet(Packet),
     EndOfStall,
+    /// A task whose wake-up is late.
+    Ready(TaskId, Owner),
 }
 
 /// Why a run ended.
@@ -111,8 +129,93 @@ impl World {
                 net: RefCell::new(Net::new()),
                 tasks: Executor::new(),
                 stalled_until: Cell::new(None),
+                broken_at: Cell::new(None),
+                dice: RefCell::new(None),
+                late: Default::default(),
+                armed: Default::default(),
+                digest: Cell::new(0xcbf2_9ce4_8422_2325),
             }),
         }
+    }
+
+    /// Changes what each direction of a connection can hold, for those that are opened from now on.
+    pub fn set_hop(&self, hop: usize) {
+        self.inner.net.borrow_mut().set_hop(hop);
+    }
+
+    /// From now on the runtimes' clock stands still and no timer fires: for showing that a case needs them.
+    pub fn break_clocks(&self) {
+        self.inner.broken_at.set(Some(self.now()));
+    }
+
+    /// An empty world with disturbances; the same seed gives the same ones.
+    pub fn with_chaos(chaos: Chaos, seed: u64) -> World {
+        let world = World::new();
+        *world.inner.dice.borrow_mut() = Some(Dice { chaos, rng: Rng::new(seed) });
+        world
+    }
+
+    /// All that has happened until now, in one number: equal for equal histories.
+    pub fn digest(&self) -> u64 {
+        self.inner.digest.get()
+    }
+
+    /// Adds something to the history.
+    pub fn note(&self, what: u64) {
+        // FNV-1a, a word at a time.
+        self.inner.digest.set((self.inner.digest.get() ^ what).wrapping_mul(0x0000_0100_0000_01b3));
+    }
+
+    /// Timers of `owner` that will fire.
+    pub fn armed_timers(&self, owner: Owner) -> usize {
+        self.inner.armed[owner as usize].get()
+    }
+
+    /// Whether no task of `owner` is about to run: each waits for an event.
+    pub fn is_at_rest(&self, owner: Owner) -> bool {
+        self.inner.late[owner as usize].get() == 0 && !self.inner.tasks.has_ready(owner.group())
+    }
+
+    /// How many of `len` bytes one operation of the proxy moves.
+    fn portion(&self, owner: Owner, len: usize) -> usize {
+        match &mut *self.inner.dice.borrow_mut() {
+            Some(dice) if owner == Owner::Proxy => dice.portion(len),
+            _ => len,
+        }
+    }
+
+    /// How late a timer of the proxy fires.
+    fn late_timer(&self, owner: Owner) -> Duration {
+        match &mut *self.inner.dice.borrow_mut() {
+            Some(dice) if owner == Owner::Proxy => dice.late_timer(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Polls a ready task, or makes its wake-up late. False if none is ready.
+    fn run_task(&self) -> bool {
+        let stalled = self.inner.stalled_until.get().map(|_| Group::Proxy);
+        let mut dice = self.inner.dice.borrow_mut();
+        let Some(dice_now) = dice.as_mut() else {
+            drop(dice);
+            return self.inner.tasks.run_one(stalled);
+        };
+        let Some(task) = self.inner.tasks.take_ready(stalled, |ready| dice_now.next(ready)) else {
+            return false;
+        };
+        let late = dice_now.late_wake();
+        drop(dice);
+        match (late, self.inner.tasks.group(task)) {
+            (Some(by), Some(Group::Proxy)) => {
+                self.inner.late[Owner::Proxy as usize].update(|n| n + 1);
+                self.schedule(self.now() + by, Event::Ready(task, Owner::Proxy));
+            }
+            _ => {
+                self.note(0x100);
+                self.inner.tasks.run(task);
+            }
+        }
+        true
     }
 
     /// The virtual clock.
@@ -155,40 +258,62 @@ impl World {
 
     /// Waits until `at`.
     pub fn sleep_until(&self, at: Instant) -> Sleep {
-        Sleep { timer: VirtualTimer::new(self.clone()), at, armed: false }
+        Sleep { timer: VirtualTimer::new(self.clone(), Owner::Peer), at, armed: false }
     }
 
-    /// Runs tasks and lets time pass until `done`, at most until `limit`.
-    pub fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
+    /// Runs tasks and lets time pass until `done`, at most until `limit`. The future never waits for anything
+    /// outside of this world; it yields now and then to whatever executor polls it.
+    pub async fn run_until(&self, limit: Instant, mut done: impl FnMut() -> bool) -> Ran {
         let mut polls_at_this_instant = 0;
-        loop {
-            if done() {
-                return Ran::Done;
-            }
-            let stalled = self.inner.stalled_until.get().map(|_| Group::Proxy);
-            if self.inner.tasks.run_one(stalled) {
-                polls_at_this_instant += 1;
-                if polls_at_this_instant > SPIN_LIMIT {
-                    return Ran::Spinning;
+        poll_fn(|cx| {
+            for _ in 0..STEPS_A_TURN {
+                if let Some(ran) = self.step(limit, &mut done, &mut polls_at_this_instant) {
+                    return Poll::Ready(ran);
                 }
-                continue;
             }
-            let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else { return Ran::Deadlock };
-            if key.at > limit {
-                self.inner.events.borrow_mut().insert(key, event);
-                self.inner.now.set(limit);
-                return Ran::OutOfTime;
-            }
-            if key.at > self.now() {
-                self.inner.now.set(key.at);
-                polls_at_this_instant = 0;
-            }
-            match event {
-                Event::Wake(waker) => waker.wake(),
-                Event::Packet(packet) => self.deliver(packet),
-                Event::EndOfStall => self.inner.stalled_until.set(None),
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Polls one task, or lets time pass to the next event. Says how the run ended, if it did.
+    fn step(&self, limit: Instant, done: &mut impl FnMut() -> bool, polls: &mut u32) -> Option<Ran> {
+        if done() {
+            return Some(Ran::Done);
+        }
+        if self.run_task() {
+            *polls += 1;
+            return (*polls > SPIN_LIMIT).then_some(Ran::Spinning);
+        }
+        let Some((key, event)) = self.inner.events.borrow_mut().pop_first() else {
+            return Some(Ran::Deadlock);
+        };
+        if key.at > limit {
+            self.inner.events.borrow_mut().insert(key, event);
+            self.inner.now.set(limit);
+            return Some(Ran::OutOfTime);
+        }
+        if key.at > self.now() {
+            self.inner.now.set(key.at);
+            *polls = 0;
+        }
+        self.note(key.at.as_nanos());
+        match event {
+            Event::Wake(waker) => waker.wake(),
+            Event::Packet(packet) => self.deliver(packet),
+            Event::EndOfStall => self.inner.stalled_until.set(None),
+            Event::Ready(task, owner) => {
+                self.inner.late[owner as usize].update(|n| n - 1);
+                self.inner.tasks.put_ready(task);
             }
         }
+        if let Some(dice) = &mut *self.inner.dice.borrow_mut()
+            && dice.spurious()
+        {
+            self.inner.tasks.wake_any(|tasks| dice.rng.below(tasks as u64) as usize);
+        }
+        None
     }
 
     fn schedule(&self, at: Instant, event: Event) -> EventKey {
@@ -210,8 +335,12 @@ impl World {
 
     /// Puts packets on the wire.
     fn transmit(&self, packets: Vec<(Duration, Packet)>) {
-        for (delay, packet) in packets {
-            self.schedule(self.now() + delay, Event::Packet(packet));
+        for (mut delay, packet) in packets {
+            if let Some(dice) = &mut *self.inner.dice.borrow_mut() {
+                delay += dice.packet_delay();
+            }
+            let at = self.inner.net.borrow_mut().arrival(&packet, self.now() + delay);
+            self.schedule(at, Event::Packet(packet));
         }
     }
 }

@@ -10,8 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tidegate_core::Instant;
+
 use super::kernel::{End, Segment, segments};
-use super::{LATENCY, Owner};
+use super::{HOP, LATENCY, Owner};
 
 /// A connection, by its number.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +50,8 @@ struct Conn {
     from: SocketAddr,
     to: SocketAddr,
     ends: [End; 2],
+    /// When the last segment to each end arrives: the next one is not earlier.
+    arrivals: [Instant; 2],
 }
 
 struct Port {
@@ -62,11 +66,16 @@ pub(super) struct Net {
     ports: BTreeMap<SocketAddr, Port>,
     next_conn: usize,
     next_port: u16,
+    hop: usize,
 }
 
 impl Net {
     pub(super) fn new() -> Net {
-        Net { conns: BTreeMap::new(), ports: BTreeMap::new(), next_conn: 0, next_port: 10_000 }
+        Net { conns: BTreeMap::new(), ports: BTreeMap::new(), next_conn: 0, next_port: 10_000, hop: HOP }
+    }
+
+    pub(super) fn set_hop(&mut self, hop: usize) {
+        self.hop = hop;
     }
 
     /// A free address.
@@ -95,9 +104,10 @@ impl Net {
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
         let from = self.address();
-        let ends = [End::new(owner), End::new(Owner::Peer)];
+        let ends = [End::new(owner, self.hop), End::new(Owner::Peer, self.hop)];
         let handshake = Handshake::SynSent;
-        self.conns.insert(conn, Conn { handshake, connect_waker: None, from, to, ends });
+        let arrivals = [Instant::EPOCH; 2];
+        self.conns.insert(conn, Conn { handshake, connect_waker: None, from, to, ends, arrivals });
         (conn, vec![(LATENCY, Packet::Syn { conn, attempt: 0 })])
     }
 
@@ -120,6 +130,8 @@ impl Net {
             return self.close(EndId { conn: id, side: 0 });
         }
         conn.handshake = Handshake::Cancelled;
+        // Nobody waits any more.
+        conn.connect_waker = None;
         Vec::new()
     }
 
@@ -171,10 +183,15 @@ impl Net {
     fn after_close(&mut self, id: EndId, answer: Option<Segment>) -> Sent {
         let mut sent = self.flush(id);
         sent.extend(answer.map(|segment| to_other(id, segment)));
-        if self.conns.get(&id.conn).is_some_and(|conn| conn.ends.iter().all(End::gone)) {
-            self.conns.remove(&id.conn);
-        }
+        self.forget(id.conn);
         sent
+    }
+
+    /// Removes a connection of which nothing is left at either end.
+    fn forget(&mut self, id: ConnId) {
+        if self.conns.get(&id).is_some_and(|conn| conn.ends.iter().all(End::gone)) {
+            self.conns.remove(&id);
+        }
     }
 
     fn flush(&mut self, id: EndId) -> Sent {
@@ -185,6 +202,19 @@ impl Net {
         let [a, b] = &mut conn.ends;
         let out = if id.side == 0 { segments(a, b) } else { segments(b, a) };
         out.into_iter().map(|segment| to_other(id, segment)).collect()
+    }
+
+    /// When a packet arrives that would by its delay at `at`: what goes to one end does not overtake.
+    pub(super) fn arrival(&mut self, packet: &Packet, at: Instant) -> Instant {
+        let (conn, side) = match packet {
+            Packet::Segment { to, .. } => (to.conn, to.side),
+            // The first segment of the one who accepted does not come before this.
+            Packet::SynAck { conn } => (*conn, 0),
+            Packet::Syn { .. } | Packet::Refusal { .. } => return at,
+        };
+        let Some(conn) = self.conns.get_mut(&conn) else { return at };
+        conn.arrivals[side] = conn.arrivals[side].max(at);
+        conn.arrivals[side]
     }
 
     /// A packet arrives; what the kernels answer.
@@ -216,6 +246,7 @@ impl Net {
             }
             Packet::Segment { to, segment } => {
                 let answer = self.end(to).and_then(|end| end.deliver(segment));
+                self.forget(to.conn);
                 answer.map(|segment| to_other(to, segment)).into_iter().collect()
             }
         }

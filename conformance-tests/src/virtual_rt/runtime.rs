@@ -3,12 +3,14 @@
 //! The timer behaves as the strictest real one: it fires once and is pending from then on until it is
 //! armed again (`timeouts.md` D11).
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
@@ -36,7 +38,7 @@ impl VirtualRuntime {
     /// Listens at `at`; at most `room` connections wait to be accepted, further ones hang.
     pub fn listen(&self, at: SocketAddr, room: usize) -> VirtualListener {
         self.world.inner.net.borrow_mut().listen(at, self.owner, room);
-        VirtualListener { world: self.world.clone(), at }
+        VirtualListener { world: self.world.clone(), owner: self.owner, at }
     }
 
     /// Connections of this runtime to `to` that are in `SYN_SENT`.
@@ -61,11 +63,16 @@ impl Runtime for VirtualRuntime {
     type Timer = VirtualTimer;
 
     fn now(&self) -> Instant {
-        self.world.now()
+        self.world.inner.broken_at.get().unwrap_or_else(|| self.world.now())
     }
 
     fn timer(&self) -> VirtualTimer {
-        VirtualTimer::new(self.world.clone())
+        VirtualTimer::new(self.world.clone(), self.owner)
+    }
+
+    fn unix_time(&self) -> u64 {
+        // The world's own date, so that a run does not depend on the day.
+        784_111_777 + self.world.now().as_nanos() / 1_000_000_000
     }
 
     fn connect(&self, to: SocketAddr) -> VirtualConnect {
@@ -83,19 +90,21 @@ impl<F: Future<Output = ()> + 'static> Spawn<F> for VirtualRuntime {
 #[derive(Debug)]
 pub struct VirtualTimer {
     world: World,
+    owner: Owner,
     at: Option<Instant>,
     /// The scheduled wake-up.
     event: Option<EventKey>,
 }
 
 impl VirtualTimer {
-    pub(super) fn new(world: World) -> VirtualTimer {
-        VirtualTimer { world, at: None, event: None }
+    pub(super) fn new(world: World, owner: Owner) -> VirtualTimer {
+        VirtualTimer { world, owner, at: None, event: None }
     }
 
     fn unschedule(&mut self) {
         if let Some(key) = self.event.take() {
             self.world.cancel(key);
+            self.world.inner.armed[self.owner as usize].update(|n| n - 1);
         }
     }
 }
@@ -108,14 +117,19 @@ impl Timer for VirtualTimer {
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.unschedule();
+        if self.world.inner.broken_at.get().is_some() {
+            return Poll::Pending;
+        }
         match self.at {
             Some(at) if at <= self.world.now() => {
                 self.at = None;
                 Poll::Ready(())
             }
             Some(at) if at != Instant::NEVER => {
-                let key = self.world.schedule(at, Event::Wake(cx.waker().clone()));
+                let late = self.world.late_timer(self.owner);
+                let key = self.world.schedule(at + late, Event::Wake(cx.waker().clone()));
                 self.event = Some(key);
+                self.world.inner.armed[self.owner as usize].update(|n| n + 1);
                 Poll::Pending
             }
             _ => Poll::Pending,
@@ -157,8 +171,8 @@ impl Future for VirtualConnect {
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {
                 self.conn = None;
-                let id = EndId { conn, side: 0 };
-                Poll::Ready(result.map(|()| VirtualStream { world, id, gone: false }))
+                let (id, owner) = (EndId { conn, side: 0 }, self.owner);
+                Poll::Ready(result.map(|()| VirtualStream { world, owner, id, gone: Cell::new(false) }))
             }
         }
     }
@@ -176,21 +190,24 @@ impl Drop for VirtualConnect {
 /// One end of a virtual connection.
 pub struct VirtualStream {
     world: World,
+    owner: Owner,
     id: EndId,
-    gone: bool,
+    gone: Cell<bool>,
 }
 
 impl VirtualStream {
     /// One direct read.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let (result, sent) = self.world.inner.net.borrow_mut().read(self.id, buf);
+        let most = self.world.portion(self.owner, buf.len());
+        let (result, sent) = self.world.inner.net.borrow_mut().read(self.id, &mut buf[..most]);
         self.world.transmit(sent);
         result
     }
 
     /// One direct write.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let (result, sent) = self.world.inner.net.borrow_mut().write(self.id, bytes);
+        let most = self.world.portion(self.owner, bytes.len());
+        let (result, sent) = self.world.inner.net.borrow_mut().write(self.id, &bytes[..most]);
         self.world.transmit(sent);
         result
     }
@@ -219,6 +236,35 @@ impl VirtualStream {
             }
             other => Poll::Ready(other),
         }
+    }
+
+    /// Whether this end was closed by [`VirtualStream::rst`].
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Whether the connection ended by RST, even if there are bytes from before that to be read.
+    pub fn is_reset(&self) -> bool {
+        self.world.inner.net.borrow_mut().end(self.id).is_none_or(|end| end.reset)
+    }
+
+    /// Sends RST and closes, whoever else refers to it.
+    pub fn rst(&self) {
+        if !self.gone.replace(true) {
+            let sent = self.world.inner.net.borrow_mut().abort(self.id);
+            self.world.transmit(sent);
+        }
+    }
+
+    /// Sends RST and closes, after a while.
+    pub(crate) fn abort_later(self, after: Duration) {
+        let world = self.world.clone();
+        let at = world.now() + after;
+        let sleep = world.sleep_until(at);
+        world.spawn(Owner::Peer, async move {
+            sleep.await;
+            self.rst();
+        });
     }
 
     /// Sends FIN.
@@ -250,10 +296,8 @@ impl Stream for VirtualStream {
         Poll::Ready(Ok(()))
     }
 
-    fn abort(mut self) {
-        self.gone = true;
-        let sent = self.world.inner.net.borrow_mut().abort(self.id);
-        self.world.transmit(sent);
+    fn abort(self) {
+        self.rst();
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -264,7 +308,12 @@ impl Stream for VirtualStream {
         let mut total = 0;
         for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
             match self.write(buf) {
-                Ok(n) => total += n,
+                Ok(n) => {
+                    total += n;
+                    if n < buf.len() {
+                        break;
+                    }
+                }
                 Err(e) if total == 0 => return Err(e),
                 Err(_) => break,
             }
@@ -275,7 +324,7 @@ impl Stream for VirtualStream {
 
 impl Drop for VirtualStream {
     fn drop(&mut self) {
-        if !self.gone {
+        if !self.gone.get() {
             let sent = self.world.inner.net.borrow_mut().close(self.id);
             self.world.transmit(sent);
         }
@@ -292,6 +341,7 @@ impl fmt::Debug for VirtualStream {
 #[derive(Debug)]
 pub struct VirtualListener {
     world: World,
+    owner: Owner,
     at: SocketAddr,
 }
 
@@ -307,8 +357,12 @@ impl Listener for VirtualListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(VirtualStream, Option<SocketAddr>)>> {
         let accepted = self.world.inner.net.borrow_mut().poll_accept(self.at, cx.waker());
-        accepted
-            .map(|(id, from)| Ok((VirtualStream { world: self.world.clone(), id, gone: false }, Some(from))))
+        accepted.map(|(id, from)| {
+            Ok((
+                VirtualStream { world: self.world.clone(), owner: self.owner, id, gone: Cell::new(false) },
+                Some(from),
+            ))
+        })
     }
 }
 

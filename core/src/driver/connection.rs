@@ -22,14 +22,14 @@ use crate::driver::proxy::{Decision, Report, Shared};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, IdSource, RequestHead};
 use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
-use crate::runtime::{Runtime, Stream};
+use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
-use crate::upstream::{Admitted, Ticket, UpstreamId};
+use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
 
 /// Socket operations in one turn, before other tasks get theirs.
 const TURN_OPS: usize = 16;
 
-/// Bytes moved in one turn, before other tasks get theirs.
+/// Bytes moved in one turn, before other tasks get theirs; looked at after each pass over the sockets.
 const TURN_BYTES: usize = 256 * 1024;
 
 /// Blocks that a thread keeps for later.
@@ -40,7 +40,7 @@ const DATE_AGE: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
-    static LENT: Cell<Option<Lent>> = const { Cell::new(None) };
+    static LENT: Cell<Option<Box<Lent>>> = const { Cell::new(None) };
 }
 
 pin_project_lite::pin_project! {
@@ -109,7 +109,7 @@ impl Lent {
 /// Lends what this thread has to a turn.
 fn lend<T>(turn: impl FnOnce(&mut Lent) -> T) -> T {
     // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
-    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(Lent::new);
+    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Lent::new()));
     let result = turn(&mut lent);
     let _ = LENT.try_with(|cell| cell.set(Some(lent)));
     result
@@ -173,6 +173,8 @@ enum Place {
     None,
     Waits(Ticket),
     Granted(UpstreamId),
+    /// Granted, and where it is has to be found out first.
+    Resolves(UpstreamId, Lookup),
 }
 
 /// What came of one socket operation.
@@ -228,7 +230,8 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
         match mem::take(self.place) {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
-            Place::Granted(id) => self.shared.upstreams.release(id, now),
+            // A lookup that is dropped is not wanted any more.
+            Place::Granted(id) | Place::Resolves(id, _) => self.shared.upstreams.release(id, now),
         }
     }
 
@@ -315,8 +318,9 @@ where
     ) -> Option<(usize, usize)> {
         let mut bytes = 0;
         let mut ops = self.act(cx, env);
+        let mut interest = self.relay.interest();
         for (i, op) in Op::PASS.into_iter().enumerate() {
-            if waits[i] || !self.relay.interest().wants(op) {
+            if waits[i] || !interest.wants(op) {
                 continue;
             }
             match self.step(op, look, cx, env) {
@@ -331,24 +335,15 @@ where
                 ops += acted;
                 *waits = [false; Op::PASS.len()];
             }
+            interest = self.relay.interest();
         }
         (ops > 0).then_some((ops, bytes))
     }
 
-    /// Takes every action, and looks at the connection that is being made. Says how much was done.
+    /// Takes every action, and looks at what is waited for: an upstream, its addresses, or the connection that is being
+    /// made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
-        let mut done = 0;
-        *self.place = match mem::take(self.place) {
-            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
-                Ok(id) => {
-                    done += 1;
-                    self.relay.granted(id, env);
-                    Place::Granted(id)
-                }
-                Err(ticket) => Place::Waits(ticket),
-            },
-            place => place,
-        };
+        let mut done = usize::from(self.look_at_place(cx, env));
         loop {
             while let Some(action) = self.relay.poll_action() {
                 done += 1;
@@ -374,6 +369,47 @@ where
         done
     }
 
+    /// Whether an upstream was granted, or its addresses were found.
+    fn look_at_place(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+        match mem::take(self.place) {
+            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
+                Ok(id) => {
+                    *self.place = Place::Granted(id);
+                    self.relay.granted(id, env);
+                    return true;
+                }
+                Err(ticket) => *self.place = Place::Waits(ticket),
+            },
+            Place::Resolves(id, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
+                Poll::Ready(found) => {
+                    *self.place = Place::Granted(id);
+                    env.now = self.shared.runtime.now();
+                    self.relay.resolved(found, env);
+                    return true;
+                }
+                Poll::Pending => *self.place = Place::Resolves(id, lookup),
+            },
+            place => *self.place = place,
+        }
+        false
+    }
+
+    fn resolve(&mut self, id: UpstreamId, cx: &mut Context<'_>, env: &mut Env<'_>) {
+        match self.shared.upstreams.target(id) {
+            Some(Target::Addresses(addresses)) => self.relay.resolved(Ok(addresses), env),
+            Some(Target::Name(name)) => match self.shared.resolver.resolve(&name) {
+                Resolution::Known(found) => self.relay.resolved(found, env),
+                Resolution::Waits(lookup) => {
+                    *self.place = Place::Resolves(id, lookup);
+                    self.relay.resolving(env);
+                    // For the waker's sake, and it may be there by now.
+                    self.look_at_place(cx, env);
+                }
+            },
+            None => self.relay.resolved(Ok(Addresses::from_iter([])), env),
+        }
+    }
+
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, idle } => {
@@ -397,10 +433,7 @@ where
                 self.shared.tally.started();
                 let decision = (self.hooks.0)(&request);
                 match decision {
-                    Decision::Forward(policy) => {
-                        let policy = policy.as_deref().unwrap_or(&self.shared.config.timeouts);
-                        self.relay.forward(policy, env);
-                    }
+                    Decision::Forward(policy) => self.relay.forward(policy, env),
                     Decision::Respond(r) => {
                         let fields: Vec<_> = r.fields.iter().map(|(n, v)| (&**n, &**v)).collect();
                         self.relay.respond(r.status, &fields, &r.body, env);
@@ -429,13 +462,12 @@ where
                     self.relay.pool_miss(env);
                 }
             }
-            Action::Connect(id) => match self.shared.upstreams.addr(id) {
-                Some(addr) => self.connect.set(Some(self.shared.runtime.connect(addr))),
-                None => {
-                    let failure = IoFailure { kind: IoKind::Unreachable, os_code: None };
-                    self.relay.failed(Op::Connect, failure, env);
-                }
-            },
+            Action::Resolve(id) => self.resolve(id, cx, env),
+            Action::Connect { addr, .. } => {
+                // The one before, at another address, is closed before this one is begun.
+                self.connect.set(None);
+                self.connect.set(Some(self.shared.runtime.connect(addr)));
+            }
             Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
             Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
             Action::Abort(_) | Action::Close(_) => self.close(action, env.now),

@@ -7,6 +7,7 @@
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -43,7 +44,13 @@ impl<S> Default for Idle<S> {
 /// Whether an idle connection has died: FIN, an error, or bytes that nobody asked for. Otherwise the
 /// context's waker is registered for the day it does.
 fn is_dead<S: Stream>(stream: &mut S, cx: &mut Context<'_>) -> bool {
-    stream.poll_read(cx, &mut [0]).is_ready()
+    loop {
+        match stream.poll_read(cx, &mut [0]) {
+            // A signal came in between, which says nothing about the connection.
+            Poll::Ready(Err(e)) if e.kind() == ErrorKind::Interrupted => {}
+            looked => return looked.is_ready(),
+        }
+    }
 }
 
 impl<S: Stream> Idle<S> {

@@ -13,7 +13,7 @@ use crate::driver::stats::{Stats, Tally};
 use crate::driver::upstreams::Upstreams;
 use crate::http::RequestHead;
 use crate::relay::{Config, Outcome};
-use crate::runtime::{Listener, Runtime, Spawn, Stream};
+use crate::runtime::{Listener, Resolver, ResolverPool, Runtime, Spawn, Stream};
 use crate::timeout::TimeoutPolicy;
 
 /// What all connections of a proxy share.
@@ -23,6 +23,7 @@ pub(crate) struct Shared<R: Runtime> {
     pub(crate) config: Arc<Config>,
     pub(crate) idle: Idle<R::Stream>,
     pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) tally: Tally,
 }
 
@@ -64,14 +65,26 @@ impl<R: Runtime> fmt::Debug for Proxy<R> {
 }
 
 impl<R: Runtime> Proxy<R> {
-    /// A proxy in front of `upstreams`.
+    /// A proxy in front of `upstreams`. Those that are names are looked up by the system, on a [`ResolverPool`].
     pub fn new(runtime: R, upstreams: Upstreams, config: Config) -> Proxy<R> {
+        Proxy::with_resolver(runtime, upstreams, config, Arc::new(ResolverPool::default()))
+    }
+
+    /// A proxy in front of `upstreams`, the names of which are looked up by `resolver`: one for all its connections,
+    /// and for as many proxies as hold it.
+    pub fn with_resolver(
+        runtime: R,
+        upstreams: Upstreams,
+        config: Config,
+        resolver: Arc<dyn Resolver>,
+    ) -> Proxy<R> {
         let shared = Shared {
             runtime,
             upstreams,
             lifecycle: Arc::new(Lifecycle::new(config.max_client_conns)),
             config: Arc::new(config),
             idle: Idle::default(),
+            resolver,
             tally: Tally::default(),
         };
         Proxy { shared: Arc::new(shared) }
@@ -134,8 +147,8 @@ impl<R: Runtime> Proxy<R> {
         self.shared.idle.close();
     }
 
-    /// The same proxy on another runtime instance, such as that of another thread: with the same upstreams, limits
-    /// and lifecycle, and an idle pool of its own, since a connection belongs to one reactor.
+    /// The same proxy on another runtime instance, such as that of another thread: with the same upstreams, limits,
+    /// resolver and lifecycle, and an idle pool of its own, since a connection belongs to one reactor.
     pub fn on<S: Runtime>(&self, runtime: S) -> Proxy<S> {
         let shared = Shared {
             runtime,
@@ -143,6 +156,7 @@ impl<R: Runtime> Proxy<R> {
             config: Arc::clone(&self.shared.config),
             idle: Idle::default(),
             lifecycle: Arc::clone(&self.shared.lifecycle),
+            resolver: Arc::clone(&self.shared.resolver),
             tally: self.shared.tally.another(),
         };
         Proxy { shared: Arc::new(shared) }

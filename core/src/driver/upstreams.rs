@@ -1,38 +1,44 @@
-//! The upstreams of a proxy, shared by all its connections and threads: addresses, and who may use them.
+//! The upstreams of a proxy, shared by all its connections and threads: where they are, and who may use them.
 //!
 //! It locks and wakes; who is granted what is decided by [`Admission`].
 
 use core::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use crate::time::Instant;
-use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
+use crate::upstream::{Admission, Admitted, Target, Ticket, UpstreamId};
 
 /// Where a proxy forwards to. Clones are the same list, which may change while the proxy runs.
 ///
 /// ```
-/// use tidegate_core::{UpstreamLimits, Upstreams};
+/// use std::net::SocketAddr;
+/// use tidegate_core::{Target, UpstreamLimits, Upstreams};
 ///
 /// let limits = UpstreamLimits { max_conns: 200, ..UpstreamLimits::default() };
-/// let upstreams = Upstreams::with_limits(["127.0.0.1:9000".parse()?], limits);
+/// let first: SocketAddr = "127.0.0.1:9000".parse()?;
+/// let upstreams = Upstreams::with_limits([first], limits);
 ///
-/// // Another takes over: first it is there, then the old ones go.
+/// // Another takes over: first it is there, then the old ones go. This one is a name.
 /// let old = upstreams.list();
-/// let new = upstreams.add("127.0.0.1:9001".parse()?).ok_or("the list is full")?;
+/// let name: Target = "localhost:9001".parse()?;
+/// let new = upstreams.add(name.clone()).ok_or("the list is full")?;
 /// old.iter().for_each(|(id, _)| upstreams.remove(*id));
-/// assert_eq!(upstreams.list(), [(new, "127.0.0.1:9001".parse()?)]);
+/// assert_eq!(upstreams.list(), [(new, name)]);
 ///
 /// // Nothing runs on the old one any more: it may be switched off.
 /// assert_eq!(upstreams.in_flight(old[0].0), 0);
+///
+/// // One upstream with two addresses: if the first cannot be reached, the second is, within one connect timeout.
+/// let both: [SocketAddr; 2] = ["[::1]:9002".parse()?, "127.0.0.1:9002".parse()?];
+/// upstreams.add(both).ok_or("the list is full")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Upstreams(Arc<Mutex<State>>);
 
 struct State {
-    addrs: Vec<SocketAddr>,
+    targets: Vec<Target>,
     admission: Admission<Waker>,
 }
 
@@ -53,7 +59,16 @@ impl Default for UpstreamLimits {
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.with(|state| f.debug_struct("Upstreams").field("addrs", &state.addrs).finish_non_exhaustive())
+        self.with(|state| {
+            f.debug_struct("Upstreams").field("targets", &state.targets).finish_non_exhaustive()
+        })
+    }
+}
+
+impl Default for Upstreams {
+    /// None, under the default limits.
+    fn default() -> Upstreams {
+        Upstreams::new([] as [Target; 0])
     }
 }
 
@@ -61,27 +76,32 @@ impl Upstreams {
     /// The most upstreams that one list can hold in its life; what is over it is left out.
     pub const MAX: usize = 1 << 16;
 
-    /// A list of addresses under the default limits. An empty one is answered 503.
-    pub fn new(addrs: impl IntoIterator<Item = SocketAddr>) -> Upstreams {
-        Upstreams::with_limits(addrs, UpstreamLimits::default())
+    /// A list of upstreams under the default limits: each an address, several addresses, or a name with a port. An
+    /// empty list is answered 503.
+    pub fn new<T: Into<Target>>(targets: impl IntoIterator<Item = T>) -> Upstreams {
+        Upstreams::with_limits(targets, UpstreamLimits::default())
     }
 
-    /// A list of addresses, taken in turn, each for as many exchanges at once as `limits` says; further
+    /// A list of upstreams, taken in turn, each for as many exchanges at once as `limits` says; further
     /// requests wait in one queue.
-    pub fn with_limits(addrs: impl IntoIterator<Item = SocketAddr>, limits: UpstreamLimits) -> Upstreams {
+    pub fn with_limits<T: Into<Target>>(
+        targets: impl IntoIterator<Item = T>,
+        limits: UpstreamLimits,
+    ) -> Upstreams {
         let admission = Admission::new(limits.max_conns, limits.max_queue);
-        let upstreams = Upstreams(Arc::new(Mutex::new(State { addrs: Vec::new(), admission })));
-        for addr in addrs {
-            upstreams.add(addr);
+        let upstreams = Upstreams(Arc::new(Mutex::new(State { targets: Vec::new(), admission })));
+        for target in targets {
+            upstreams.add(target);
         }
         upstreams
     }
 
     /// Adds an upstream, which takes its turn from now on. `None` if the list is full.
-    pub fn add(&self, addr: SocketAddr) -> Option<UpstreamId> {
+    pub fn add(&self, target: impl Into<Target>) -> Option<UpstreamId> {
+        let target = target.into();
         let id = self.with(|state| {
             let id = state.admission.add()?;
-            state.addrs.push(addr);
+            state.targets.push(target);
             Some(id)
         })?;
         // It is not known to be down, whatever the time.
@@ -111,17 +131,17 @@ impl Upstreams {
     }
 
     /// The upstreams that take requests, in the order in which they were added.
-    pub fn list(&self) -> Vec<(UpstreamId, SocketAddr)> {
+    pub fn list(&self) -> Vec<(UpstreamId, Target)> {
         self.with(|state| {
             let active = |id: &UpstreamId| state.admission.is_active(*id);
-            let ids = (0..state.addrs.len()).filter_map(UpstreamId::new).filter(active);
-            ids.map(|id| (id, state.addrs[id.index()])).collect()
+            let ids = (0..state.targets.len()).filter_map(UpstreamId::new).filter(active);
+            ids.map(|id| (id, state.targets[id.index()].clone())).collect()
         })
     }
 
-    /// The address of one of them.
-    pub fn addr(&self, id: UpstreamId) -> Option<SocketAddr> {
-        self.with(|state| state.addrs.get(id.index()).copied())
+    /// Where one of them is.
+    pub fn target(&self, id: UpstreamId) -> Option<Target> {
+        self.with(|state| state.targets.get(id.index()).cloned())
     }
 
     pub(crate) fn is_active(&self, id: UpstreamId) -> bool {

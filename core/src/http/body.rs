@@ -46,7 +46,7 @@ enum State {
 
 impl BodyDecoder {
     /// A decoder in front of the body's first byte.
-    pub fn new(framing: Framing) -> Self {
+    pub const fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::None => State::Length(0),
             Framing::Length(n) => State::Length(n),

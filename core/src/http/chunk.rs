@@ -74,7 +74,7 @@ pub(super) struct ChunkDecoder {
 }
 
 impl ChunkDecoder {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         ChunkDecoder {
             state: State::Size,
             digits: 0,
@@ -228,7 +228,7 @@ impl Default for ChunkLine {
 
 impl ChunkLine {
     /// The line in front of `len` bytes of data.
-    pub fn new(len: usize) -> Self {
+    pub const fn new(len: usize) -> Self {
         let mut buf = [b'\r'; 18];
         buf[17] = b'\n';
         let mut start = 16;

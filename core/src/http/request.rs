@@ -99,11 +99,17 @@ pub fn rewrite_request(
         "OPTIONS" | "TRACE" => max_forwards(&survey)?,
         _ => None,
     };
-    let upgrade = survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades));
     let framing = match survey.length {
         _ if survey.chunked => Framing::Chunked,
         Some(n) => Framing::Length(n),
         None => Framing::None,
+    };
+    // With a body it stays here: there are servers (whatever llhttp parses) that take the body for the tunnel's bytes.
+    let upgrade = match framing {
+        Framing::None | Framing::Length(0) => {
+            survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades))
+        }
+        _ => None,
     };
 
     out.reserve(head.len() + 448);

@@ -19,8 +19,8 @@ pub struct HeadScan {
 
 impl HeadScan {
     /// A scan that has seen nothing.
-    pub fn new() -> Self {
-        HeadScan::default()
+    pub const fn new() -> Self {
+        HeadScan { scanned: 0, line: 0 }
     }
 
     /// Goes on where the last call stopped. `head` holds everything from the head's first byte on, and may

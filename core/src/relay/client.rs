@@ -6,7 +6,9 @@ use alloc::string::String;
 
 use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, PeerAddr, RequestInfo, Version};
 use crate::relay::flow::{Inbound, Outbound};
+use crate::relay::lent::Lent;
 use crate::relay::outcome::Env;
+use crate::relay::upstream::UpstreamConn;
 
 /// Empty lines that are skipped in front of a request line (RFC 9112 section 2.2).
 const MAX_BLANK_LINES: usize = 4;
@@ -54,8 +56,8 @@ impl ClientConn {
     pub(crate) fn new() -> ClientConn {
         ClientConn {
             state: ClientState::First,
-            inbound: Inbound::default(),
-            outbound: Outbound::default(),
+            inbound: Inbound::NONE,
+            outbound: Outbound::NONE,
             decoder: BodyDecoder::new(Framing::None),
             request: NO_REQUEST,
             head_len: 0,
@@ -70,14 +72,14 @@ impl ClientConn {
         matches!(self.state, ClientState::First | ClientState::Idle | ClientState::Head)
     }
 
-    /// Looks for a complete head, rewrites it into `out` and leaves it behind as
+    /// Looks for a complete head, rewrites it for `upstream` and leaves it behind as
     /// [`ClientConn::head`]. `Ok(false)`: more is needed.
     pub(crate) fn receive_head(
         &mut self,
         max: usize,
         peer: Option<&PeerAddr>,
         upgrades: &[String],
-        out: &mut Outbound,
+        upstream: &mut Lent<UpstreamConn>,
         env: &mut Env<'_>,
     ) -> Result<bool, HttpError> {
         if self.state != ClientState::Head {
@@ -99,6 +101,7 @@ impl ClientConn {
             }
         }
         let Some(len) = self.scan.advance(self.inbound.unparsed(), max)? else { return Ok(false) };
+        let out = &mut upstream.lend(&mut env.bufs.spares.upstreams).outbound;
         if out.head.capacity() == 0 {
             out.head = env.bufs.take_head();
         }

@@ -27,7 +27,8 @@ impl Relay {
             .with(Total, total)
             .with(Drain, self.awaits_drain())
             .with(Queue, stage == Stage::Queued && self.exchange.waiting)
-            .with(Connect, stage == Stage::Connecting)
+            .with(Connect, matches!(stage, Stage::Resolving | Stage::Connecting))
+            .with(ConnectAddress, stage == Stage::Connecting && self.exchange.has_next_address())
             .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
             .with(ClientWrite, client.outbound.is_pending())
             .with(KeepAlive, client.state == ClientState::Idle)
@@ -37,10 +38,10 @@ impl Relay {
             return kinds;
         }
         let written = upstream.request_written();
-        let writing = !written && upstream.response.is_none() && !upstream.write_failed;
+        let writing = !written && upstream.response.is_none() && upstream.write_failed.is_none();
         let early = upstream.response.is_some() || !upstream.inbound.unparsed().is_empty();
         let read = upstream.wants_read(&client.outbound)
-            && (written || early || upstream.write_failed || self.exchange.withheld);
+            && (written || early || upstream.write_failed.is_some() || self.exchange.withheld);
         kinds.with(Write, writing).with(WriteIdle, writing && upstream.outbound.is_pending()).with(Read, read)
     }
 
@@ -60,10 +61,10 @@ impl Relay {
     /// The exchange waits for the client to send more of its body: all of it that came has gone, and there
     /// is room for more.
     fn awaits_body(&self) -> bool {
-        matches!(self.exchange.stage, Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying)
+        self.exchange.stage.is_forwarding()
             && !self.client.decoder.is_complete()
             && !self.upstream.outbound.is_pending()
-            && !self.upstream.write_failed
+            && self.upstream.write_failed.is_none()
             && !self.exchange.withheld
             && !self.client.inbound.eof
             && self.client.inbound.has_room(false)
@@ -75,12 +76,15 @@ impl Relay {
             | DeadlineKind::KeepAlive
             | DeadlineKind::Linger
             | DeadlineKind::Drain => &self.config.timeouts,
-            _ => &self.exchange.policy,
+            _ => self.exchange.policy.as_deref().unwrap_or(&self.config.timeouts),
         }
     }
 
     /// Counts the time that has passed to the phase in which it did.
     pub(crate) fn clock_phase(&mut self, now: Instant) {
+        if !self.exchange.is_some() {
+            return;
+        }
         let phase = self.phase();
         let (was, since) = self.exchange.phase;
         if phase != was || self.actions.report {
@@ -102,7 +106,24 @@ impl Relay {
                 DeadlineKind::Drain => self.draining.unwrap_or(now),
                 _ => now,
             };
-            self.deadlines.arm(kind, self.policy(kind).expiry(kind, start));
+            let at = match kind {
+                DeadlineKind::ConnectAddress => self.share_of_connect(now),
+                _ => self.policy(kind).expiry(kind, start),
+            };
+            self.deadlines.arm(kind, at);
+        }
+    }
+
+    /// Until when one address may be tried: an equal share of what is left for all that were not (the last has all of
+    /// it, and no deadline of its own). The kinds that it is a share of have smaller ranks, and are armed by now.
+    fn share_of_connect(&self, now: Instant) -> Instant {
+        use DeadlineKind::{Connect, Drain, Total};
+        let end = [Connect, Total, Drain].map(|kind| self.deadlines.get(kind)).into_iter().min();
+        match end {
+            Some(end) if end != Instant::NEVER => {
+                now + end.saturating_since(now) / self.exchange.untried_addresses().max(1)
+            }
+            _ => Instant::NEVER,
         }
     }
 
@@ -137,7 +158,9 @@ impl Relay {
             (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
             (_, Stage::Idle) => Phase::Idle,
             (_, Stage::Queued) => Phase::Queue,
-            (_, Stage::Routing | Stage::Checkout | Stage::Connecting) => Phase::Connect,
+            // A list of addresses is not waited for.
+            (_, Stage::Resolving) if self.exchange.waiting => Phase::Dns,
+            (_, Stage::Routing | Stage::Checkout | Stage::Resolving | Stage::Connecting) => Phase::Connect,
             (_, Stage::Draining | Stage::Answering) => Phase::ResponseBody,
             (_, Stage::Tunnel) => Phase::Tunnel,
             (_, Stage::Relaying) if self.upstream.response.is_some() => Phase::ResponseBody,

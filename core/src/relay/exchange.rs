@@ -4,13 +4,13 @@
 //! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
 //! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
 //! event. It knows no socket and no clock; byte formats are in
-//! `http/`, buffers in `flow.rs`.
+//! `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
-//!           forward          pool miss          connected
-//! Routing ──▶ Queued ──▶ Checkout ──────▶ Connecting ──────▶ Relaying
+//!           forward          pool miss       resolved        connected
+//! Routing ──▶ Queued ──▶ Checkout ───▶ Resolving ──▶ Connecting ───▶ Relaying
 //!    │        granted        └──── connected (pooled) ──────────▲ │
-//!    │ respond               connect failed: Connecting ▶ Queued
+//!    │ respond               no address left: Queued again
 //!    ▼                                                         │ response received, or cut off
 //! Answering ◀───── fail, no response head forwarded ─────      ▼
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
@@ -18,6 +18,7 @@
 //!
 //! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
@@ -26,13 +27,14 @@ use crate::error::{Error, IoFailure, Phase, TimeoutError};
 use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
+use crate::relay::lent::Rest;
 use crate::relay::outcome::{End, Env, Outcome, Step, Timing};
 use crate::relay::tunnel;
 use crate::relay::upstream::Ended;
 use crate::relay::verdict::Verdict;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// Where the exchange stands; see the picture above.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) enum Stage {
     /// An upstream is asked for, or waited for.
     Queued,
     Checkout,
+    /// The upstream's addresses are asked for, or waited for.
+    Resolving,
     Connecting,
     Relaying,
     /// A 101 was accepted: bytes pass in both directions as they are (`tunnel.rs`).
@@ -52,16 +56,28 @@ pub(crate) enum Stage {
     Answering,
 }
 
+impl Stage {
+    /// The request is on its way to an upstream, and not done with it.
+    pub(crate) fn is_forwarding(self) -> bool {
+        use Stage::{Checkout, Connecting, Queued, Relaying, Resolving};
+        matches!(self, Queued | Checkout | Resolving | Connecting | Relaying)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) stage: Stage,
-    pub(crate) policy: TimeoutPolicy,
+    /// The limits of its route, where they are not the proxy's own.
+    pub(crate) policy: Option<Arc<TimeoutPolicy>>,
     /// The upstreams that could not be reached.
     pub(crate) tried: Vec<UpstreamId>,
     /// The last of them, why.
     unreached: Option<Error>,
-    /// There is no upstream free: the queue's deadline runs.
+    /// What was asked for is not there yet: an upstream, and the queue's deadline runs, or its addresses.
     pub(crate) waiting: bool,
+    /// Where the upstream is, while it is connected to, and which of it is tried.
+    pub(crate) addresses: Option<Addresses>,
+    pub(crate) address: u8,
     pub(crate) started: Instant,
     /// `Expect: 100-continue`, and neither a 100 nor a body byte has come.
     pub(crate) withheld: bool,
@@ -73,8 +89,8 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<Error>,
     secondary: Option<IoFailure>,
-    upstream: Option<UpstreamId>,
-    attempts: u16,
+    pub(crate) upstream: Option<UpstreamId>,
+    pub(crate) attempts: u16,
     /// The connection came from the pool.
     reused: bool,
     /// How long it was in each phase, and since when it is in which.
@@ -86,31 +102,36 @@ pub(crate) struct Exchange {
     pub(crate) response_bytes: u64,
 }
 
-impl Exchange {
-    pub(crate) fn new(policy: TimeoutPolicy, started: Instant) -> Exchange {
-        Exchange {
-            stage: Stage::Idle,
-            policy,
-            tried: Vec::new(),
-            unreached: None,
-            waiting: false,
-            started,
-            withheld: false,
-            held: false,
-            retried: false,
-            keep_alive: false,
-            status: None,
-            error: None,
-            secondary: None,
-            upstream: None,
-            attempts: 0,
-            reused: false,
-            timing: Timing::default(),
-            phase: (Phase::Connect, started),
-            body_bytes: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-        }
+impl Rest for Exchange {
+    const REST: Exchange = Exchange {
+        stage: Stage::Idle,
+        policy: None,
+        tried: Vec::new(),
+        unreached: None,
+        waiting: false,
+        addresses: None,
+        address: 0,
+        started: Instant::EPOCH,
+        withheld: false,
+        held: false,
+        retried: false,
+        keep_alive: false,
+        status: None,
+        error: None,
+        secondary: None,
+        upstream: None,
+        attempts: 0,
+        reused: false,
+        timing: Timing::ZERO,
+        phase: (Phase::Connect, Instant::EPOCH),
+        body_bytes: 0,
+        request_bytes: 0,
+        response_bytes: 0,
+    };
+
+    fn at_rest() -> &'static Exchange {
+        static REST: Exchange = Exchange::REST;
+        &REST
     }
 }
 
@@ -130,13 +151,23 @@ impl Relay {
             response_started: self.exchange.status.is_some(),
         });
         self.deadlines.disarm(kind);
-        self.exchange.held = false;
+        if self.exchange.held {
+            self.exchange.held = false;
+        }
         match kind {
             DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
             DeadlineKind::ClientHead if self.client.state == ClientState::First => {
                 self.close_client(End::Close)
             }
-            DeadlineKind::Connect => self.connect_failed(error, env),
+            DeadlineKind::Connect => {
+                self.connect_failed(error, env);
+                // Another deadline was due in the same turn, after this one: there is no time to try again, and
+                // the one that was due first is reported (`timeouts.md` T3).
+                if self.exchange.held {
+                    self.give_up(env);
+                }
+            }
+            DeadlineKind::ConnectAddress => self.address_failed(error, env),
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
@@ -146,8 +177,8 @@ impl Relay {
     // ---- towards the upstream --------------------------------------------------------------------
 
     /// The request goes to an upstream.
-    pub(crate) fn begin_forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
-        self.exchange.policy = *policy;
+    pub(crate) fn begin_forward(&mut self, policy: Option<Arc<TimeoutPolicy>>, env: &mut Env<'_>) {
+        self.exchange.policy = policy;
         self.progress(DeadlineKind::Total);
         self.upstream.outbound.begin_body(self.client.request.framing == Framing::Chunked);
         let announced = match self.client.request.framing {
@@ -163,7 +194,6 @@ impl Relay {
     /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
     pub(crate) fn begin_upstream(&mut self, id: UpstreamId, env: &mut Env<'_>) {
         self.exchange.upstream = Some(id);
-        self.exchange.waiting = false;
         if self.exchange.retried {
             self.dial(env);
         } else {
@@ -177,16 +207,10 @@ impl Relay {
         self.fail(error, env);
     }
 
-    /// No idle connection: one is to be made.
-    pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
-        let Some(id) = self.exchange.upstream else { return };
-        self.exchange.attempts = self.exchange.attempts.saturating_add(1);
-        self.begin(Stage::Connecting, Step::Connect(id), env);
-    }
-
     /// Enters a stage whose operation is begun only if no deadline is due already (`timeouts.md` T5).
-    fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
+    pub(crate) fn begin(&mut self, stage: Stage, step: Step, env: &mut Env<'_>) {
         self.exchange.stage = stage;
+        self.exchange.waiting = false;
         self.sync_deadlines(env.now);
         self.exchange.held = self.deadlines.due(env.now).is_some();
         if !self.exchange.held {
@@ -198,6 +222,7 @@ impl Relay {
     pub(crate) fn begin_relaying(&mut self, reused: bool, env: &mut Env<'_>) {
         self.exchange.stage = Stage::Relaying;
         self.exchange.reused = reused;
+        self.exchange.addresses = None;
         self.upstream.connected();
         self.settle(env);
         self.exchange.held = self.deadlines.due(env.now).is_some();
@@ -208,6 +233,7 @@ impl Relay {
         let failed = self.exchange.upstream;
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
+        self.exchange.addresses = None;
         self.actions.upstream = Some(End::Abort);
         self.begin(Stage::Queued, Step::Admit { failed }, env);
     }
@@ -253,9 +279,9 @@ impl Relay {
     fn settle_head(&mut self, env: &mut Env<'_>) -> bool {
         let (max, peer) = (self.config.max_head, self.peer.as_ref());
         let upgrades = &self.config.upgrades;
-        match self.client.receive_head(max, peer, upgrades, &mut self.upstream.outbound, env) {
+        match self.client.receive_head(max, peer, upgrades, &mut self.upstream, env) {
             Ok(true) => {
-                self.exchange = Exchange::new(self.config.timeouts, env.now);
+                self.begin_exchange(env);
                 self.exchange.stage = Stage::Routing;
                 self.exchange.withheld =
                     self.client.request.expect_continue && !self.client.decoder.is_complete();
@@ -279,6 +305,14 @@ impl Relay {
         }
     }
 
+    /// There is a request, or what was to become one.
+    fn begin_exchange(&mut self, env: &mut Env<'_>) {
+        self.upstream.lend(&mut env.bufs.spares.upstreams);
+        let exchange = self.exchange.lend(&mut env.bufs.spares.exchanges);
+        exchange.started = env.now;
+        exchange.phase.1 = env.now;
+    }
+
     /// `Max-Forwards: 0`: we are the one that was asked (RFC 9110 section 7.6.2). We are there, which is
     /// what OPTIONS wants to know; TRACE would show a stranger what others must not see.
     fn answer_last_hop(&mut self, env: &mut Env<'_>) {
@@ -287,10 +321,7 @@ impl Relay {
     }
 
     fn settle_exchange(&mut self, env: &mut Env<'_>) {
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.settle_request(env);
         }
         if self.exchange.stage == Stage::Relaying {
@@ -325,7 +356,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| self.exchange.body_bytes > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        if self.upstream.write_failed {
+        if self.upstream.write_failed.is_some() {
             self.client.inbound.discard_runs();
         } else {
             self.upstream.outbound.queue(&self.client.inbound, complete);
@@ -361,7 +392,8 @@ impl Relay {
             }
         }
         if self.upstream.response.is_some() {
-            if let Err(e) = self.upstream.inbound.decode(&mut self.upstream.decoder) {
+            let upstream = &mut *self.upstream;
+            if let Err(e) = upstream.inbound.decode(&mut upstream.decoder) {
                 return self.cut_off(Error::UpstreamProtocol(e));
             }
             if self.upstream.ended == Some(Ended::Fin) && !self.upstream.decoder.is_complete() {
@@ -395,7 +427,7 @@ impl Relay {
     fn release_upstream(&mut self) {
         let end = match self.exchange.upstream {
             Some(upstream) if self.upstream.is_reusable() => {
-                End::Release { upstream, idle: self.exchange.policy.pool_idle }
+                End::Release { upstream, idle: self.policy(DeadlineKind::PoolIdle).pool_idle }
             }
             _ if self.upstream.request_written() => End::Close,
             // What is left of the request must not trickle in.
@@ -420,19 +452,16 @@ impl Relay {
         if self.exchange.stage == Stage::Tunnel {
             return self.end_tunnel(Some(error), env);
         }
-        if matches!(
-            self.exchange.stage,
-            Stage::Queued | Stage::Checkout | Stage::Connecting | Stage::Relaying
-        ) {
+        if self.exchange.stage.is_forwarding() {
             self.actions.upstream = Some(End::Abort);
         }
         self.actions.step = None;
-        self.exchange.held = false;
         if self.exchange.stage == Stage::Idle {
             // There is no request, only a broken beginning of one.
-            self.exchange = Exchange::new(self.config.timeouts, env.now);
+            self.begin_exchange(env);
             self.client.state = ClientState::Exchange;
         }
+        self.exchange.held = false;
         match self.exchange.error {
             None => self.exchange.error = Some(error),
             // What fails later never replaces what failed first (`timeouts.md` T7).
@@ -464,7 +493,8 @@ impl Relay {
         }
     }
 
-    /// Answers the request here instead of forwarding it.
+    /// Answers the request here instead of forwarding it. Its body is not looked at: whether the connection can be kept
+    /// must not depend on how much of it came along with the head (`http.md` G1), so with a body it never is.
     pub(crate) fn begin_answer(
         &mut self,
         status: u16,
@@ -472,10 +502,6 @@ impl Relay {
         body: &[u8],
         env: &mut Env<'_>,
     ) {
-        // A body that came along with the head is read, so that the connection can be kept.
-        if let Err(e) = self.client.inbound.decode(&mut self.client.decoder) {
-            return self.fail(Error::BadRequest(e), env);
-        }
         let response = OwnResponse {
             // What is no final status is a mistake of the route's.
             status: if (200..=599).contains(&status) { status } else { 500 },
@@ -561,7 +587,7 @@ impl Relay {
         self.actions.report = true;
         self.clock_phase(env.now);
         let exchange = &self.exchange;
-        self.outcome = Some(Outcome {
+        let outcome = Outcome {
             status: exchange.status,
             error: exchange.error,
             secondary: exchange.secondary,
@@ -573,13 +599,16 @@ impl Relay {
             timing: exchange.timing,
             started: exchange.started,
             finished: env.now,
-        });
-        let head = mem::take(&mut self.upstream.outbound.head);
-        env.bufs.give_head(mem::replace(&mut self.reported, head));
+        };
+        let reported = self.reported.lend(&mut env.bufs.spares.reports);
+        reported.outcome = Some(outcome);
+        env.bufs.give_head(mem::replace(&mut reported.head, mem::take(&mut self.upstream.outbound.head)));
         self.exchange.stage = Stage::Idle;
         self.client.inbound.discard_runs();
         self.client.outbound.reset(env.bufs);
         self.upstream.reset(env);
+        self.upstream.give_back(&mut env.bufs.spares.upstreams);
+        self.exchange.give_back(&mut env.bufs.spares.exchanges);
         // The next exchange may begin before anything else looks at the deadlines.
         self.sync_deadlines(env.now);
     }

@@ -9,30 +9,32 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::buf::{Block, BufPool};
+use crate::buf::{BLOCK, Block, BufPool, RUNS};
 use crate::http::{BodyDecoder, ChunkLine, HttpError};
-
-/// How many separate pieces of body one block may hold.
-const RUNS: usize = 16;
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
 pub const MAX_SLICES: usize = RUNS + 3;
 
 /// Bytes that came from one side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbound {
     block: Option<Block>,
     /// Everything before this was consumed: a head, chunk lines, or a run.
     parsed: usize,
-    /// The body bytes that wait to be sent, in order, without overlap.
-    runs: [(u32, u32); RUNS],
+    /// The body bytes that wait to be sent are the first so many runs of the block, in order, without overlap.
     count: usize,
     pending: usize,
     /// The side sent FIN.
     pub(crate) eof: bool,
+    /// It fills whole blocks: a larger one is worth its memory.
+    bulk: bool,
 }
 
 impl Inbound {
+    /// Nothing came yet.
+    pub(crate) const NONE: Inbound =
+        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false };
+
     /// Whether a read could be made without overwriting anything: back-pressure is its absence. A head
     /// may grow its block (its length is limited by whoever scans it).
     pub(crate) fn has_room(&self, for_head: bool) -> bool {
@@ -44,6 +46,14 @@ impl Inbound {
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
+        if self.bulk
+            && !for_head
+            && self.block.as_ref().is_none_or(|block| self.is_used_up(block))
+            && let Some(bulk) = pool.take_bulk()
+        {
+            self.parsed = 0;
+            self.block.replace(bulk).into_iter().for_each(|old| pool.give_block(old));
+        }
         let block = self.block.get_or_insert_with(|| pool.take_block());
         if self.count == 0 && self.parsed > 0 && (self.parsed == block.len() || (for_head && block.is_full()))
         {
@@ -56,10 +66,16 @@ impl Inbound {
         block.room()
     }
 
+    /// A plain block of which all has been sent.
+    fn is_used_up(&self, block: &Block) -> bool {
+        !block.is_bulk() && self.count == 0 && self.parsed == block.len()
+    }
+
     /// `n` bytes were read into [`Inbound::recv_buf`].
     pub(crate) fn received(&mut self, n: usize) {
         if let Some(block) = &mut self.block {
             block.extend(n);
+            self.bulk = block.is_full() || (self.bulk && n >= BLOCK);
         }
     }
 
@@ -79,7 +95,7 @@ impl Inbound {
         if let Some(block) = self.block.take() {
             pool.give_block(block);
         }
-        *self = Inbound { eof, ..Inbound::default() };
+        *self = Inbound { eof, ..Inbound::NONE };
     }
 
     /// Forgets the body bytes that wait, and keeps what was not decoded.
@@ -126,15 +142,15 @@ impl Inbound {
         self.parsed += len;
         self.pending += len;
         if let Some(last) = self.count.checked_sub(1) {
-            let (at, had) = self.runs[last];
+            let (at, had) = block.runs()[last];
             let end = (at + had) as usize;
             if end == start || self.count == RUNS {
                 block.pack(start, len, end);
-                self.runs[last].1 += len as u32;
+                block.runs_mut()[last].1 += len as u32;
                 return;
             }
         }
-        self.runs[self.count] = (start as u32, len as u32);
+        block.runs_mut()[self.count] = (start as u32, len as u32);
         self.count += 1;
     }
 
@@ -145,8 +161,11 @@ impl Inbound {
 
     /// The first `limit` waiting body bytes, as slices.
     fn run_slices(&self, limit: usize) -> impl Iterator<Item = &[u8]> {
-        let filled = self.block.as_ref().map_or(&[][..], Block::filled);
-        self.runs[..self.count].iter().scan(limit, move |left, &(at, len)| {
+        let (filled, runs) = match &self.block {
+            Some(block) => (block.filled(), &block.runs()[..self.count]),
+            None => (&[][..], &[][..]),
+        };
+        runs.iter().scan(limit, move |left, &(at, len)| {
             let take = (len as usize).min(*left);
             *left -= take;
             (take > 0).then(|| &filled[at as usize..at as usize + take])
@@ -156,8 +175,10 @@ impl Inbound {
     /// The first `n` waiting body bytes were sent.
     fn consume(&mut self, mut n: usize) {
         self.pending -= n;
+        let Some(block) = &mut self.block else { return };
+        let runs = &mut block.runs_mut()[..self.count];
         let mut gone = 0;
-        for run in &mut self.runs[..self.count] {
+        for run in runs.iter_mut() {
             let take = n.min(run.1 as usize);
             run.0 += take as u32;
             run.1 -= take as u32;
@@ -167,13 +188,13 @@ impl Inbound {
             }
             gone += 1;
         }
-        self.runs.copy_within(gone..self.count, 0);
+        runs.copy_within(gone.., 0);
         self.count -= gone;
     }
 }
 
 /// Bytes that go to one side; the body bytes lie in the opposite side's [`Inbound`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbound {
     /// Rewritten heads, or a whole response of our own.
     pub(crate) head: Vec<u8>,
@@ -192,6 +213,19 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    /// Nothing to send.
+    pub(crate) const NONE: Outbound = Outbound {
+        head: Vec::new(),
+        head_sent: 0,
+        chunked: false,
+        line: ChunkLine::new(0),
+        line_sent: 0,
+        body: 0,
+        tail: &[],
+        finished: false,
+        ended: false,
+    };
+
     /// A new message body begins, behind the head that lies in `head`.
     pub(crate) fn begin_body(&mut self, chunked: bool) {
         self.chunked = chunked;
@@ -298,6 +332,6 @@ impl Outbound {
     /// Forgets everything.
     pub(crate) fn reset(&mut self, pool: &mut BufPool) {
         pool.give_head(mem::take(&mut self.head));
-        *self = Outbound::default();
+        *self = Outbound::NONE;
     }
 }

@@ -19,10 +19,12 @@
 //! function of the inputs and their `env`. Early, late and repeated calls of
 //! [`Relay::handle_timeout`] are safe. Nothing here may decide how bytes look (that is `http/`).
 
+mod address;
 mod client;
 mod deadlines;
 mod exchange;
 mod flow;
+mod lent;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -42,13 +44,15 @@ pub use self::outcome::{Action, Env, Interest, Op, Outcome, Timing};
 
 use self::client::{ClientConn, ClientState};
 use self::exchange::{Exchange, Stage};
-use self::outcome::{Actions, End};
+use self::lent::Lent;
+pub(crate) use self::lent::Spares;
+use self::outcome::{Actions, End, Reported};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, Side};
 use crate::http::{PeerAddr, Prefix, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,13 +93,11 @@ pub struct Relay {
     config: Arc<Config>,
     peer: Option<PeerAddr>,
     client: ClientConn,
-    upstream: UpstreamConn,
-    exchange: Exchange,
+    upstream: Lent<UpstreamConn>,
+    exchange: Lent<Exchange>,
     deadlines: Deadlines,
     actions: Actions,
-    outcome: Option<Outcome>,
-    /// The head of the request whose outcome stands, as it was written for the upstream.
-    reported: Vec<u8>,
+    reported: Lent<Reported>,
     /// When a drain was asked for.
     pub(crate) draining: Option<Instant>,
 }
@@ -106,12 +108,11 @@ impl Relay {
         let mut relay = Relay {
             peer: peer.map(|addr| PeerAddr::new(addr, &config.trusted)),
             client: ClientConn::new(),
-            upstream: UpstreamConn::new(),
-            exchange: Exchange::new(config.timeouts, now),
+            upstream: Lent::NONE,
+            exchange: Lent::NONE,
             deadlines: Deadlines::default(),
             actions: Actions::default(),
-            outcome: None,
-            reported: Vec::new(),
+            reported: Lent::NONE,
             draining: None,
             config,
         };
@@ -141,7 +142,7 @@ impl Relay {
         Interest {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
-            write_upstream: relaying && !upstream.write_failed && upstream.outbound.is_pending(),
+            write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
             write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
     }
@@ -171,7 +172,7 @@ impl Relay {
 
     /// The next thing that must be done before any socket operation, if there is one.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop()
+        self.actions.pop(self.exchange.address())
     }
 
     /// The earliest deadline. Its instant is exact; nothing before it needs a timer.
@@ -199,7 +200,7 @@ impl Relay {
                 self.client.inbound.received(n);
                 self.progress(DeadlineKind::ClientBody);
             }
-            (Side::Upstream, 0) => self.upstream.ended = Some(Ended::Fin),
+            (Side::Upstream, 0) => self.upstream.fin(),
             (Side::Upstream, _) => {
                 self.upstream.inbound.received(n);
                 self.upstream.answered = true;
@@ -214,7 +215,10 @@ impl Relay {
         match side {
             Side::Client => {
                 self.client.inbound.release(env.bufs);
-                env.bufs.give_head(mem::take(&mut self.reported));
+                if self.reported.is_some() {
+                    env.bufs.give_head(mem::take(&mut self.reported.head));
+                    self.reported.give_back(&mut env.bufs.spares.reports);
+                }
             }
             Side::Upstream => self.upstream.inbound.release(env.bufs),
         }
@@ -286,11 +290,29 @@ impl Relay {
         }
     }
 
+    /// The upstream is a name, and its addresses have to be waited for: from now on that is what the connect deadline
+    /// is spent on.
+    pub fn resolving(&mut self, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.exchange.waiting = true;
+            self.settle(env);
+        }
+    }
+
+    /// The upstream's addresses: they are tried in order, within one connect deadline. Or why there are none; so says
+    /// an empty list, too.
+    pub fn resolved(&mut self, found: Result<Addresses, IoFailure>, env: &mut Env<'_>) {
+        if self.exchange.stage == Stage::Resolving {
+            self.begin_addresses(found, env);
+            self.settle(env);
+        }
+    }
+
     /// A socket operation failed.
     pub fn failed(&mut self, op: Op, failure: IoFailure, env: &mut Env<'_>) {
         match op {
             Op::Connect if self.exchange.stage == Stage::Connecting => {
-                self.connect_failed(Error::Connect(failure), env);
+                self.address_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
             Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
@@ -298,7 +320,7 @@ impl Relay {
             }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
-                self.upstream.write_failed = true;
+                self.upstream.write_failed = Some(failure);
                 self.upstream.outbound.cut();
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
@@ -363,15 +385,16 @@ impl Relay {
         (self.exchange.stage == Stage::Routing).then(|| RequestHead::new(self.client.head()))
     }
 
-    /// The request goes to an upstream, under `policy`: [`Action::Admit`] follows.
-    pub fn forward(&mut self, policy: &TimeoutPolicy, env: &mut Env<'_>) {
+    /// The request goes to an upstream, under `policy` or the proxy's own limits: [`Action::Admit`] follows.
+    pub fn forward(&mut self, policy: Option<Arc<TimeoutPolicy>>, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
             self.begin_forward(policy, env);
             self.settle(env);
         }
     }
 
-    /// The request is answered here: `body` whole, with our own framing fields besides `fields`.
+    /// The request is answered here: `body` whole, with our own framing fields besides `fields`. If the request has a
+    /// body, the client's connection ends after it.
     pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
             self.begin_answer(status, fields, body, env);
@@ -379,15 +402,16 @@ impl Relay {
         }
     }
 
-    /// How the last exchange ended. Stands from [`Action::Report`] to the end of the next one.
+    /// How the last exchange ended. Stands from [`Action::Report`] to the next read from the client that finds
+    /// nothing.
     pub fn outcome(&self) -> Option<&Outcome> {
-        self.outcome.as_ref()
+        self.reported.outcome.as_ref()
     }
 
     /// The request of [`Relay::outcome`], as it was written for the upstream; `None` if no head was complete and
-    /// sound. Stands from [`Action::Report`] to the next read from the client.
+    /// sound. Stands as long as that.
     pub fn reported(&self) -> Option<RequestHead<'_>> {
-        (!self.reported.is_empty()).then(|| RequestHead::new(&self.reported))
+        (!self.reported.head.is_empty()).then(|| RequestHead::new(&self.reported.head))
     }
 
     // ---- the client's end ------------------------------------------------------------------------

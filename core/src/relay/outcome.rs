@@ -1,9 +1,12 @@
 //! What the machine wants and what it reports: plain values.
 
+use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, Phase, Side};
 use crate::http::{HttpDate, IdSource};
+use crate::relay::lent::Rest;
 use crate::time::Instant;
 use crate::upstream::UpstreamId;
 
@@ -72,8 +75,8 @@ impl Op {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Send RST on the side's connection and close it. For the upstream also: drop the attempt to connect, leave
-    /// the queue, and, as at each end of the upstream's part, give back what was granted.
+    /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
+    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
     Abort(Side),
     /// Close the side's connection (FIN).
     Close(Side),
@@ -100,9 +103,17 @@ pub enum Action {
     /// Look for an idle connection in the pool, then call
     /// [`Relay::connected`](super::Relay::connected) or [`Relay::pool_miss`](super::Relay::pool_miss).
     Checkout(UpstreamId),
+    /// Find out where the upstream is, then call [`Relay::resolved`](super::Relay::resolved); before that, if it is a
+    /// name and the answer has to be waited for, [`Relay::resolving`](super::Relay::resolving).
+    Resolve(UpstreamId),
     /// Start to connect, then call [`Relay::connected`](super::Relay::connected) or
-    /// [`Relay::failed`](super::Relay::failed).
-    Connect(UpstreamId),
+    /// [`Relay::failed`](super::Relay::failed). An attempt that still goes on, at another address, is dropped first.
+    Connect {
+        /// To which upstream.
+        upstream: UpstreamId,
+        /// At which of its addresses.
+        addr: SocketAddr,
+    },
     /// Send FIN to the side; the other direction stays open.
     ShutdownWrite(Side),
 }
@@ -119,7 +130,7 @@ pub struct Outcome {
     pub secondary: Option<IoFailure>,
     /// The upstream that was used or tried last.
     pub upstream: Option<UpstreamId>,
-    /// Attempts to connect.
+    /// Attempts to connect; all addresses of an upstream are one.
     pub attempts: u16,
     /// Whether the last connection came from the pool.
     pub reused: bool,
@@ -143,7 +154,7 @@ pub struct Outcome {
 pub struct Timing {
     /// Waiting for a free upstream.
     pub queue: Duration,
-    /// Connecting.
+    /// Connecting, and looking up the name.
     pub connect: Duration,
     /// Writing the request, or waiting for the client to send it.
     pub request: Duration,
@@ -154,15 +165,40 @@ pub struct Timing {
 }
 
 impl Timing {
+    pub(crate) const ZERO: Timing = Timing {
+        queue: Duration::ZERO,
+        connect: Duration::ZERO,
+        request: Duration::ZERO,
+        response_head: Duration::ZERO,
+        response_body: Duration::ZERO,
+    };
+
     pub(crate) fn add(&mut self, phase: Phase, time: Duration) {
         match phase {
             Phase::Queue => self.queue += time,
-            Phase::Connect => self.connect += time,
+            Phase::Dns | Phase::Connect => self.connect += time,
             Phase::Request => self.request += time,
             Phase::ResponseHead => self.response_head += time,
             Phase::ResponseBody => self.response_body += time,
             Phase::RequestHead | Phase::Tunnel | Phase::Idle | Phase::Linger => {}
         }
+    }
+}
+
+/// What there is to say of the request that was served last.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub(crate) outcome: Option<Outcome>,
+    /// Its head as it was written for the upstream.
+    pub(crate) head: Vec<u8>,
+}
+
+impl Rest for Reported {
+    const REST: Reported = Reported { outcome: None, head: Vec::new() };
+
+    fn at_rest() -> &'static Reported {
+        static REST: Reported = Reported::REST;
+        &REST
     }
 }
 
@@ -190,14 +226,19 @@ pub(crate) enum End {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Route,
-    Admit { failed: Option<UpstreamId> },
+    Admit {
+        failed: Option<UpstreamId>,
+    },
     Checkout(UpstreamId),
+    Resolve(UpstreamId),
+    /// To the address whose turn it is.
     Connect(UpstreamId),
 }
 
 impl Actions {
-    /// Takes the first one: teardown of the upstream always comes first (`timeouts.md` T6).
-    pub(crate) fn pop(&mut self) -> Option<Action> {
+    /// Takes the first one: teardown of the upstream always comes first (`timeouts.md` T6). `addr` is the address whose
+    /// turn it is.
+    pub(crate) fn pop(&mut self, addr: Option<SocketAddr>) -> Option<Action> {
         if let Some(end) = self.upstream.take() {
             return Some(match end {
                 End::Abort => Action::Abort(Side::Upstream),
@@ -213,7 +254,8 @@ impl Actions {
                 Step::Route => Action::Route,
                 Step::Admit { failed } => Action::Admit { failed },
                 Step::Checkout(id) => Action::Checkout(id),
-                Step::Connect(id) => Action::Connect(id),
+                Step::Resolve(id) => Action::Resolve(id),
+                Step::Connect(upstream) => Action::Connect { upstream, addr: addr? },
             });
         }
         if core::mem::take(&mut self.fin_upstream) {

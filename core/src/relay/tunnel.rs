@@ -31,7 +31,7 @@ impl Relay {
         if let Some(Ended::Failed(failure)) = self.upstream.ended {
             return self.end_tunnel(Some(Error::UpstreamReset(failure)), env);
         }
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let (client, upstream) = (&mut self.client, &mut *self.upstream);
         let client_fin = client.inbound.eof;
         let upstream_fin = upstream.ended.is_some();
         // A tunnel may be idle for an hour: what it does not need is given back.

@@ -3,9 +3,10 @@
 //!
 //! It decides no timeout and no retry; the transitions are in `exchange.rs`.
 
-use crate::error::IoFailure;
+use crate::error::{IoFailure, IoKind};
 use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, ResponseContext, ResponseInfo};
 use crate::relay::flow::{Inbound, Outbound};
+use crate::relay::lent::Rest;
 use crate::relay::outcome::Env;
 
 /// Interim responses that are relayed for one request.
@@ -29,32 +30,47 @@ pub(crate) struct UpstreamConn {
     pub(crate) response: Option<ResponseInfo>,
     pub(crate) ended: Option<Ended>,
     /// Writing failed; the answer may still come (RFC 9112 section 9.5).
-    pub(crate) write_failed: bool,
+    pub(crate) write_failed: Option<IoFailure>,
     scan: HeadScan,
     interim: usize,
 }
 
-impl UpstreamConn {
-    pub(crate) fn new() -> UpstreamConn {
-        UpstreamConn {
-            inbound: Inbound::default(),
-            outbound: Outbound::default(),
-            decoder: BodyDecoder::new(Framing::None),
-            answered: false,
-            response: None,
-            ended: None,
-            write_failed: false,
-            scan: HeadScan::new(),
-            interim: 0,
-        }
-    }
+impl Rest for UpstreamConn {
+    const REST: UpstreamConn = UpstreamConn {
+        inbound: Inbound::NONE,
+        outbound: Outbound::NONE,
+        decoder: BodyDecoder::new(Framing::None),
+        answered: false,
+        response: None,
+        ended: None,
+        write_failed: None,
+        scan: HeadScan::new(),
+        interim: 0,
+    };
 
+    fn at_rest() -> &'static UpstreamConn {
+        static REST: UpstreamConn = UpstreamConn::REST;
+        &REST
+    }
+}
+
+impl UpstreamConn {
     /// A connection is there; the request is still to be written, from its first byte.
     pub(crate) fn connected(&mut self) {
         self.outbound.rewind();
         self.answered = false;
         self.ended = None;
-        self.write_failed = false;
+        self.write_failed = None;
+    }
+
+    /// The end of what the upstream sends. A socket reports a reset once: if a write has had it, reading ends as if
+    /// by FIN, and that must not pass for the end of a body.
+    pub(crate) fn fin(&mut self) {
+        self.ended = Some(match self.write_failed {
+            Some(failure) if failure.kind == IoKind::Reset => Ended::Failed(failure),
+            // The upstream's own FIN came before the reset.
+            _ => Ended::Fin,
+        });
     }
 
     /// The last byte of the request was taken by the kernel.
@@ -70,7 +86,7 @@ impl UpstreamConn {
     /// Whether more bytes of the response are wanted and have a place. None are while an interim head
     /// waits in `out` for the client: what follows it cannot be looked at, and so not be bounded.
     pub(crate) fn wants_read(&self, out: &Outbound) -> bool {
-        (self.outbound.head_sent() || self.write_failed)
+        (self.outbound.head_sent() || self.write_failed.is_some())
             && self.ended.is_none()
             && !self.response_received()
             && (self.response.is_some() || out.head_sent())
@@ -112,7 +128,7 @@ impl UpstreamConn {
     pub(crate) fn is_reusable(&self) -> bool {
         self.response.is_some_and(|r| r.reusable)
             && self.request_written()
-            && !self.write_failed
+            && self.write_failed.is_none()
             && self.ended.is_none()
             && self.inbound.unparsed().is_empty()
     }
@@ -121,6 +137,6 @@ impl UpstreamConn {
     pub(crate) fn reset(&mut self, env: &mut Env<'_>) {
         self.inbound.discard(env.bufs);
         self.outbound.reset(env.bufs);
-        *self = UpstreamConn::new();
+        *self = UpstreamConn::REST;
     }
 }

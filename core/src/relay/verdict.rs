@@ -4,7 +4,7 @@
 use alloc::format;
 use alloc::string::String;
 
-use crate::error::{Error, IoKind, Side};
+use crate::error::{Error, IoKind, Phase, Side};
 use crate::http;
 use crate::timeout::DeadlineKind;
 
@@ -25,6 +25,7 @@ impl Verdict {
             Error::Timeout(t) => {
                 let client = t.blocked_on == Side::Client;
                 let (status, token) = match t.kind {
+                    DeadlineKind::Connect if t.during == Phase::Dns => (504, "dns_timeout"),
                     DeadlineKind::Connect => (504, "connection_timeout"),
                     DeadlineKind::Write | DeadlineKind::WriteIdle if client => (408, "http_request_error"),
                     DeadlineKind::Write | DeadlineKind::WriteIdle => (504, "connection_write_timeout"),
@@ -36,12 +37,16 @@ impl Verdict {
                 };
                 (status, token, t.kind.name())
             }
+            Error::Resolve(f) => match f.kind {
+                IoKind::TimedOut => (504, "dns_timeout", "resolver"),
+                _ => (502, "dns_error", ""),
+            },
             Error::Connect(f) => match f.kind {
                 IoKind::Refused => (502, "connection_refused", ""),
                 IoKind::Unreachable => (502, "destination_ip_unroutable", ""),
                 IoKind::TimedOut => (504, "connection_timeout", "kernel"),
                 IoKind::Reset | IoKind::BrokenPipe => (502, "connection_terminated", ""),
-                IoKind::Other => (502, "proxy_internal_error", ""),
+                IoKind::NotFound | IoKind::Other => (502, "proxy_internal_error", ""),
             },
             Error::UpstreamClosed | Error::UpstreamReset(_) => (502, "connection_terminated", ""),
             Error::UpstreamProtocol(e) => (502, "http_protocol_error", e.reason()),

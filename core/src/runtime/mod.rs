@@ -4,12 +4,15 @@
 //! [`Spawn`]. It decides nothing: no HTTP, no expiry, no retry. What the traits promise is what the
 //! conformance suite checks.
 //!
-//! There is no `Send`, `Sync` or `dyn` here: auto-traits decide, so one driver is `Send` on a
-//! work-stealing executor and `!Send` on a local one.
+//! There is no `Send`, `Sync` or `dyn` in these: auto-traits decide, so one driver is `Send` on a
+//! work-stealing executor and `!Send` on a local one. Names are looked up by a [`Resolver`], which is no part of an
+//! adapter: one serves all threads of a proxy, and so it is `Send + Sync`.
 
 mod clock;
 mod error;
 mod futures_io;
+mod resolver;
+mod resolver_pool;
 mod socket;
 
 use core::future::Future;
@@ -21,6 +24,8 @@ use std::net::SocketAddr;
 
 pub use self::clock::{std_instant, std_now};
 pub use self::futures_io::FuturesIo;
+pub use self::resolver::{Answer, Found, Lookup, Resolution, Resolver};
+pub use self::resolver_pool::{ResolverPool, system_lookup};
 pub use self::socket::{
     abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
 };

@@ -24,8 +24,11 @@ pub enum DeadlineKind {
     Total,
     /// Finishing what runs after a shutdown was asked.
     Drain,
-    /// One attempt to connect, name resolution included.
+    /// One attempt to connect, name resolution and every address included.
     Connect,
+    /// One of several addresses of an upstream: its share of what is left of the attempt to connect. It has no
+    /// limit of its own, and what runs out is never an error: the next address is tried.
+    ConnectAddress,
     /// Writing the whole request, head and body. Absolute: progress does not reset it.
     Write,
     /// Each progress of the request write.
@@ -54,13 +57,14 @@ pub enum DeadlineKind {
 
 impl DeadlineKind {
     /// How many kinds there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 
     /// Every kind, in the order of the declaration, which is that of the ranks.
     pub const ALL: [DeadlineKind; DeadlineKind::COUNT] = [
         DeadlineKind::Total,
         DeadlineKind::Drain,
         DeadlineKind::Connect,
+        DeadlineKind::ConnectAddress,
         DeadlineKind::Write,
         DeadlineKind::WriteIdle,
         DeadlineKind::Read,
@@ -81,6 +85,7 @@ impl DeadlineKind {
         match self {
             DeadlineKind::Total | DeadlineKind::Drain => 0,
             DeadlineKind::Connect
+            | DeadlineKind::ConnectAddress
             | DeadlineKind::Write
             | DeadlineKind::WriteIdle
             | DeadlineKind::Read
@@ -99,6 +104,7 @@ impl DeadlineKind {
         match self {
             DeadlineKind::Total => "total",
             DeadlineKind::Connect => "connect",
+            DeadlineKind::ConnectAddress => "connect-address",
             DeadlineKind::Write => "write",
             DeadlineKind::WriteIdle => "write-idle",
             DeadlineKind::Read => "read",
@@ -135,7 +141,7 @@ impl fmt::Display for DeadlineKind {
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct TimeoutPolicy {
-    /// One attempt to connect to an upstream. Default 1 s.
+    /// One attempt to connect to an upstream, looking up its name and trying its addresses included. Default 1 s.
     pub connect: Option<Duration>,
     /// Writing the whole request, head and body. Default 15 s.
     pub write: Option<Duration>,
@@ -218,6 +224,8 @@ impl TimeoutPolicy {
         match kind {
             DeadlineKind::Total => self.total,
             DeadlineKind::Connect => self.connect,
+            // A share of the one above: `relay/deadlines.rs`.
+            DeadlineKind::ConnectAddress => None,
             DeadlineKind::Write => self.write,
             DeadlineKind::WriteIdle => self.write_idle,
             DeadlineKind::Read => self.read,

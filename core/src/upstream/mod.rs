@@ -1,13 +1,15 @@
-//! Upstreams as data: who may use which one, and the idle connections to them.
+//! Upstreams as data: where they are, who may use which one, and the idle connections to them.
 //!
 //! No task, no timer, no socket: [`Admission`] and [`Pool`] are generic over what they keep, and whoever shares
 //! them between connections lends them the clock.
 
 mod admission;
 mod pool;
+mod target;
 
 pub use self::admission::{Admission, Admitted, Ticket};
 pub use self::pool::Pool;
+pub use self::target::{Addresses, Name, Target, TargetError};
 
 /// One of the upstreams of a proxy: its place in the order in which they were added.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

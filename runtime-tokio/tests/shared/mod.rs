@@ -7,12 +7,16 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::{Pin, pin};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tidegate_core::Instant;
-use tidegate_core::runtime::{Listener, Runtime, Stream, Timer};
+use tidegate_core::runtime::{Listener, ResolverPool, Runtime, Stream, Timer};
+use tidegate_core::{Config, Decision, Instant, Proxy, Report, Target, TimeoutPolicy, Upstreams};
 
 /// One `#[test]` per function of this module. `$run` is called with a closure from the runtime to a future;
 /// `$bind` makes a listener of the adapter's and says where it listens.
@@ -38,6 +42,12 @@ macro_rules! adapter_tests {
         #[test]
         fn a_listener_accepts_and_says_who() {
             $run(|_| shared::a_listener_accepts_and_says_who($bind));
+        }
+        #[test]
+        fn s_04_a_lookup_that_hangs_holds_no_process_up() {
+            shared::in_a_process_of_its_own("s_04_a_lookup_that_hangs_holds_no_process_up", || {
+                $run(shared::drained_during_a_lookup);
+            });
         }
     };
     (@each $run:path; $($name:ident),* $(,)?) => {
@@ -295,4 +305,50 @@ pub(crate) async fn a_timer_can_be_armed_again_after_it_fired<R: Runtime>(rt: R)
         );
         fires(&rt, timer.as_mut(), at).await;
     }
+}
+
+/// Runs `test` in a child, and checks that the child ends long before a lookup that hangs does.
+pub(crate) fn in_a_process_of_its_own(name: &str, test: impl FnOnce()) {
+    const IN_CHILD: &str = "TIDEGATE_TEST_CHILD";
+    if std::env::var_os(IN_CHILD).is_some() {
+        return test();
+    }
+    let began = std::time::Instant::now();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    assert!(child.args(["--exact", name]).env(IN_CHILD, "1").status().unwrap().success());
+    assert!(began.elapsed() < PATIENCE, "the process ended after {:?}", began.elapsed());
+}
+
+/// A proxy that is drained while a name is looked up, which takes far longer than the drain may.
+pub(crate) async fn drained_during_a_lookup<R: Runtime>(rt: R) {
+    let (ours, mut client) = pair(&rt).await;
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&begun);
+    let resolver = ResolverPool::with_lookup(1, Duration::ZERO, move |_| {
+        begins.store(true, Ordering::Release);
+        thread::sleep(3 * PATIENCE);
+        Ok(Vec::new())
+    });
+    let upstreams = Upstreams::new(["slow.test:80".parse::<Target>().unwrap()]);
+    let timeouts = TimeoutPolicy { drain: Some(Duration::from_millis(100)), ..TimeoutPolicy::OFF };
+    let config = Config { timeouts, ..Config::default() };
+    let proxy = Proxy::with_resolver(rt, upstreams, config, Arc::new(resolver));
+    let route = |_: &tidegate_core::RequestHead<'_>| Decision::forward();
+    let mut served = pin!(proxy.serve_connection(ours, None, route, |_: &Report<'_>| {}));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    poll_fn(|cx| {
+        if served.as_mut().poll(cx).is_ready() || begun.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    proxy.drain();
+    // It lingers for a client that goes on sending; this one is done.
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    served.await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("details=\"drain\""), "{answer}");
 }

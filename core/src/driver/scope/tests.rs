@@ -412,3 +412,75 @@ fn the_policy_names_the_limit() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(error.get_ref().is_some_and(|source| source.is::<Elapsed>()));
 }
+
+#[test]
+fn w06_success_just_before_leaves_no_timer() {
+    let fake = Fake::default();
+    let done = Cell::new(false);
+    let work = poll_fn(|_| if done.get() { Poll::Ready(7) } else { Poll::Pending });
+    let mut wait = pin!(Scope::new(fake.clone()).wait_for(ms(100), |_| work));
+    assert!(poll(wait.as_mut()).is_pending());
+    fake.at(80);
+    done.set(true);
+    assert_eq!(poll(wait.as_mut()), Poll::Ready(Ok(7)));
+    assert_eq!(fake.0.alive.get(), 0);
+    fake.at(300);
+    assert!(poll(wait.as_mut()).is_pending(), "no late report");
+}
+
+#[test]
+fn w11_a_result_does_not_swallow_a_cancellation() {
+    let fake = Fake::default();
+    let (done, witness) = (Cell::new(false), fake.witness());
+    let work = poll_fn(|_| if done.get() { Poll::Ready(()) } else { Poll::Pending });
+    let mut wait = Box::pin(Scope::new(fake.clone()).wait_for(ms(100), |_| async {
+        let _witness = witness;
+        work.await;
+        fake.log("went on");
+    }));
+    assert!(poll(wait.as_mut()).is_pending());
+    // Ready and cancelled at the same moment: what comes after the wait does not happen.
+    done.set(true);
+    drop(wait);
+    assert_eq!(*fake.0.log.borrow(), ["dropped"]);
+}
+
+#[test]
+fn w13_what_is_lent_outlives_its_wait() {
+    let fake = Fake::default();
+    let done = Cell::new(false);
+    let mut work = pin!(poll_fn(|_| if done.get() { Poll::Ready(7) } else { Poll::Pending }));
+    {
+        let mut wait = pin!(Scope::new(fake.clone()).wait_for(ms(100), |_| work.as_mut()));
+        assert!(poll(wait.as_mut()).is_pending());
+        fake.at(100);
+        assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(elapsed(100, 100))));
+    }
+    done.set(true);
+    assert_eq!(poll(work.as_mut()), Poll::Ready(7));
+}
+
+#[test]
+fn an_error_of_the_work_is_its_result() {
+    let fake = Fake::default();
+    let mut wait = pin!(Scope::new(fake.clone()).wait_for(ms(100), |_| async { Err::<(), _>("refused") }));
+    assert_eq!(poll(wait.as_mut()), Poll::Ready(Ok(Err("refused"))));
+}
+
+#[test]
+fn the_next_wait_after_a_timeout_has_its_own_time() {
+    let fake = Fake::default();
+    let scope = Scope::new(fake.clone());
+    let mut both = pin!(async {
+        let first = scope.wait_for(ms(100), |_| pending::<()>()).await;
+        let second = scope.wait_for(ms(100), |_| pending::<()>()).await;
+        (first, second)
+    });
+    assert!(poll(both.as_mut()).is_pending());
+    fake.at(150);
+    assert!(poll(both.as_mut()).is_pending());
+    fake.at(249);
+    assert!(poll(both.as_mut()).is_pending());
+    fake.at(250);
+    assert_eq!(poll(both.as_mut()), Poll::Ready((Err(elapsed(100, 150)), Err(elapsed(100, 100)))));
+}

@@ -3,6 +3,7 @@
 
 mod connection;
 mod limits;
+mod resolving;
 mod serve;
 mod stats;
 mod tunnel;

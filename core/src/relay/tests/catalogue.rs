@@ -16,9 +16,13 @@ fn post(fields: &str) -> Vec<u8> {
 
 #[test]
 fn t_18_the_total_cancels_the_whole_inner_operation_in_every_phase() {
-    let phases: [Reached; 9] = [
+    let phases: [Reached; 10] = [
         ("queue", "504", true, |rig| {
             rig.full = true;
+            rig.client(GET);
+        }),
+        ("dns", "504", true, |rig| {
+            rig.named = true;
             rig.client(GET);
         }),
         ("connect", "504", true, |rig| {

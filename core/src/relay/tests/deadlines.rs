@@ -43,7 +43,8 @@ fn c_01_connect_runs_from_the_miss_and_ends_in_504() {
 fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
     let mut rig = Rig::new(TimeoutPolicy { connect: ms(0), ..profile() });
     rig.client(GET);
-    assert!(!rig.actions.iter().any(|a| matches!(a, Action::Connect(_))), "{:?}", rig.actions);
+    let begins = |a: &Action| matches!(a, Action::Resolve(_) | Action::Connect { .. });
+    assert!(!rig.actions.iter().any(begins), "{:?}", rig.actions);
     rig.at(0);
     assert_eq!(status(&mut rig), "504");
 
@@ -54,7 +55,7 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
         buf[..GET.len()].copy_from_slice(GET);
         relay.received(Side::Client, GET.len(), env);
         assert_eq!(relay.poll_action(), Some(Action::Route));
-        relay.forward(&TimeoutPolicy { connect: ms(0), ..profile() }, env);
+        relay.forward(Some(Arc::new(TimeoutPolicy { connect: ms(0), ..profile() })), env);
         assert_eq!(relay.poll_action(), Some(Action::Admit { failed: None }));
         relay.granted(UpstreamId::new(0).unwrap(), env);
         assert!(matches!(relay.poll_action(), Some(Action::Checkout(_))));
@@ -469,6 +470,21 @@ fn a_failed_teardown_does_not_replace_the_timeout() {
     assert_eq!(rig.timeout().kind, Kind::Read);
     assert_eq!(rig.outcome().secondary, Some(RESET));
     assert_eq!(rig.actions.last(), Some(&Action::Close(Side::Client)));
+}
+
+#[test]
+fn t_19_a_connect_that_was_due_first_is_reported_though_there_is_no_time_to_try_again() {
+    for (total, kind) in [(99, Kind::Total), (100, Kind::Total), (101, Kind::Connect), (300, Kind::Connect)] {
+        // There is another upstream, and no time for it.
+        let mut rig = Rig::new(TimeoutPolicy { total: ms(total), ..profile() });
+        rig.upstreams = 2;
+        rig.client(GET);
+        rig.at(10_000);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 504"));
+        assert_eq!((rig.timeout().kind, rig.outcome().attempts), (kind, 1), "total {total}");
+        rig.at(20_000);
+        assert_eq!(rig.outcomes.len(), 1);
+    }
 }
 
 #[test]

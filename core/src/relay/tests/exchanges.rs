@@ -161,7 +161,7 @@ impl Talk {
     fn actions(&mut self) {
         for action in self.rig.actions() {
             match action {
-                Action::Connect(_) => {
+                Action::Connect { .. } => {
                     assert!(self.conn.is_none() && !self.dialling, "two at a time");
                     self.dialling = true;
                 }

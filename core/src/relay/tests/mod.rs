@@ -7,18 +7,20 @@ mod endings;
 mod exchanges;
 mod properties;
 mod relaying;
+mod resolving;
 mod service;
 mod tunnel;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::*;
 use crate::buf::BufPool;
 use crate::error::{IoKind, Phase, TimeoutError};
 use crate::http::{HttpDate, HttpError, IdSource};
-use crate::upstream::UpstreamId;
+use crate::upstream::{Addresses, UpstreamId};
 
 pub(super) const RESET: IoFailure = IoFailure { kind: IoKind::Reset, os_code: None };
 pub(super) const REFUSED: IoFailure = IoFailure { kind: IoKind::Refused, os_code: None };
@@ -48,6 +50,15 @@ pub(super) fn profile() -> TimeoutPolicy {
     }
 }
 
+/// The n-th address of every upstream.
+pub(super) fn address(n: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], n))
+}
+
+fn addresses(n: u16) -> Addresses {
+    (1..=n).map(address).collect()
+}
+
 /// The machine with a client, an upstream and a clock in hand.
 pub(super) struct Rig {
     pub(super) relay: Relay,
@@ -69,6 +80,10 @@ pub(super) struct Rig {
     pub(super) keeps: bool,
     /// The pool has an idle connection.
     pub(super) pooled: bool,
+    /// How many addresses each upstream has.
+    pub(super) addresses: u16,
+    /// The upstreams are names, and it takes time until [`Rig::resolved`].
+    pub(super) named: bool,
 }
 
 impl Rig {
@@ -92,6 +107,8 @@ impl Rig {
             answers: false,
             keeps: false,
             pooled: false,
+            addresses: 1,
+            named: false,
         }
     }
 
@@ -117,7 +134,7 @@ impl Rig {
             let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
-                Action::Route => self.relay.forward(&self.policy, &mut env),
+                Action::Route => self.relay.forward(Some(Arc::new(self.policy)), &mut env),
                 Action::Admit { .. } => {
                     let tried = self.relay.tried().len();
                     if self.full {
@@ -134,6 +151,8 @@ impl Rig {
                     self.relay.connected(true, &mut env);
                 }
                 Action::Checkout(_) => self.relay.pool_miss(&mut env),
+                Action::Resolve(_) if self.named => self.relay.resolving(&mut env),
+                Action::Resolve(_) => self.relay.resolved(Ok(addresses(self.addresses)), &mut env),
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 _ => {}
             }
@@ -171,8 +190,13 @@ impl Rig {
         self.with(|relay, env| relay.received(side, 0, env));
     }
 
+    /// The lookup of the upstream's name finds so many addresses.
+    pub(super) fn resolved(&mut self, n: u16) {
+        self.with(|relay, env| relay.resolved(Ok(addresses(n)), env));
+    }
+
     pub(super) fn connected(&mut self) {
-        assert!(matches!(self.actions.last(), Some(Action::Connect(_))), "{:?}", self.actions);
+        assert!(matches!(self.actions.last(), Some(Action::Connect { .. })), "{:?}", self.actions);
         self.with(|relay, env| relay.connected(false, env));
     }
 

@@ -26,7 +26,7 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Resul
         let n = rig.client(&request[sent..sent + n]);
         sent += n;
         moved |= n > 0;
-        let connects = rig.actions.iter().filter(|a| matches!(a, Action::Connect(_))).count();
+        let connects = rig.actions.iter().filter(|a| matches!(a, Action::Connect { .. })).count();
         if connects > dialled {
             dialled = connects;
             rig.with(|relay, env| relay.connected(false, env));
@@ -140,7 +140,8 @@ proptest! {
     fn no_trace_breaks_an_invariant(
         limits in 0usize..4,
         zero in 0..DeadlineKind::COUNT,
-        seed in proptest::collection::vec((0u8..14, 0u64..400, 1usize..300), 1..120),
+        addresses in 0u16..4,
+        seed in proptest::collection::vec((0u8..15, 0u64..400, 1usize..300), 1..120),
     ) {
         let mut policy = match limits {
             0 => TimeoutPolicy::OFF,
@@ -151,13 +152,15 @@ proptest! {
         }
         let mut rig = Rig::new(policy);
         rig.keeps = limits % 2 == 0;
+        rig.addresses = addresses.max(1);
+        rig.named = addresses == 0;
         let mut busy = false;
         let mut clock = 0;
         let (mut heads, mut tail) = (0, [0usize; 2]);
         for (event, time, size) in seed {
             clock += time / 4;
             rig.now = Instant::from_millis(clock);
-            let interest = rig.relay.interest();
+            let (interest, before) = (rig.relay.interest(), rig.relay.exchange.stage);
             match event {
                 0..=3 => {
                     let bytes = REQUESTS.get(size % (REQUESTS.len() + 1)).unwrap_or(&PIPELINE);
@@ -181,6 +184,7 @@ proptest! {
                         rig.with(|relay, env| relay.failed(op, RESET, env));
                     }
                 }
+                13 => rig.resolved(size as u16 % 4),
                 _ => {
                     rig.with(|relay, env| {
                         for side in [Side::Client, Side::Upstream] {
@@ -193,8 +197,10 @@ proptest! {
             let actions = rig.actions();
             for action in &actions {
                 match action {
-                    Action::Connect(_) => {
-                        prop_assert!(!busy, "two upstream connections: {:?}", actions);
+                    Action::Connect { .. } => {
+                        // An attempt at another address takes the place of the one before.
+                        let next_address = before == Stage::Connecting && actions.len() == 1;
+                        prop_assert!(!busy || next_address, "two upstream connections: {:?}", actions);
                         busy = true;
                     }
                     Action::Checkout(_) => prop_assert!(!busy, "{:?}", actions),
@@ -216,7 +222,8 @@ proptest! {
             }
             prop_assert!(next.is_some() || limits == 0, "a wait without a deadline: {:?}", rig.relay);
             let due = next.is_some_and(|d| d.at <= rig.now);
-            let awaited = interest != Interest::default() || stage == Stage::Connecting;
+            let asks = matches!(stage, Stage::Resolving | Stage::Connecting);
+            let awaited = interest != Interest::default() || asks;
             prop_assert!(awaited || due, "nothing can end this: {:?}", rig.relay);
             for side in [Side::Client, Side::Upstream] {
                 let write = rig.relay.send_bufs(side).next().is_some();

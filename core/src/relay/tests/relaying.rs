@@ -182,6 +182,21 @@ fn an_early_response_survives_a_failed_write_of_the_request() {
 }
 
 #[test]
+fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
+    const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
+    // Once a write was told of a reset, reading ends as if by FIN.
+    for (failure, whole) in [(RESET, false), (BROKEN, true)] {
+        let mut rig =
+            Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+        rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
+        rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
+        rig.fin(Side::Upstream);
+        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole);
+        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(RESET)));
+    }
+}
+
+#[test]
 fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() {
     let mut rig = Rig::relaying(profile(), GET);
     rig.upstream_gets();
@@ -205,7 +220,12 @@ fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone(
         if retried {
             assert!(matches!(
                 rig.actions[..],
-                [Action::Abort(Side::Upstream), Action::Admit { failed: None }, Action::Connect(_)]
+                [
+                    Action::Abort(Side::Upstream),
+                    Action::Admit { failed: None },
+                    Action::Resolve(_),
+                    Action::Connect { .. }
+                ]
             ));
             rig.connected();
             assert_eq!(rig.upstream_gets(), first);
@@ -226,8 +246,13 @@ fn the_next_upstream_is_tried_after_a_failed_connect_and_each_only_once() {
     rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
     assert!(matches!(
         rig.actions()[..],
-        [Action::Abort(Side::Upstream), Action::Admit { failed: Some(_) }, Action::Checkout(_), Action::Connect(id)]
-            if id.index() == 1
+        [
+            Action::Abort(Side::Upstream),
+            Action::Admit { failed: Some(_) },
+            Action::Checkout(_),
+            Action::Resolve(_),
+            Action::Connect { upstream, .. }
+        ] if upstream.index() == 1
     ));
     rig.at(100);
     assert!(rig.client_gets().starts_with("HTTP/1.1 504 "));
@@ -362,4 +387,24 @@ fn b4_a_response_head_over_the_limit_is_502() {
     assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
     assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
     assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::HeadTooLarge)));
+}
+
+#[test]
+fn a_body_that_fills_its_block_gets_a_larger_one_and_a_slow_one_does_not() {
+    for slow in [false, true] {
+        let mut rig = Rig::relaying(profile(), GET);
+        rig.upstream_gets();
+        rig.upstream(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 4 << 20).as_bytes());
+        rig.client_gets();
+        let piece = vec![b'x'; if slow { 1000 } else { 4 << 20 }];
+        let (mut fed, mut most) = (0, 0);
+        while fed < 4 << 20 {
+            let taken = rig.upstream(&piece[..piece.len().min((4 << 20) - fed)]);
+            fed += taken;
+            most = most.max(taken);
+            rig.client_gets();
+        }
+        assert_eq!(most, if slow { 1000 } else { crate::BULK_BLOCK });
+        assert_eq!(rig.outcome().response_bytes, 4 << 20);
+    }
 }

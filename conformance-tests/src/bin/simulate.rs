@@ -1,0 +1,69 @@
+//! The long sweep of the simulation: `simulate [SEEDS [REQUESTS [FIRST]]]`, by default 1,000 seeds with 1,000
+//! requests each from seed 0. With `TIDEGATE_SEED` that seed alone, with its trace. With the argument `bugs`: in how
+//! many seeds each planted bug is found.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use tidegate_conformance::sim::{Bug, Plan, report, run};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |n: usize, default: u64| args.get(n).and_then(|a| a.parse().ok()).unwrap_or(default);
+    if args.first().is_some_and(|a| a == "bugs") {
+        return bugs(number(1, 100) as usize);
+    }
+    let (seeds, requests, first) = (number(0, 1000), number(1, 1000) as usize, number(2, 0));
+    if let Some(seed) = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return one(seed, requests);
+    }
+    let began = Instant::now();
+    let (mut done, mut errors, mut digest) = (0, 0, 0u64);
+    for seed in first..first + seeds {
+        let summary = run(&Plan::from_seed(seed, requests), None, false);
+        if summary.violation.is_some() {
+            return one(seed, requests);
+        }
+        done += summary.requests;
+        errors += summary.errors;
+        digest = digest.rotate_left(1) ^ summary.digest;
+    }
+    println!(
+        "{seeds} seeds, {done} requests, {errors} of them ended in an error, no promise broken; digest {digest:016x}; {:?}",
+        began.elapsed()
+    );
+    ExitCode::SUCCESS
+}
+
+fn one(seed: u64, requests: usize) -> ExitCode {
+    match report(seed, requests, None) {
+        Some(text) => {
+            println!("{text}");
+            ExitCode::FAILURE
+        }
+        None => {
+            let summary = run(&Plan::from_seed(seed, requests), None, true);
+            println!("seed {seed}: no promise broken; digest {:016x}; the last events:", summary.digest);
+            summary.trace.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn bugs(requests: usize) -> ExitCode {
+    println!("| bug | seeds needed | promise |\n| --- | ---: | --- |");
+    let mut all = true;
+    for bug in Bug::ALL {
+        let found = (0..1000).find_map(|seed| {
+            run(&Plan::from_seed(seed, requests), Some(bug), false).violation.map(|v| (seed, v))
+        });
+        match found {
+            Some((seed, violation)) => println!("| {bug:?} | {} | {:?} |", seed + 1, violation.invariant),
+            None => {
+                all = false;
+                println!("| {bug:?} | not in 1,000 | |");
+            }
+        }
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,194 @@
+//! A: adversarial schedules that a script can say (`timeouts.md` 4.11). The others are in `schedules.rs` (exact
+//! time) and `live.rs` (the runtime itself).
+
+use tidegate_core::DeadlineKind::{Read, Total};
+use tidegate_core::Phase;
+
+use super::{ok, t};
+use crate::expect::*;
+use crate::hostile::Habits;
+use crate::script::{Case, ms, script};
+use crate::transcript::End;
+
+/// A flood under a read deadline that is far shorter than the total: each read resets it.
+pub fn a_03_flood_while_the_read_timer_is_armed() -> Case {
+    let flood = Case { id: "A-03", title: "flood while the read timer is armed", ..t::t_13_flood() };
+    flood.policy(|p| p.read = Some(ms(50)))
+}
+
+/// One limit of 40 ms, and a thread that is blocked for `stall` from the moment at which the request is with
+/// the upstream. The data comes after `data`, if it does.
+fn stall(title: &'static str, stall: u64, data: Option<u64>, succeeds: bool) -> Case {
+    let case = Case::new("A-04", title).policy(|p| {
+        p.read = Some(ms(40));
+        p.total = data.is_none().then_some(ms(60));
+    });
+    let case = if stall > 0 { case.stall("asked", ms(stall)) } else { case };
+    let upstream = script().read_message().mark("asked");
+    let case = match data {
+        Some(after) => case.upstream(upstream.pause(ms(after)).then(ok(5)).body(5).read_to_end()),
+        None => case.upstream(upstream.read_to_end()),
+    };
+    let case = case.client(script().connect().mark("asks").get("/").read_message()).expect(outcomes(1));
+    if succeeds {
+        return case.expect(status(0, 0, 200)).expect(body(0, 0, 5)).expect(success(0));
+    }
+    case.expect(status(0, 0, 504))
+        .expect(timeout(0, Read, None))
+        .expect(upstream_end(0, End::Rst))
+        .expect(window_wider(Moment::Mark("asks"), Moment::Outcome(0), ms(40), ms(stall)))
+}
+
+macro_rules! stalls {
+    ($($name:ident = $title:literal, $stall:literal, $data:expr, $succeeds:literal;)*) => {
+        $(
+            #[doc = concat!("What had come by the end of the stall counts, and of two deadlines the earlier: ", $title, ".")]
+            pub fn $name() -> Case {
+                stall($title, $stall, $data, $succeeds)
+            }
+        )*
+    };
+}
+
+stalls! {
+    a_04_data_before_no_stall = "data before, no stall", 0, Some(15), true;
+    a_04_data_before_30 = "data before, 30", 30, Some(15), true;
+    a_04_data_before_60 = "data before, 60", 60, Some(15), true;
+    a_04_data_before_200 = "data before, 200", 200, Some(15), true;
+    a_04_data_after_no_stall = "data after, no stall", 0, Some(120), false;
+    a_04_data_after_30 = "data after, 30", 30, Some(120), false;
+    a_04_data_after_60 = "data after, 60", 60, Some(120), false;
+    a_04_data_after_200 = "data after, 200", 200, Some(120), true;
+    a_04_both_deadlines_no_stall = "both deadlines, no stall", 0, None, false;
+    a_04_both_deadlines_30 = "both deadlines, 30", 30, None, false;
+    a_04_both_deadlines_60 = "both deadlines, 60", 60, None, false;
+    a_04_both_deadlines_200 = "both deadlines, 200", 200, None, false;
+}
+
+/// A silent upstream, under a runtime with these habits: the read deadline all the same.
+fn silent(id: &'static str, title: &'static str, habits: Habits, fires: u64) -> Case {
+    Case::new(id, title)
+        .habits(habits)
+        .upstream(script().read_message().read_to_end())
+        .client(script().connect().mark("asks").get("/").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("asks"), Moment::FirstByte(0, 0), ms(fires)))
+        .expect(timeout(0, Read, None))
+        .expect(during(0, Phase::ResponseHead))
+        .expect(upstream_end(0, End::Rst))
+        .expect(outcomes(1))
+}
+
+/// Ten thousand wake-ups without a cause fire nothing early and change nothing.
+pub fn a_05_wake_storm() -> Case {
+    silent("A-05", "wake storm", Habits { spurious: 10_000, ..Habits::default() }, 150)
+}
+
+/// A timer that fires late makes the timeout late, and nothing else.
+pub fn a_06_late_timer() -> Case {
+    silent("A-06", "late timer", Habits { late: ms(50), ..Habits::default() }, 200)
+}
+
+/// A timer that fires too early is armed for the rest.
+pub fn a_06_early_timer() -> Case {
+    silent("A-06", "early timer", Habits { early: ms(50), ..Habits::default() }, 150)
+}
+
+/// After a timer has fired, the next deadline of the same connection fires too: it was armed again.
+pub fn a_07_spent_timer() -> Case {
+    Case::new("A-07", "spent timer")
+        .upstream(script().read_message().read_to_end())
+        .client(script().connect().mark("asks").get("/").read_message().read_to_end())
+        .expect(window(Moment::Mark("asks"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(status(0, 0, 504))
+        .expect(timeout(0, Read, None))
+        .expect(window_from_outcome(ms(150)))
+        .expect(client_end(0, End::Fin))
+        .expect(outcomes(1))
+}
+
+/// The keep-alive limit begins when the answer is with the socket, of which the outcome tells.
+fn window_from_outcome(limit: std::time::Duration) -> Expect {
+    window(Moment::Outcome(0), Moment::ClientEnd(0), limit)
+}
+
+/// Readiness without bytes is no read: the deadline is not reset.
+pub fn a_12_spurious_readiness() -> Case {
+    silent("A-12", "spurious readiness", Habits { spurious: 50, ..Habits::default() }, 150)
+}
+
+/// An interrupted operation is tried again: nothing is lost, nothing spins.
+pub fn a_13_interrupted() -> Case {
+    Case::new("A-13", "interrupted")
+        .habits(Habits { interrupted: true, ..Habits::default() })
+        .upstream(script().read_message().then(ok(100_000)).body(100_000).read_message().then(ok(3)).body(3))
+        .client(script().connect().then(super::post(1000)).body(1000).read_message().get("/2").read_message())
+        .expect(status(0, 0, 200))
+        .expect(body(0, 0, 100_000))
+        .expect(request_whole(0, 0, 1000))
+        .expect(status(0, 1, 200))
+        .expect(outcomes(2))
+}
+
+/// A write that takes nothing and does not wait is a broken stream, not progress: no spin, and the client is told.
+pub fn a_13_zero_byte_write() -> Case {
+    Case::new("A-13", "zero-byte write")
+        .habits(Habits { takes_nothing: true, ..Habits::default() })
+        .upstream(script().read_to_end())
+        .client(script().connect().mark("asks").get("/").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("asks"), Moment::FirstByte(0, 0), ms(150)))
+        .expect(timeout(0, Read, None))
+        .expect(outcomes(1))
+}
+
+/// A neighbour blocks the thread past the deadline: the timeout is late by that, and otherwise what it always is.
+pub fn a_17_hostile_neighbour() -> Case {
+    Case::new("A-17", "hostile neighbour")
+        .stall("blocks", ms(100))
+        .upstream(script().read_message().mark("asked").pause(ms(100)).mark("blocks").read_to_end())
+        .client(script().connect().get("/").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("blocks"), Moment::FirstByte(0, 0), ms(100)))
+        .expect(timeout(0, Read, None))
+        .expect(upstream_end(0, End::Rst))
+        .expect(outcomes(1))
+}
+
+/// Clients that waited in the backlog while the thread was blocked have their full time from the accept on.
+pub fn a_18_deadline_in_the_same_turn_as_accept() -> Case {
+    const CLIENTS: usize = 10;
+    let mut case = Case::new("A-18", "deadline in the same turn as accept")
+        .stall("blocks", ms(200))
+        .client(script().mark("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message());
+    for _ in 1..CLIENTS {
+        case = case.client(
+            script().wait_for("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message(),
+        );
+    }
+    for i in 0..CLIENTS {
+        // One connection each: they ask at the same time.
+        case = case.upstream(script().read_message().then(ok(1)).body(1)).expect(status(i, 0, 200));
+    }
+    case.policy(|p| p.total = None).expect(outcomes(CLIENTS)).expect(no_timeout())
+}
+
+fn no_timeout() -> Expect {
+    Expect::new("no timeout at all", |t, _| match t.outcomes.iter().find_map(|seen| seen.failure) {
+        None => Ok(()),
+        Some(failure) => Err(format!("there was {failure:?}")),
+    })
+}
+
+/// Of the total and the read deadline, both far past when the thread comes back, the earlier is reported.
+pub fn a_17_neighbour_past_two_deadlines() -> Case {
+    Case::new("A-17", "neighbour past two deadlines")
+        .policy(|p| p.total = Some(ms(120)))
+        .stall("blocks", ms(200))
+        .upstream(script().read_message().mark("blocks").read_to_end())
+        .client(script().connect().get("/").read_message())
+        .expect(status(0, 0, 504))
+        .expect(window(Moment::Mark("blocks"), Moment::FirstByte(0, 0), ms(200)))
+        .expect(timeout(0, Total, None))
+        .expect(outcomes(1))
+}

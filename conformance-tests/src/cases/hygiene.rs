@@ -1,0 +1,107 @@
+//! H, continued: what is left when a request is over (`timeouts.md` 4.9). What must be weighed or counted on the
+//! runtime itself is in `live.rs`.
+
+use tidegate_core::DeadlineKind::{Read, Write};
+
+use super::{BIG, ENDLESS, post};
+use crate::expect::*;
+use crate::script::{Case, Step, ms, script};
+use crate::transcript::End;
+
+/// A client that goes on sending after an error response is listened to for the linger limit, and no longer.
+pub fn h_11_linger_bounded_in_time() -> Case {
+    Case::new("H-11", "linger bounded in time")
+        .upstream(script().read_to_end())
+        .client(
+            script()
+                .connect()
+                .then(post(ENDLESS))
+                .body(10)
+                .read_message()
+                .mark("told")
+                .background(script().drip(10, ms(10), 100))
+                .step(Step::Join),
+        )
+        .policy(|p| p.client_body = Some(ms(50)))
+        .expect(status(0, 0, 408))
+        .expect(lasted(ms(80)))
+}
+
+/// From the answer to the moment at which the connection takes no more.
+fn lasted(limit: std::time::Duration) -> Expect {
+    Expect::new(format!("the connection to be there for {limit:?} after the answer"), move |t, tolerance| {
+        let told = Moment::FirstByte(0, 0).of(t)?;
+        let refused = Moment::WriteError(0).of(t)?;
+        let took = refused.saturating_sub(told);
+        // The client notices with one of its next writes, which it makes every 10 ms.
+        if took >= limit && took < limit + ms(30) + tolerance.slack {
+            Ok(())
+        } else {
+            Err(format!("it took bytes for {took:?}"))
+        }
+    })
+}
+
+/// A client that floods after an error response is cut off when it has sent a mebibyte.
+pub fn h_11_linger_bounded_in_bytes() -> Case {
+    Case::new("H-11", "linger bounded in bytes")
+        .policy(|p| {
+            p.client_body = Some(ms(50));
+            p.linger = None;
+        })
+        .upstream(script().read_to_end())
+        .client(
+            script()
+                .connect()
+                .then(post(ENDLESS))
+                .body(10)
+                .read_message()
+                .background(script().step(Step::Flood))
+                .step(Step::Join),
+        )
+        .expect(status(0, 0, 408))
+        .expect(Expect::new("the flood to be cut off", |t, _| {
+            let log = t.clients.first().ok_or("there is no client")?;
+            match log.write_error {
+                Some(_) => Ok(()),
+                None => Err(format!("{} bytes were taken", log.sent)),
+            }
+        }))
+}
+
+/// The upstream is closed where the timeout is decided: a neighbour that blocks the thread right after the answer
+/// delays it by nothing.
+pub fn h_13_close_is_not_delayed_by_a_busy_executor() -> Case {
+    Case::new("H-13", "close is not delayed by a busy executor")
+        .stall("answered", ms(400))
+        .upstream(script().read_message().read_to_end())
+        .client(script().connect().mark("asks").get("/").read_some().mark("answered").read_message())
+        .expect(status(0, 0, 504))
+        .expect(timeout(0, Read, None))
+        .expect(window(Moment::Mark("asks"), Moment::UpstreamEnd(0), ms(150)))
+        .expect(upstream_end(0, End::Rst))
+}
+
+/// What was cut does not trickle on: after each of several write timeouts the kernel holds no connection to the
+/// upstream that still has bytes to send.
+pub fn h_14_kernel_leftovers() -> Case {
+    const TIMES: usize = 3;
+    // Whom a busy machine waits for when the limit is due is chance.
+    let mut case = Case::new("H-14", "kernel leftovers").by_chance();
+    for i in 0..TIMES {
+        case = case
+            .upstream(script().wait_for("looked").read_to_end())
+            .client(
+                script()
+                    .connect()
+                    .then(post(BIG))
+                    .background(script().body(BIG))
+                    .read_message()
+                    .wait_until("none is left", 0, 0)
+                    .mark("looked"),
+            )
+            .expect(timeout(i, Write, None))
+            .expect(upstream_end(i, End::Rst));
+    }
+    case.expect(outcomes(TIMES))
+}

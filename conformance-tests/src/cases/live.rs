@@ -1,0 +1,594 @@
+//! H and A on the runtime itself: what is counted, weighed, cut off or stopped from outside (`timeouts.md` 4.9 and
+//! 4.11). Each is a function over a harness.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tidegate_core::runtime::{Runtime, Stream, Timer};
+use tidegate_core::{
+    Config, DeadlineKind, Decision, Error, Proxy, Report, RequestHead, TimeoutPolicy, Upstreams,
+};
+
+use crate::board::lock;
+use crate::counted::{Counts, Held};
+use crate::exec::{Executor, Group};
+use crate::harness::{Harness, sleep};
+use crate::run_live::*;
+use crate::run_virtual::Observe;
+use crate::script::{P, ms};
+
+type Seen = Arc<Mutex<Vec<Option<Error>>>>;
+
+fn watch() -> (Seen, Observe) {
+    let seen = Seen::default();
+    let noted = Arc::clone(&seen);
+    (seen, Box::new(move |report: &Report<'_>| lock(&noted).push(report.error)))
+}
+
+fn kind(error: &Option<Error>) -> Option<DeadlineKind> {
+    match error {
+        Some(Error::Timeout(t)) => Some(t.kind),
+        _ => None,
+    }
+}
+
+/// One task a client, none an operation: ten clients with three requests each, one of which times out.
+pub fn h_03_tasks<H: Harness>(live: &Live) {
+    let (seen, observe) = watch();
+    let left = site::<H>(live, TimeoutPolicy { read: Some(ms(60)), ..P }, answers_the_root, observe, |at| {
+        let clients: Vec<_> = (0..10).map(|_| thread::spawn(move || three_requests(at))).collect();
+        clients.into_iter().for_each(|c| drop(c.join()));
+    });
+    left.check(live);
+    live.expect(left.spawned == 10, format!("ten tasks to be spawned, not {}", left.spawned));
+    let timeouts = lock(&seen).iter().filter(|e| kind(e) == Some(DeadlineKind::Read)).count();
+    live.expect(timeouts == 10, format!("ten timeouts, not {timeouts}"));
+}
+
+fn three_requests(at: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    for path in ["/", "/silent", "/"] {
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")?;
+        let head = read_head(&mut stream).unwrap_or_default();
+        let field = head.to_ascii_lowercase();
+        let length = field.split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
+        stream.read_exact(&mut vec![0; length.unwrap_or(0)])?;
+    }
+    Ok(())
+}
+
+/// A read that a timeout cancels, again and again: no timer armed beyond one a connection, none afterwards.
+pub fn h_04_timers<H: Harness>(live: &Live) {
+    cancelled_reads::<H>(live, |left| {
+        left.surplus_timers == 0 && (left.held.timers, left.held.armed) == (0, 0)
+    });
+}
+
+/// The waker of a cancelled read goes with its socket.
+pub fn h_05_wakers<H: Harness>(live: &Live) {
+    cancelled_reads::<H>(live, |left| left.held.wakers == 0);
+}
+
+fn cancelled_reads<H: Harness>(live: &Live, holds: impl Fn(&Left) -> bool) {
+    let (seen, observe) = watch();
+    let left = site::<H>(live, TimeoutPolicy { read: Some(ms(30)), ..P }, answers_the_root, observe, |at| {
+        let get = |_| thread::spawn(move || get(at, "/silent"));
+        (0..2).for_each(|_| (0..8).map(get).collect::<Vec<_>>().into_iter().for_each(|c| drop(c.join())));
+    });
+    live.expect(holds(&left), format!("nothing left: {left:?}"));
+    let cancelled = lock(&seen).iter().filter(|e| kind(e) == Some(DeadlineKind::Read)).count();
+    live.expect(cancelled == 16, format!("16 cancelled reads, not {cancelled}"));
+}
+
+/// Resident memory, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split_whitespace().nth(1).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0) * 4096
+}
+
+/// A thousand timeouts, each with 64 KiB in the proxy: memory is flat after the first hundred.
+pub fn h_06_buffers<H: Harness>(live: &Live) {
+    let half = |mut stream: TcpStream| {
+        if read_head(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+            let _ = stream.write_all(&[b'x'; 65_536]);
+            let _ = stream.read(&mut [0]);
+        }
+    };
+    let (seen, observe) = watch();
+    let sizes = Mutex::new(Vec::new());
+    let rounds = if live.is_spoilt() { 1 } else { 20 };
+    let policy = TimeoutPolicy { read: Some(ms(10)), ..P };
+    let left = site::<H>(live, policy, half, observe, |at| {
+        for _ in 0..rounds {
+            let get = |_| thread::spawn(move || get(at, "/").map(|text| text.len()));
+            (0..50).map(get).collect::<Vec<_>>().into_iter().for_each(|c| drop(c.join()));
+            lock(&sizes).push(resident());
+        }
+    });
+    left.check(live);
+    let timeouts = lock(&seen).iter().filter(|e| kind(e) == Some(DeadlineKind::Read)).count();
+    live.expect(timeouts == 1000, format!("a thousand timeouts, not {timeouts}"));
+    let sizes = lock(&sizes).clone();
+    if let ([_, first, ..], Some(last)) = (&sizes[..], sizes.last()) {
+        // Other cases of the suite play in virtual time meanwhile. A leak would be twice that.
+        let most = first + first / 10 + (24 << 20);
+        live.expect(*last <= most, format!("memory to be flat: {first} after a hundred, {last} after all"));
+    }
+}
+
+/// Connections that are dropped at any of their polls, on real sockets: nothing is left.
+pub fn h_08_cancel_at_every_event<H: Harness>(live: &Live) {
+    const RUNS: usize = 100;
+    let Ok(back) = std::net::TcpListener::bind("127.0.0.1:0") else { return live.expect(false, "to listen") };
+    let Ok(behind) = back.local_addr() else { return live.expect(false, "an address") };
+    let Ok(front) = tidegate_core::runtime::bind(SocketAddr::from(([127, 0, 0, 1], 0))) else { return };
+    let Ok(at) = front.local_addr() else { return };
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
+    let origin = thread::spawn(move || {
+        let mut threads = Vec::new();
+        while let Ok((stream, _)) = back.accept() {
+            if ends.load(Ordering::Acquire) {
+                break;
+            }
+            threads.push(thread::spawn(move || answers_the_root(stream)));
+        }
+        threads.into_iter().for_each(|t| drop(t.join()));
+    });
+    let clients = thread::spawn(move || {
+        (0..RUNS).filter(|_| get(at, "/").is_ok_and(|text| text.ends_with("hello"))).count()
+    });
+    let counts = Counts::default();
+    let counted = counts.clone();
+    let (gauges, cut) = H::block_on(|runtime| async move {
+        let Ok(mut listener) = H::listener(front) else { return (None, 0) };
+        let runtime = crate::counted::Counted::new(runtime, &counted);
+        let config = Config { timeouts: P, ..Config::default() };
+        let proxy = Proxy::new(runtime, Upstreams::new([behind]), config);
+        let mut cut = 0;
+        for run in 0..RUNS {
+            use tidegate_core::runtime::Listener;
+            let Ok((stream, peer)) = poll_fn(|cx| listener.poll_accept(cx)).await else { break };
+            let route = |_: &RequestHead<'_>| Decision::forward();
+            let connection = proxy.serve_connection(stream, peer, route, |_: &Report<'_>| {});
+            let mut task = Some(Box::pin(counted.task(connection)));
+            let mut polls = 0;
+            cut += poll_fn(|cx| {
+                polls += 1;
+                // Every fifth runs to its end.
+                if polls > run % 5 && run % 5 != 4 {
+                    task = None;
+                    return Poll::Ready(1);
+                }
+                task.as_mut().map_or(Poll::Ready(0), |task| task.as_mut().poll(cx).map(|()| 0))
+            })
+            .await;
+        }
+        proxy.stop();
+        (Some(proxy.gauges()), cut)
+    });
+    over.store(true, Ordering::Release);
+    drop(TcpStream::connect(behind));
+    let served = clients.join().unwrap_or(0);
+    let _ = origin.join();
+    live.expect(cut >= RUNS / 5, format!("many connections to be cut, not {cut}"));
+    live.expect(served >= RUNS / 5, format!("the others to be served, not {served}"));
+    let rest = gauges.map(|g| (g.tasks, g.in_flight, g.waiting, g.idle_upstreams));
+    live.expect(rest == Some((0, 0, 0, 0)), format!("nothing left: {gauges:?}"));
+    let held = crate::gauges::settle(Duration::from_secs(1), || counts.held(), |h| *h == Held::default());
+    live.expect(held == Held::default() && !live.is_spoilt(), format!("nothing left: {held:?}"));
+}
+
+/// A hook that panics ends its own connection, and nothing else: not the process, not the executor, no permit.
+pub fn h_09_panic_in_a_user_hook<H: Harness>(live: &Live) {
+    let spoilt = live.is_spoilt();
+    let panicked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&panicked);
+    let observe: Observe = Box::new(move |report| {
+        if report.error.is_some() && !spoilt {
+            count.fetch_add(1, Ordering::AcqRel);
+            std::panic::resume_unwind(Box::new("a hook of the embedder's"));
+        }
+    });
+    let policy = TimeoutPolicy { read: Some(ms(40)), ..P };
+    let left = site::<H>(live, policy, answers_the_root, observe, |at| {
+        for _ in 0..2 {
+            let _ = get(at, "/silent");
+            let text = get(at, "/").unwrap_or_default();
+            live.expect(text.ends_with("hello"), format!("the next client to be served: {text:?}"));
+        }
+    });
+    left.check(live);
+    let panicked = panicked.load(Ordering::Acquire);
+    live.expect(panicked == 2, format!("two panics, not {panicked}"));
+}
+
+/// Nothing holds itself: what the hooks own is dropped with the proxy.
+pub fn h_10_no_cycles<H: Harness>(live: &Live) {
+    let owned = Arc::new(());
+    let weak = Arc::downgrade(&owned);
+    let kept = live.is_spoilt().then(|| Arc::clone(&owned));
+    let observe: Observe = Box::new(move |_| drop(Arc::clone(&owned)));
+    let left = site::<H>(live, TimeoutPolicy { read: Some(ms(40)), ..P }, answers_the_root, observe, |at| {
+        let _ = (get(at, "/"), get(at, "/").map(drop));
+        if !live.is_spoilt() {
+            let _ = get(at, "/silent");
+        }
+    });
+    left.check(live);
+    let dead = crate::gauges::settle(Duration::from_secs(1), || weak.upgrade().is_none(), |dead| *dead);
+    live.expect(dead, "the hooks to be dropped: something of the proxy holds itself");
+    drop(kept);
+}
+
+/// Every request that was asked is reported once, whatever became of it.
+pub fn h_15_metrics_add_up<H: Harness>(live: &Live) {
+    const ASKED: usize = 500;
+    let odd = |mut stream: TcpStream| {
+        while let Some(head) = read_head(&mut stream) {
+            let answer: &[u8] = match () {
+                () if head.starts_with("GET /ok") => b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                () if head.starts_with("GET /half") => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok",
+                () if head.starts_with("GET /bad") => b"nonsense\r\n\r\n",
+                () if head.starts_with("GET /closed") => return,
+                () => b"",
+            };
+            if stream.write_all(answer).is_err() {
+                return;
+            }
+        }
+    };
+    let (seen, observe) = watch();
+    let policy = TimeoutPolicy { read: Some(ms(40)), ..P };
+    let left = site::<H>(live, policy, odd, observe, |at| {
+        let ask = move |worker: usize| {
+            // A fixed sequence that looks random: the same mix every time.
+            let mut state = worker as u32 + 1;
+            for _ in 0..ASKED / 10 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let path = ["/ok", "/ok", "/ok", "/half", "/bad", "/closed", "/silent", "/gone"]
+                    [state as usize >> 29];
+                if path != "/gone" {
+                    let _ = get(at, path);
+                } else if let Ok(mut stream) = TcpStream::connect(at) {
+                    let _ = stream.write_all(b"GET /gone HTTP/1.1\r\nhost: a\r\n\r\n");
+                    thread::sleep(ms(2));
+                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                }
+            }
+        };
+        let workers: Vec<_> = (0..10).map(|w| thread::spawn(move || ask(w))).collect();
+        workers.into_iter().for_each(|w| drop(w.join()));
+    });
+    left.check(live);
+    let seen = lock(&seen);
+    let count = |of: &dyn Fn(&Option<Error>) -> bool| seen.iter().filter(|e| of(e)).count();
+    let (succeeded, timed_out) = (count(&Option::is_none), count(&|e| kind(e).is_some()));
+    let aborted = count(&|e| matches!(e, Some(Error::ClientAbort(_))));
+    let failed = count(&|e| e.is_some() && kind(e).is_none() && !matches!(e, Some(Error::ClientAbort(_))));
+    // Whoever left may have done so before the request was read.
+    let asked = ASKED - (ASKED.saturating_sub(seen.len())).min(ASKED / 4);
+    live.expect(
+        succeeded + timed_out + aborted + failed == asked,
+        format!("{asked} outcomes, not {}", seen.len()),
+    );
+    live.expect(succeeded > 100 && timed_out > 20 && failed > 60 && aborted > 20, "some of each kind");
+}
+
+/// A stream that is always ready: bytes without end come from it, and it takes whatever it is given.
+struct Endless {
+    head: &'static [u8],
+    piece: usize,
+}
+
+impl Stream for Endless {
+    fn poll_read(&mut self, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.try_read(buf))
+    }
+
+    fn poll_write_vectored(&mut self, _: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.try_write_vectored(bufs))
+    }
+
+    fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn abort(self) {}
+
+    fn try_read(&mut self, mut buf: &mut [u8]) -> io::Result<usize> {
+        if !self.head.is_empty() {
+            let n = buf.write(self.head)?;
+            self.head = &self.head[n..];
+            return Ok(n);
+        }
+        let n = buf.len().min(self.piece);
+        buf[..n].fill(b'x');
+        Ok(n)
+    }
+
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+}
+
+/// A runtime that connects to [`Endless`] streams.
+#[derive(Clone)]
+struct Flooded<R>(R, usize);
+
+impl<R: Runtime> Runtime for Flooded<R> {
+    type Stream = Endless;
+    type Connect = std::future::Ready<io::Result<Endless>>;
+    type Timer = R::Timer;
+
+    fn now(&self) -> tidegate_core::Instant {
+        self.0.now()
+    }
+
+    fn timer(&self) -> R::Timer {
+        self.0.timer()
+    }
+
+    fn connect(&self, _: SocketAddr) -> Self::Connect {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n";
+        std::future::ready(Ok(Endless { head, piece: self.1 }))
+    }
+}
+
+/// The total ends a transfer between two sides that are always ready, and others get their turns meanwhile.
+fn flood<H: Harness>(live: &Live, piece: usize) {
+    let ((errors, took, gap), slack) = with_slack(|| {
+        H::block_on(|runtime| async move {
+            let (seen, observe) = watch();
+            let policy = TimeoutPolicy {
+                total: Some(ms(if live.is_spoilt() { 400 } else { 100 })),
+                read: Some(ms(50)),
+                ..P
+            };
+            let config = Config { timeouts: policy, ..Config::default() };
+            let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+            let proxy = Proxy::new(Flooded(runtime, piece), upstreams, config);
+            let client = Endless { head: b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", piece: 0 };
+            let route = |_: &RequestHead<'_>| Decision::forward();
+            let began = Instant::now();
+            let mut connection = pin!(proxy.serve_connection(WaitsAfterHead(client), None, route, observe));
+            let (mut gap, mut last) = (Duration::ZERO, began);
+            poll_fn(|cx| {
+                gap = gap.max(last.elapsed());
+                let polled = connection.as_mut().poll(cx);
+                // The neighbour, whose turn it is after each of the connection's.
+                gap = gap.max(last.elapsed());
+                last = Instant::now();
+                if lock(&seen).is_empty() && polled.is_pending() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
+            (lock(&seen).clone(), began.elapsed(), gap)
+        })
+    });
+    let kinds: Vec<_> = errors.iter().map(kind).collect();
+    live.expect(kinds == [Some(DeadlineKind::Total)], format!("the total, and no other: {kinds:?}"));
+    live.expect(took >= ms(100) && took < ms(100) + slack, format!("the total in time, not after {took:?}"));
+    live.expect(gap < ms(5) + slack, format!("the neighbour's turn at least every 5 ms, not after {gap:?}"));
+}
+
+/// A client that has sent its request and then waits; it takes everything.
+struct WaitsAfterHead(Endless);
+
+impl Stream for WaitsAfterHead {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.0.head.is_empty() { Poll::Pending } else { self.0.poll_read(cx, buf) }
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.0.poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn abort(self) {}
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.0.head.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.try_read(buf) }
+    }
+
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(bufs)
+    }
+}
+
+/// An upstream that is always ready and gives one byte a read does not outrun the total.
+pub fn a_01_one_byte_flood<H: Harness>(live: &Live) {
+    flood::<H>(live, 1);
+}
+
+/// Nor does one that gives as much as there is room for; no poll keeps the thread.
+pub fn a_02_always_ready_transport<H: Harness>(live: &Live) {
+    flood::<H>(live, usize::MAX);
+}
+
+/// A waker that forwards to another, and says whether it was called.
+struct Named {
+    outer: Waker,
+    called: AtomicBool,
+}
+
+impl Wake for Named {
+    fn wake(self: Arc<Self>) {
+        self.called.store(true, Ordering::Release);
+        self.outer.wake_by_ref();
+    }
+}
+
+/// A timer that was polled with one waker and then with another wakes the other.
+pub fn a_08_waker_swapped<H: Harness>(live: &Live) {
+    let called = H::block_on(|runtime| async move {
+        let at = runtime.now() + ms(if live.is_spoilt() { 60_000 } else { 40 });
+        let mut timer = pin!(runtime.timer());
+        let mut limit = pin!(sleep(&runtime, ms(500)));
+        timer.as_mut().arm(at);
+        let mut wakers: Option<[Arc<Named>; 2]> = None;
+        poll_fn(|cx| {
+            if limit.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if wakers.is_none() {
+                let named = || Arc::new(Named { outer: cx.waker().clone(), called: AtomicBool::new(false) });
+                let both = [named(), named()];
+                for waker in &both {
+                    let waker = Waker::from(Arc::clone(waker));
+                    let _ = timer.as_mut().poll_fired(&mut Context::from_waker(&waker));
+                }
+                wakers = Some(both);
+            }
+            let called =
+                wakers.as_ref().map(|both| both.each_ref().map(|w| w.called.load(Ordering::Acquire)));
+            if runtime.now() >= at && called.is_some_and(|c| c[1]) {
+                Poll::Ready(called)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    });
+    live.expect(called.is_some_and(|c| c[1]), format!("the waker of the last poll to be called: {called:?}"));
+}
+
+/// Ten thousand timers for one instant: all fire within 100 ms of each other, none early, and nothing is left.
+pub fn a_14_ten_thousand_equal_deadlines<H: Harness>(live: &Live) {
+    const TIMERS: usize = 10_000;
+    let counts = Counts::default();
+    let counted = counts.clone();
+    let ((fired, early, spread), slack) = with_slack(|| {
+        H::block_on(|runtime| async move {
+            let tasks = Executor::new();
+            let fired = Arc::new(Mutex::new((0, 0, None)));
+            let at = runtime.now() + ms(300);
+            for _ in 0..TIMERS {
+                let (runtime, fired) = (runtime.clone(), Arc::clone(&fired));
+                tasks.spawn(
+                    Group::Proxy,
+                    counted.task(async move {
+                        let mut timer = pin!(runtime.timer());
+                        timer.as_mut().arm(at);
+                        poll_fn(|cx| timer.as_mut().poll_fired(cx)).await;
+                        let mut fired = lock(&fired);
+                        fired.0 += 1;
+                        fired.1 += usize::from(runtime.now() < at);
+                        fired.2.get_or_insert(Instant::now());
+                    }),
+                );
+            }
+            let mut limit = pin!(sleep(&runtime, ms(if live.is_spoilt() { 50 } else { 5000 })));
+            poll_fn(|cx| {
+                let _ = tasks.poll_tasks(cx);
+                if tasks.count(Group::Proxy) == 0 { Poll::Ready(()) } else { limit.as_mut().poll(cx) }
+            })
+            .await;
+            let (n, early, first) = *lock(&fired);
+            (n, early, first.map_or(Duration::ZERO, |first: Instant| first.elapsed()))
+        })
+    });
+    live.expect(fired == TIMERS, format!("all timers to fire, not {fired}"));
+    live.expect(early == 0, format!("no timer to fire early, as {early} did"));
+    // Ten thousand polls take their time where nothing is optimized.
+    let most = ms(if cfg!(debug_assertions) { 1000 } else { 100 });
+    live.expect(spread < most + slack, format!("all within {most:?}, not {spread:?}"));
+    let held = crate::gauges::settle(Duration::from_secs(1), || counts.held(), |h| *h == Held::default());
+    live.expect(held == Held::default(), format!("no waker left: {held:?}"));
+}
+
+/// A hundred thousand timers that are armed and dropped before they fire: after a turn of the reactor nothing is left
+/// of them.
+pub fn a_15_arm_cancel_churn<H: Harness>(live: &Live) {
+    const TIMES: usize = 100_000;
+    let counts = Counts::default();
+    let counted = counts.clone();
+    H::block_on(|runtime| async move {
+        let runtime = crate::counted::Counted::new(runtime, &counted);
+        let churn = |times: usize| {
+            let runtime = runtime.clone();
+            counted.task(async move {
+                for i in 0..times {
+                    let mut timer = pin!(runtime.timer());
+                    timer.as_mut().arm(runtime.now() + Duration::from_secs(3600));
+                    poll_fn(|cx| Poll::Ready(timer.as_mut().poll_fired(cx).is_pending())).await;
+                    if i % 1000 == 999 {
+                        sleep(&runtime, Duration::from_micros(100)).await;
+                    }
+                }
+            })
+        };
+        churn(TIMES / 10).await;
+        churn(if live.is_spoilt() { 0 } else { TIMES }).await;
+        sleep(&runtime, ms(2)).await;
+        live.expect(!live.is_spoilt(), "the churn");
+    });
+    let held = crate::gauges::settle(Duration::from_secs(1), || counts.held(), |h| *h == Held::default());
+    live.expect(held == Held::default(), format!("no timer and no waker left: {held:?}"));
+}
+
+/// One connection floods, fifty ask now and then: the fifty are answered in time.
+pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
+    let flood = |mut stream: TcpStream| {
+        while let Some(head) = read_head(&mut stream) {
+            if head.starts_with("GET /flood") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1099511627776\r\n\r\n");
+                while stream.write_all(&[b'x'; 16_384]).is_ok() {}
+                return;
+            }
+            if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
+                return;
+            }
+        }
+    };
+    let took = Mutex::new(Vec::new());
+    let policy = TimeoutPolicy { total: Some(ms(1500)), linger: P.linger, ..TimeoutPolicy::OFF };
+    let (left, slack) = with_slack(|| {
+        site::<H>(live, policy, flood, unseen(), |at| {
+            let over = Arc::new(AtomicBool::new(live.is_spoilt()));
+            let ends = Arc::clone(&over);
+            let flooded = thread::spawn(move || -> io::Result<usize> {
+                let mut stream = TcpStream::connect(at)?;
+                stream.write_all(b"GET /flood HTTP/1.1\r\nhost: a\r\n\r\n")?;
+                let (mut buf, mut got) = (vec![0; 65_536], 0);
+                while !ends.load(Ordering::Acquire) {
+                    match stream.read(&mut buf)? {
+                        0 => break,
+                        n => got += n,
+                    }
+                }
+                Ok(got)
+            });
+            let normal = |i: u64| {
+                thread::spawn(move || {
+                    thread::sleep(ms(50 + i * 5));
+                    let began = Instant::now();
+                    get(at, "/").is_ok_and(|text| text.ends_with("ok")).then(|| began.elapsed())
+                })
+            };
+            let normals: Vec<_> = (0..50).map(normal).collect();
+            lock(&took).extend(normals.into_iter().filter_map(|n| n.join().ok().flatten()));
+            over.store(true, Ordering::Release);
+            let got = flooded.join().ok().and_then(Result::ok).unwrap_or(0);
+            live.expect(got > 1 << 20, format!("a flood, not {got} bytes"));
+        })
+    });
+    left.check(live);
+    let mut took = lock(&took).clone();
+    took.sort_unstable();
+    live.expect(took.len() == 50, format!("fifty answers, not {}", took.len()));
+    if let Some(worst) = took.last() {
+        live.expect(*worst < ms(20) + slack, format!("all within 20 ms, not {worst:?}"));
+    }
+}

@@ -1,0 +1,244 @@
+//! Cases about the runtime itself, with real sockets, threads and memory: what no script says. A case is a function
+//! over a [`Harness`]; this module lends it a proxy in front of an upstream, and judges nothing of its own but that
+//! everything is back afterwards.
+
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tidegate_core::runtime;
+use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
+
+use crate::attempt::{About, Failure, Lateness, Skips};
+use crate::board::lock;
+use crate::command::Handle;
+use crate::counted::{Counted, Counts, Held};
+use crate::gauges;
+use crate::harness::{Harness, sleep, warm_up};
+use crate::run_virtual::{Observe, Route};
+use crate::verdict::slack;
+use crate::watch::Watch;
+
+/// Longer than any case takes.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// What a live case is given, and where it says what is wrong.
+#[derive(Debug, Default)]
+pub struct Live {
+    wrong: Mutex<Vec<String>>,
+    spoil: bool,
+}
+
+/// A live case on a harness.
+pub type LiveCase = fn(&Live);
+
+impl Live {
+    /// Says what must hold.
+    pub fn expect(&self, holds: bool, what: impl Into<String>) {
+        if !holds {
+            lock(&self.wrong).push(format!("expected {}", what.into()));
+        }
+    }
+
+    /// The limits of a case: as given, or all off where it ought to fail.
+    pub fn limits(&self, policy: TimeoutPolicy) -> TimeoutPolicy {
+        if self.spoil { TimeoutPolicy { linger: policy.linger, ..TimeoutPolicy::OFF } } else { policy }
+    }
+
+    /// Whether the case is expected to fail: what has no limit to get wrong breaks something else.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoil
+    }
+}
+
+/// Runs a live case; what is wrong with it, empty if nothing is. With `spoil` there ought to be something.
+pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
+    warm_up::<H>();
+    let live = Live { spoil, ..Live::default() };
+    let sockets = gauges::sockets();
+    case(&live);
+    let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
+    live.expect(left <= sockets, format!("no socket left: {left} after the case, {sockets} before it"));
+    live.wrong.into_inner().unwrap_or_default()
+}
+
+/// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds.
+///
+/// # Panics
+///
+/// If the case fails; that is its purpose.
+#[track_caller]
+pub fn check_live<H: Harness>(name: &str, case: LiveCase, skips: &Skips) {
+    About::named(name, true).attempt::<H, _>(
+        skips,
+        || (),
+        |()| {
+            let watch = Watch::start();
+            let wrong = run_live::<H>(case, false);
+            let machine_late = watch.stop();
+            if wrong.is_empty() {
+                return Ok(Lateness::new());
+            }
+            let words = format!("{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
+            Err(Failure { words, machine_late, early: false })
+        },
+    );
+}
+
+/// How late what is due may be: the suite's slack, and what this machine adds while `work` runs.
+pub(crate) fn with_slack<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let watch = Watch::start();
+    let result = work();
+    (result, slack().slack + watch.stop())
+}
+
+/// What a proxy that served a live case left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Tasks that were spawned.
+    pub(crate) spawned: usize,
+    pub(crate) gauges: Option<Gauges>,
+    pub(crate) held: Held,
+    pub(crate) surplus_timers: usize,
+}
+
+impl Left {
+    /// Says that nothing is left.
+    pub(crate) fn check(&self, live: &Live) {
+        let Some(gauges) = self.gauges else { return live.expect(false, "the server to run") };
+        let rest = [gauges.clients, gauges.in_flight, gauges.waiting];
+        live.expect(rest == [0; 3], format!("no client, permit or place in the queue left: {gauges:?}"));
+        let held = self.held.beyond(Held::default(), "after the end");
+        live.expect(held.is_empty(), format!("nothing left: {held:?}"));
+        live.expect(self.surplus_timers == 0, "one armed timer a connection at most");
+    }
+}
+
+/// A proxy on the harness's runtime, in front of an upstream that runs `origin` for each connection on a thread of
+/// its own, while `clients` runs on this one.
+pub(crate) fn site<H: Harness>(
+    live: &Live,
+    policy: TimeoutPolicy,
+    origin: impl Fn(TcpStream) + Send + Sync + 'static,
+    observe: Observe,
+    clients: impl FnOnce(SocketAddr),
+) -> Left {
+    let counts = Counts::default();
+    let mut left = Left { spawned: 0, gauges: None, held: Held::default(), surplus_timers: 0 };
+    let setup = || -> io::Result<_> {
+        let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Ok((bound.local_addr()?, bound, back.local_addr()?, back))
+    };
+    let (front, bound, behind, back) = match setup() {
+        Ok(it) => it,
+        Err(e) => {
+            live.expect(false, format!("to be able to listen: {e}"));
+            return left;
+        }
+    };
+    let over = Arc::new(AtomicBool::new(false));
+    let acceptor = {
+        let (over, origin) = (Arc::clone(&over), Arc::new(origin));
+        thread::spawn(move || {
+            let mut threads = Vec::new();
+            while let Ok((stream, _)) = back.accept() {
+                if over.load(Ordering::Acquire) {
+                    break;
+                }
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                let origin = Arc::clone(&origin);
+                threads.push(thread::spawn(move || origin(stream)));
+            }
+            threads.into_iter().for_each(|t| drop(t.join()));
+        })
+    };
+    let (started, start) = mpsc::channel();
+    let (ended, end) = mpsc::channel();
+    let config = Config { timeouts: live.limits(policy), ..Config::default() };
+    let counted = counts.clone();
+    let server = thread::spawn(move || {
+        H::block_on(|runtime| async move {
+            let Ok(listener) = H::listener(bound) else { return };
+            let counted = Counted::new(runtime.clone(), &counted);
+            let proxy = Proxy::new(counted, Upstreams::new([behind]), config);
+            let forward: Route = Box::new(|_| Decision::forward());
+            let mut server = pin!(proxy.serve(listener, forward, observe));
+            let mut first = Some(started);
+            poll_fn(|cx| {
+                let polled = server.as_mut().poll(cx);
+                if let Some(started) = first.take() {
+                    let _ = started.send(Handle::of(&proxy));
+                }
+                polled
+            })
+            .await;
+            // What a reactor lets go of a turn later (D25).
+            sleep(&runtime, Duration::from_millis(2)).await;
+        });
+        let _ = ended.send(());
+    });
+    if let Ok(handle) = start.recv_timeout(BOUND) {
+        clients(front);
+        let rest = |g: &Gauges| (g.clients, g.in_flight, g.waiting) == (0, 0, 0);
+        left.gauges = Some(gauges::settle(Duration::from_secs(2), || handle.gauges(), rest));
+        handle.stop();
+    }
+    let came_back = !matches!(end.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Timeout));
+    live.expect(came_back, "the runtime to come back");
+    if came_back {
+        live.expect(server.join().is_ok(), "no panic that reaches whoever runs the runtime");
+    }
+    over.store(true, Ordering::Release);
+    drop(TcpStream::connect(behind));
+    let _ = acceptor.join();
+    left.held = gauges::settle(Duration::from_secs(1), || counts.held(), |held| *held == Held::default());
+    left.spawned = counts.spawned();
+    left.surplus_timers = counts.surplus_timers();
+    left
+}
+
+/// Sends a GET and reads what comes to the end of the connection.
+pub(crate) fn get(at: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")?;
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Reads one request head; false at the end of the connection.
+pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// An upstream that answers `/` at once and nothing else ever.
+pub(crate) fn answers_the_root(mut stream: TcpStream) {
+    while let Some(head) = read_head(&mut stream) {
+        if !head.starts_with("GET / ") {
+            let _ = stream.read(&mut [0]);
+            return;
+        }
+        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").is_err() {
+            return;
+        }
+    }
+}
+
+/// What observes nothing.
+pub(crate) fn unseen() -> Observe {
+    Box::new(|_| {})
+}

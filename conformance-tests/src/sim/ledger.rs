@@ -1,0 +1,308 @@
+//! What is known of every request, and what must hold whatever happens: the invariants of a simulation.
+//!
+//! The peers and the proxy's own `observe` write here; each entry is checked as it is made. The first thing that is
+//! wrong is kept, with the time; nothing here changes what happens.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate_core::{Error, Instant, Outcome};
+
+use super::plan::{At, Body, Break, Id, Plan, Request};
+use crate::virtual_rt::{HOP, World};
+
+/// A promise that was broken.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// Every connection that waits has a timer that will fire.
+    EveryWaitHasADeadline,
+    /// A request has at most one outcome, and exactly one if anything came of it.
+    OneOutcome,
+    /// No byte is lost, repeated, or of another request; what was cut does not look whole.
+    Bytes,
+    /// No more exchanges at once than allowed, and no place is lost.
+    Permits,
+    /// Nothing is left open or running.
+    NothingLeft,
+    /// What lies between two peers is bounded.
+    Memory,
+    /// No deadline comes early.
+    NotEarly,
+    /// Nothing follows an outcome, and what it ended is ended.
+    NothingAfter,
+    /// A client that behaves gets an answer, and the right one if nothing was in its way.
+    Answered,
+    /// The run came to its end.
+    Progress,
+}
+
+/// What went wrong, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise.
+    pub invariant: Invariant,
+    /// In words.
+    pub what: String,
+    /// So long after the start.
+    pub at: Duration,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {:?}: {}", self.invariant, self.at, self.what)
+    }
+}
+
+/// A request, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Record {
+    /// When the client began to send it, the last time.
+    pub(super) began: Option<Instant>,
+    /// Body bytes that the client handed to its kernel, and whether they were all.
+    pub(super) sent: u64,
+    /// Its heads that came to an upstream.
+    pub(super) seen: u32,
+    /// Response body bytes that an upstream handed to its kernel.
+    pub(super) answered: u64,
+    /// Response body bytes that the client read.
+    pub(super) got: u64,
+    /// The status that the client read, and whether it was the proxy's own.
+    pub(super) status: Option<(u16, bool)>,
+    /// The client read the whole response.
+    pub(super) whole: bool,
+    /// The client broke off.
+    pub(super) left: bool,
+    pub(super) outcome: Option<(Instant, Outcome)>,
+}
+
+/// How many lines of the trace are kept.
+const KEPT: usize = 400;
+
+pub(super) struct Ledger {
+    pub(super) world: World,
+    pub(super) plan: Rc<Plan>,
+    epoch: Instant,
+    requests: HashMap<Id, Request>,
+    records: RefCell<HashMap<Id, Record>>,
+    violation: RefCell<Option<Violation>>,
+    /// The last lines, if they are kept at all.
+    trace: Option<RefCell<VecDeque<String>>>,
+    /// Clients that have not finished.
+    pub(super) clients: Cell<usize>,
+    /// The proxy was told to drain or to stop.
+    pub(super) ending: Cell<bool>,
+}
+
+/// The most bytes that can lie between an upstream and a client: four kernel buffers, what each peer has in hand, and what
+/// a connection of the proxy may hold.
+const BETWEEN: u64 = 2 * HOP as u64 + 2 * 64 * 1024 + 512 * 1024;
+
+impl Ledger {
+    pub(super) fn new(world: &World, plan: &Rc<Plan>, traced: bool) -> Ledger {
+        Ledger {
+            world: world.clone(),
+            plan: Rc::clone(plan),
+            epoch: world.now(),
+            requests: plan.requests().map(|(_, request)| (request.id, request.clone())).collect(),
+            records: RefCell::default(),
+            violation: RefCell::default(),
+            trace: traced.then(RefCell::default),
+            clients: Cell::new(plan.clients.len()),
+            ending: Cell::new(false),
+        }
+    }
+
+    /// Notes an event: its numbers always, its words if the trace is kept.
+    pub(super) fn event(&self, id: Id, number: u64, words: impl FnOnce() -> String) {
+        self.world.note(u64::from(id) << 32 | number);
+        if let Some(trace) = &self.trace {
+            let mut trace = trace.borrow_mut();
+            if trace.len() == KEPT {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{:>12.3?} {}", self.elapsed(), words()));
+        }
+    }
+
+    pub(super) fn trace(&self) -> Vec<String> {
+        self.trace.iter().flat_map(|trace| trace.borrow().iter().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.world.now().saturating_since(self.epoch)
+    }
+
+    pub(super) fn fail(&self, invariant: Invariant, what: impl Into<String>) {
+        let violation = Violation { invariant, what: what.into(), at: self.elapsed() };
+        self.violation.borrow_mut().get_or_insert(violation);
+    }
+
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.violation.borrow().clone()
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.violation.borrow().is_some()
+    }
+
+    pub(super) fn request(&self, id: Id) -> Option<&Request> {
+        self.requests.get(&id)
+    }
+
+    pub(super) fn with<T>(&self, id: Id, f: impl FnOnce(&mut Record) -> T) -> T {
+        f(self.records.borrow_mut().entry(id).or_default())
+    }
+
+    /// A head came to an upstream, over a connection that was over already if `late`.
+    pub(super) fn seen(&self, request: &Request, late: bool) {
+        let id = request.id;
+        let seen = self.with(id, |r| {
+            r.seen += 1;
+            r.answered = 0;
+            r.clone()
+        });
+        self.event(id, 1, || format!("upstream: /{id} came, for the {}. time", seen.seen));
+        let again = request.body == Body::None && request.method != "POST";
+        if seen.seen > if again { 2 } else { 1 } {
+            self.fail(Invariant::Bytes, format!("/{id} came to an upstream {} times", seen.seen));
+        }
+        if !late && seen.outcome.is_some_and(|(at, _)| self.world.now().saturating_since(at) > self.flight())
+        {
+            self.fail(Invariant::NothingAfter, format!("/{id} came to an upstream after its outcome"));
+        }
+    }
+
+    /// The longest that a packet takes.
+    pub(super) fn flight(&self) -> Duration {
+        self.plan.chaos.delay + self.plan.chaos.slow_delay + Duration::from_millis(1)
+    }
+
+    /// The whole body of a request came to an upstream.
+    pub(super) fn request_whole(&self, request: &Request, got: u64) {
+        let sent = self.with(request.id, |r| r.sent);
+        let len = u64::from(request.body.len());
+        if got != len || sent < len {
+            let id = request.id;
+            let what = format!("{got} bytes of /{id} came as if whole; it has {len}, its client sent {sent}");
+            self.fail(Invariant::Bytes, what);
+        }
+    }
+
+    /// So many bytes of the answer are on their way.
+    pub(super) fn answering(&self, id: Id, bytes: u64) {
+        let got = self.with(id, |r| {
+            r.answered = bytes;
+            r.got
+        });
+        if bytes > got + BETWEEN {
+            self.fail(
+                Invariant::Memory,
+                format!("{} bytes of the answer to /{id} lie somewhere", bytes - got),
+            );
+        }
+    }
+
+    /// An upstream that fell silent saw how the proxy ended its connection.
+    pub(super) fn stalled_end(&self, id: Id, by_rst: bool) {
+        let (now, outcome) = (self.world.now(), self.with(id, |r| r.outcome));
+        self.event(id, 2, || format!("upstream: the stalled connection of /{id} ends, RST {by_rst}"));
+        match outcome {
+            Some((at, _)) if now.saturating_since(at) > self.flight() => {
+                let late = now.saturating_since(at);
+                self.fail(
+                    Invariant::NothingAfter,
+                    format!("the upstream of /{id} was closed {late:?} after its outcome"),
+                );
+            }
+            _ if !by_rst => {
+                self.fail(
+                    Invariant::NothingAfter,
+                    format!("the unfinished exchange of /{id} ended with FIN"),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// What the proxy says became of a request.
+    pub(super) fn outcome(&self, id: Id, outcome: &Outcome) {
+        let now = self.world.now();
+        let before = self.with(id, |r| {
+            let before = r.clone();
+            r.outcome = Some((now, *outcome));
+            before
+        });
+        self.event(id, 3, || format!("outcome: /{id} {:?} {:?}", outcome.status, outcome.error));
+        if before.outcome.is_some() {
+            self.fail(Invariant::OneOutcome, format!("/{id} has two outcomes"));
+        }
+        if let Some(Error::Timeout(t)) = outcome.error {
+            let began = before.began.unwrap_or(now);
+            // Drain's clock is the proxy's, not the request's.
+            let since = now.saturating_since(began);
+            if t.elapsed < t.limit || (since < t.limit && t.kind.name() != "drain") {
+                let what = format!("{t}, but /{id} was sent {since:?} ago");
+                self.fail(Invariant::NotEarly, what);
+            }
+        }
+    }
+
+    /// The client has a whole response, if `whole`; or else it ended where it could be seen.
+    pub(super) fn response(&self, id: Id, status: u16, own: bool, whole: bool, got: u64) {
+        self.with(id, |r| {
+            r.status = Some((status, own));
+            r.whole = whole;
+            r.got = got;
+        });
+        self.event(id, 4, || format!("client: /{id} has {status}, own {own}, whole {whole}, {got} bytes"));
+        let Some(request) = self.request(id) else { return };
+        if !whole || own {
+            return;
+        }
+        let answer = &request.answer;
+        let bodiless = request.method == "HEAD" || matches!(answer.status, 204 | 304);
+        let expected = match answer.fault {
+            _ if bodiless => Some(0),
+            None => Some(u64::from(answer.body.len())),
+            // Where only the end of the connection ends a body, it is an end.
+            Some(fault) => match (fault.at, fault.kind, answer.body) {
+                (At::Body(n), Break::Fin, Body::Close(len)) => Some(u64::from(n.min(len))),
+                // Nothing was missing yet.
+                (At::Body(n), _, Body::Length(len)) if n >= len => Some(u64::from(len)),
+                _ => None,
+            },
+        };
+        if status != answer.status || expected != Some(got) {
+            let what = format!("/{id} has a whole {status} of {got} bytes, but its answer is {answer:?}");
+            self.fail(Invariant::Bytes, what);
+        }
+    }
+
+    /// What must hold of every request when all is over.
+    pub(super) fn close(&self) {
+        let records = self.records.borrow();
+        let mut ids: Vec<_> = records.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let record = &records[&id];
+            let Some(request) = self.request(id) else { continue };
+            if record.outcome.is_none() && (record.seen > 0 || record.status.is_some()) {
+                self.fail(Invariant::OneOutcome, format!("/{id} has no outcome: {record:?}"));
+            }
+            if let Some((_, outcome)) = record.outcome
+                && record.whole
+                && outcome.error.is_none()
+                && outcome.response_bytes != record.got
+                && record.status.is_some_and(|(_, own)| !own)
+            {
+                let what =
+                    format!("/{id}: {} bytes by its outcome, {} came", outcome.response_bytes, record.got);
+                self.fail(Invariant::Bytes, what);
+            }
+            let _ = request;
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! A runtime with a bug in it, to show that the simulation finds it. Without one it passes everything through.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tidegate_core::Instant;
+use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
+
+use super::Rng;
+use crate::virtual_rt::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
+
+/// What is wrong with the runtime, or with what stands around the proxy.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Now and then a timer is not armed.
+    LostTimer,
+    /// Now and then a read does not register its waker.
+    LostWaker,
+    /// The clock runs two per cent fast.
+    FastClock,
+    /// Now and then a write drops a byte and says that it did not.
+    LostByte,
+    /// Now and then a write sends a byte twice.
+    RepeatedByte,
+    /// A reset connection is kept open and handed out by the next connect.
+    ReusedConnection,
+    /// Reset is done as an ordinary close.
+    FinForRst,
+    /// A reset is late by half a second.
+    LateClose,
+    /// Now and then a reset does not close its descriptor.
+    LeakedSocket,
+    /// Writes are taken without limit and passed on when the socket takes them.
+    EndlessBuffer,
+    /// Every twentieth outcome is reported twice.
+    TwoOutcomes,
+    /// A finished connection's task is kept.
+    LeakedTask,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Bug; 12] = [
+        Bug::LostTimer,
+        Bug::LostWaker,
+        Bug::FastClock,
+        Bug::LostByte,
+        Bug::RepeatedByte,
+        Bug::ReusedConnection,
+        Bug::FinForRst,
+        Bug::LateClose,
+        Bug::LeakedSocket,
+        Bug::EndlessBuffer,
+        Bug::TwoOutcomes,
+        Bug::LeakedTask,
+    ];
+}
+
+/// The simulated runtime as the proxy has it.
+#[derive(Clone)]
+pub struct SimRuntime {
+    inner: VirtualRuntime,
+    plant: Rc<Plant>,
+}
+
+struct Plant {
+    bug: Option<Bug>,
+    rng: RefCell<Rng>,
+    kept: RefCell<Vec<(SocketAddr, VirtualStream)>>,
+    began: Instant,
+    leaked: Cell<usize>,
+}
+
+impl Plant {
+    fn strikes(&self, bug: Bug, permille: u32) -> bool {
+        self.bug == Some(bug) && self.rng.borrow_mut().permille(permille)
+    }
+}
+
+impl SimRuntime {
+    pub(super) fn new(inner: VirtualRuntime, bug: Option<Bug>, seed: u64) -> SimRuntime {
+        let began = inner.now();
+        let rng = RefCell::new(Rng::new(seed ^ 0xb06));
+        let plant = Plant { bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
+        SimRuntime { inner, plant: Rc::new(plant) }
+    }
+
+    pub(super) fn has(&self, bug: Bug, permille: u32) -> bool {
+        self.plant.strikes(bug, permille)
+    }
+}
+
+impl Runtime for SimRuntime {
+    type Stream = SimStream;
+    type Connect = SimConnect;
+    type Timer = SimTimer;
+
+    fn now(&self) -> Instant {
+        let now = self.inner.now();
+        match self.plant.bug {
+            Some(Bug::FastClock) => now + now.saturating_since(self.plant.began) / 50,
+            _ => now,
+        }
+    }
+
+    fn unix_time(&self) -> u64 {
+        self.inner.unix_time()
+    }
+
+    fn timer(&self) -> SimTimer {
+        SimTimer { inner: self.inner.timer(), plant: Rc::clone(&self.plant) }
+    }
+
+    fn connect(&self, to: SocketAddr) -> SimConnect {
+        SimConnect { inner: Box::pin(self.inner.connect(to)), to, plant: Rc::clone(&self.plant) }
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Spawn<F> for SimRuntime {
+    fn spawn(&self, task: F) {
+        if self.plant.strikes(Bug::LeakedTask, 100) {
+            // It is polled once and then forgotten, with all that it holds.
+            let mut task = Box::pin(task);
+            let _ = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            self.plant.leaked.update(|n| n + 1);
+            std::mem::forget(task);
+        } else {
+            self.inner.spawn(task);
+        }
+    }
+}
+
+/// A connection that is being made.
+pub struct SimConnect {
+    inner: Pin<Box<VirtualConnect>>,
+    to: SocketAddr,
+    plant: Rc<Plant>,
+}
+
+impl Future for SimConnect {
+    type Output = io::Result<SimStream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let plant = Rc::clone(&self.plant);
+        let to = self.to;
+        if plant.bug == Some(Bug::ReusedConnection) {
+            let mut kept = plant.kept.borrow_mut();
+            if let Some(at) = kept.iter().position(|(addr, _)| *addr == to) {
+                let (_, stream) = kept.swap_remove(at);
+                drop(kept);
+                return Poll::Ready(Ok(SimStream::new(stream, Some(to), plant)));
+            }
+        }
+        self.inner.as_mut().poll(cx).map_ok(|stream| SimStream::new(stream, Some(to), plant))
+    }
+}
+
+/// A stream of the simulated runtime.
+pub struct SimStream {
+    inner: Option<VirtualStream>,
+    to: Option<SocketAddr>,
+    plant: Rc<Plant>,
+    /// What an endless buffer holds.
+    held: Vec<u8>,
+}
+
+impl SimStream {
+    fn new(inner: VirtualStream, to: Option<SocketAddr>, plant: Rc<Plant>) -> SimStream {
+        SimStream { inner: Some(inner), to, plant, held: Vec::new() }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut VirtualStream> {
+        self.inner.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// What a bug makes of a write; `None` if it is an ordinary one.
+    fn twisted(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if self.plant.bug == Some(Bug::EndlessBuffer) {
+            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+            let mut held = std::mem::take(&mut self.held);
+            let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&held)]).unwrap_or(0);
+            held.drain(..sent);
+            self.held = held;
+            return Some(Ok(total));
+        }
+        if total < 200 {
+            return None;
+        }
+        if self.plant.strikes(Bug::LostByte, 20) {
+            let joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined[..total - 1])]);
+            return Some(sent.map(|n| if n == total - 1 { total } else { n }));
+        }
+        if self.plant.strikes(Bug::RepeatedByte, 20) {
+            let joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined)]);
+            return Some(sent.map(|n| if n > 1 { n - 1 } else { n }));
+        }
+        None
+    }
+}
+
+impl Stream for SimStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.plant.strikes(Bug::LostWaker, 20) {
+            return match self.stream()?.try_read(buf) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+                other => Poll::Ready(other),
+            };
+        }
+        self.stream()?.poll_read(cx, buf)
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.twisted(bufs) {
+            Some(Ok(n)) => Poll::Ready(Ok(n)),
+            _ => self.stream()?.poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown_write(cx)
+    }
+
+    fn abort(mut self) {
+        let Some(stream) = self.inner.take() else { return };
+        match (self.plant.bug, self.to) {
+            (Some(Bug::FinForRst), _) => drop(stream),
+            (Some(Bug::ReusedConnection), Some(to)) => self.plant.kept.borrow_mut().push((to, stream)),
+            (Some(Bug::LateClose), Some(_)) => stream.abort_later(Duration::from_millis(500)),
+            (Some(Bug::LeakedSocket), _) if self.plant.strikes(Bug::LeakedSocket, 300) => {
+                std::mem::forget(stream);
+            }
+            _ => stream.abort(),
+        }
+    }
+
+    fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream()?.try_read(buf)
+    }
+
+    fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.stream()?.try_write_vectored(bufs)
+    }
+}
+
+/// A timer of the simulated runtime.
+pub struct SimTimer {
+    inner: VirtualTimer,
+    plant: Rc<Plant>,
+}
+
+impl Timer for SimTimer {
+    fn arm(mut self: Pin<&mut Self>, at: Instant) {
+        let at = match self.plant.bug {
+            Some(Bug::FastClock) => at - at.saturating_since(self.plant.began) / 51,
+            _ => at,
+        };
+        let at = if self.plant.strikes(Bug::LostTimer, 30) { Instant::NEVER } else { at };
+        Pin::new(&mut self.inner).arm(at);
+    }
+
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.inner).poll_fired(cx)
+    }
+}
+
+/// The proxy's listener in a simulation.
+pub struct SimListener {
+    inner: VirtualListener,
+    plant: Rc<Plant>,
+}
+
+impl SimListener {
+    pub(super) fn new(inner: VirtualListener, runtime: &SimRuntime) -> SimListener {
+        SimListener { inner, plant: Rc::clone(&runtime.plant) }
+    }
+}
+
+impl Listener for SimListener {
+    type Stream = SimStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(SimStream, Option<SocketAddr>)>> {
+        let plant = Rc::clone(&self.plant);
+        self.inner.poll_accept(cx).map_ok(|(stream, from)| (SimStream::new(stream, None, plant), from))
+    }
+}

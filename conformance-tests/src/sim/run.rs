@@ -1,0 +1,219 @@
+//! Runs a plan: builds the world, lets it go, and sweeps the invariants after every step.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
+
+use super::client;
+use super::ledger::{Invariant, Ledger, Violation};
+use super::plan::{Doing, Id, Plan};
+use super::planted::{Bug, SimListener, SimRuntime};
+use super::upstream::Upstream;
+use super::wire::sleep;
+use crate::exec::block;
+use crate::run_virtual::words;
+use crate::virtual_rt::{Owner, Ran, World};
+
+/// Longer than any plan takes.
+const BOUND: Duration = Duration::from_secs(3600);
+
+/// How long nothing further may happen when all clients have left: longer than any limit of a plan.
+const QUIET: Duration = Duration::from_secs(70);
+
+/// What came of one simulation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    /// All that happened, in one number: equal for equal histories.
+    pub digest: u64,
+    /// Requests that have an outcome.
+    pub requests: usize,
+    /// Of these, whose outcome is an error.
+    pub errors: usize,
+    /// The last things that happened, if that was asked for.
+    pub trace: Vec<String>,
+}
+
+/// Runs a plan on a runtime with this bug, or none.
+pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
+    let world = World::with_chaos(plan.chaos.clone(), plan.seed);
+    let plan = Rc::new(plan.clone());
+    let ledger = Rc::new(Ledger::new(&world, &plan, traced));
+    let plain = world.runtime(Owner::Proxy);
+    let runtime = SimRuntime::new(plain.clone(), bug, plan.seed);
+
+    let upstreams: Vec<_> = (0..plan.upstreams).map(|_| Upstream::start(&ledger)).collect();
+    let list = Upstreams::with_limits(upstreams.iter().map(|u| u.addr), plan.limits);
+    let config = Config { timeouts: plan.policy, max_client_conns: plan.max_clients, ..Config::default() };
+    let proxy = Proxy::new(runtime.clone(), list, config);
+    let at = plain.free_address();
+    let listener = SimListener::new(plain.listen(at, 100_000), &runtime);
+    let counts = Rc::new(RefCell::new((0, 0)));
+    let observe = {
+        let (ledger, counts, runtime) = (Rc::clone(&ledger), Rc::clone(&counts), runtime.clone());
+        move |report: &Report<'_>| {
+            counts.borrow_mut().0 += 1;
+            counts.borrow_mut().1 += usize::from(report.outcome.error.is_some());
+            let id: Option<Id> = report.request.and_then(|head| head.path().get(1..)?.parse().ok());
+            if let Some(id) = id.filter(|id| ledger.request(*id).is_some()) {
+                ledger.outcome(id, report.outcome);
+                if runtime.has(Bug::TwoOutcomes, 50) {
+                    ledger.outcome(id, report.outcome);
+                }
+            }
+        }
+    };
+    let forward: fn(&RequestHead<'_>) -> Decision = |_| Decision::forward();
+    let server = proxy.serve(listener, forward, observe);
+    world.spawn(Owner::Proxy, server);
+    world.spawn(Owner::Peer, doings(Rc::clone(&ledger), proxy.clone(), upstreams));
+    for number in 0..plan.clients.len() {
+        world.spawn(Owner::Peer, client::run(Rc::clone(&ledger), number, at));
+    }
+
+    let sweep = Sweep { ledger: &ledger, proxy: &proxy, world: &world, steps: 0.into() };
+    let end = world.now() + BOUND;
+    match block(world.run_until(end, || sweep.step() || ledger.clients.get() == 0)) {
+        Ran::Done => {}
+        ran => ledger.fail(Invariant::Progress, format!("the clients never ended: {}", words(ran))),
+    }
+    if !ledger.is_broken() {
+        settle(&ledger, &proxy, &world);
+    }
+    let digest = world.digest();
+    let (requests, errors) = *counts.borrow();
+    // What is still there must go before the world does.
+    proxy.stop();
+    world.cancel_tasks(Owner::Peer);
+    world.cancel_tasks(Owner::Proxy);
+    Summary { violation: ledger.violation(), digest, requests, errors, trace: ledger.trace() }
+}
+
+/// When all clients have left: nothing goes on, nothing is left.
+fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World) {
+    let sweep = Sweep { ledger, proxy, world, steps: 0.into() };
+    let quiet = world.now() + QUIET;
+    if block(world.run_until(quiet, || sweep.step())) == Ran::Spinning {
+        ledger.fail(Invariant::Progress, "at the end the proxy polls without end");
+    }
+    ledger.close();
+    let gauges = proxy.gauges();
+    let left = [
+        ("clients", gauges.clients),
+        ("exchanges that hold an upstream", gauges.in_flight),
+        ("requests that wait", gauges.waiting),
+        ("idle upstream connections", gauges.idle_upstreams),
+    ];
+    for (what, n) in left {
+        let invariant = if n == gauges.in_flight { Invariant::Permits } else { Invariant::NothingLeft };
+        if n > 0 {
+            ledger.fail(invariant, format!("{what} at the end: {n}"));
+        }
+    }
+    proxy.stop();
+    let quiet = world.now() + QUIET;
+    if block(world.run_until(quiet, || world.tasks(Owner::Proxy) == 0)) != Ran::Done {
+        ledger.fail(Invariant::NothingLeft, "the server does not end when it is stopped");
+    }
+    let sockets = world.runtime(Owner::Proxy).sockets();
+    if sockets > 0 {
+        ledger.fail(Invariant::NothingLeft, format!("sockets at the end: {sockets}"));
+    }
+    let timers = world.armed_timers(Owner::Proxy);
+    if timers > 0 {
+        ledger.fail(Invariant::NothingLeft, format!("armed timers at the end: {timers}"));
+    }
+}
+
+/// What must hold at every moment.
+struct Sweep<'a> {
+    ledger: &'a Rc<Ledger>,
+    proxy: &'a Proxy<SimRuntime>,
+    world: &'a World,
+    steps: std::cell::Cell<u64>,
+}
+
+impl Sweep<'_> {
+    /// True if something is wrong.
+    fn step(&self) -> bool {
+        self.steps.update(|n| n + 1);
+        let limits = &self.ledger.plan.limits;
+        let gauges = self.proxy.gauges();
+        let upstreams = self.proxy.upstreams();
+        if gauges.waiting > limits.max_queue {
+            self.ledger.fail(Invariant::Permits, format!("{} requests wait", gauges.waiting));
+        }
+        // Whoever was in the backlog when a drain began is let in, whatever the limit.
+        if gauges.clients > self.ledger.plan.max_clients && !self.ledger.ending.get() {
+            self.ledger.fail(Invariant::Permits, format!("{} clients at once", gauges.clients));
+        }
+        if gauges.in_flight > limits.max_conns {
+            for (id, _) in upstreams.list() {
+                let n = upstreams.in_flight(id);
+                if n > limits.max_conns {
+                    self.ledger.fail(Invariant::Permits, format!("{n} exchanges on {id:?}"));
+                }
+            }
+        }
+        if self.world.is_at_rest(Owner::Proxy) {
+            let timers = self.world.armed_timers(Owner::Proxy);
+            let waits = gauges.clients + usize::from(gauges.idle_upstreams > 0);
+            if timers < waits {
+                let what = format!("{waits} wait, {timers} timers are armed");
+                self.ledger.fail(Invariant::EveryWaitHasADeadline, what);
+            }
+            // The listener, what lies in its backlog, and one connection each.
+            let backlog = self.ledger.plan.clients.len();
+            let most = 1 + backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
+            if self.steps.get().is_multiple_of(16) {
+                let sockets = self.world.runtime(Owner::Proxy).sockets();
+                if sockets > most {
+                    self.ledger
+                        .fail(Invariant::NothingLeft, format!("{sockets} sockets where {most} have a use"));
+                }
+            }
+        }
+        self.ledger.is_broken()
+    }
+}
+
+/// Does what the plan says is done to the proxy and its upstreams.
+async fn doings(ledger: Rc<Ledger>, proxy: Proxy<SimRuntime>, mut upstreams: Vec<Rc<Upstream>>) {
+    let epoch = ledger.world.now();
+    let plan = Rc::clone(&ledger.plan);
+    for (at, doing) in &plan.doings {
+        let due: Instant = epoch + *at;
+        sleep(&ledger.world, due.saturating_since(ledger.world.now())).await;
+        ledger.event(0, 8, || format!("{doing:?}"));
+        match *doing {
+            Doing::Block(length) => ledger.world.stall(length),
+            Doing::Down(n) => upstreams[n].down(),
+            Doing::Up(n) => upstreams[n].up(),
+            Doing::Full(n) => upstreams[n].full(),
+            Doing::Swap(n) => {
+                let new = Upstream::start(&ledger);
+                proxy.upstreams().add(new.addr);
+                if let Some((id, _)) = proxy.upstreams().list().get(n) {
+                    proxy.upstreams().remove(*id);
+                }
+                upstreams.push(new);
+            }
+            Doing::Drain => {
+                ledger.ending.set(true);
+                proxy.drain();
+            }
+            Doing::Stop => {
+                ledger.ending.set(true);
+                proxy.stop();
+            }
+        }
+    }
+    // The upstreams live as long as this does.
+    poll_fn(|_| Poll::<()>::Pending).await;
+    drop(upstreams);
+}

@@ -1,0 +1,146 @@
+//! How late the machine itself is while a case runs: what a busy machine adds to the upper end of every window.
+//!
+//! Two measurements are added up, both without any runtime:
+//!
+//! - what a case waits for is never one wake-up: a deadline wakes the thread of a timer, that one perhaps another worker,
+//!   that one a peer. So an event is passed along a chain of threads, again and again, and the worst trip counts;
+//! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
+//!   process was ready to run and did not get a core (Linux), and the longest wait counts.
+//!
+//! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often the chain is started.
+const NAP: Duration = Duration::from_millis(5);
+
+/// How many threads pass an event on before the one that napped gets it back: a timer, a worker, a peer.
+const LINKS: usize = 3;
+
+/// The threads are asked about every so many trips: a hundred of them cost a millisecond.
+const TRIPS: usize = 4;
+
+/// A measurement under way.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<Duration>>,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Watch {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        Watch { stop, thread: thread::spawn(move || measure(&stopped)) }
+    }
+
+    /// The worst that was seen.
+    pub(crate) fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without descriptors there is no measurement, and no allowance.
+        self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
+    // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
+    let (mut first, mut last) = UnixStream::pair()?;
+    let mut links = Vec::new();
+    for _ in 0..LINKS {
+        let (to, next) = UnixStream::pair()?;
+        let from = std::mem::replace(&mut last, next);
+        links.push(thread::spawn(move || pass_on(from, to)));
+    }
+    let mut waits = Waits::default();
+    waits.look();
+    let (mut worst, mut event) = (Duration::ZERO, [0]);
+    for trip in 1.. {
+        let began = Instant::now();
+        thread::sleep(NAP);
+        first.write_all(&event)?;
+        last.read_exact(&mut event)?;
+        worst = worst.max(began.elapsed().saturating_sub(NAP));
+        let is_over = stopped.load(Ordering::Relaxed);
+        if is_over || trip % TRIPS == 0 {
+            waits.look();
+        }
+        if is_over {
+            break;
+        }
+    }
+    drop(first);
+    for link in links {
+        let _ = link.join();
+    }
+    Ok(worst + waits.longest)
+}
+
+fn pass_on(mut from: UnixStream, mut to: UnixStream) {
+    let mut event = [0];
+    while from.read_exact(&mut event).and_then(|()| to.write_all(&event)).is_ok() {}
+}
+
+/// How long the threads of this process waited for a core.
+#[derive(Default)]
+struct Waits {
+    /// By thread, as the system counts it.
+    total: BTreeMap<u64, Duration>,
+    /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
+    longest: Duration,
+}
+
+impl Waits {
+    fn look(&mut self) {
+        let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
+        let mut total = BTreeMap::new();
+        for thread in threads.flatten() {
+            let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
+            let text = fs::read_to_string(thread.path().join("schedstat"));
+            // Nanoseconds: on a core, waiting for one.
+            let wait = text.ok().and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
+            if let (Some(id), Some(wait)) = (id, wait) {
+                total.insert(id, Duration::from_nanos(wait));
+            }
+        }
+        for (id, wait) in &total {
+            // A thread that is new has waited since it began.
+            let before = self.total.get(id).copied().unwrap_or_default();
+            self.longest = self.longest.max(wait.saturating_sub(before));
+        }
+        // The threads that were there before anything was measured say nothing yet.
+        if self.total.is_empty() {
+            self.longest = Duration::ZERO;
+        }
+        self.total = total;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads that want the cores too are what makes a thread late.
+    #[test]
+    fn a_busy_machine_shows() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let busy: Vec<_> = (0..4 * cores)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
+            })
+            .collect();
+        let watch = Watch::start();
+        thread::sleep(Duration::from_millis(300));
+        let late = watch.stop();
+        stop.store(true, Ordering::Relaxed);
+        busy.into_iter().for_each(|thread| thread.join().expect("it only spins"));
+        assert!(late > Duration::from_micros(500), "{late:?}");
+    }
+}
