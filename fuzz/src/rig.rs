@@ -16,12 +16,14 @@ pub struct Cuts {
     pub pieces: Vec<usize>,
     /// How much a side takes in one write.
     pub drain: usize,
+    /// Milliseconds between two of them.
+    pub step: u64,
 }
 
 impl Cuts {
     /// Everything at once.
     pub fn none() -> Cuts {
-        Cuts { pieces: vec![usize::MAX], drain: usize::MAX }
+        Cuts { pieces: vec![usize::MAX], drain: usize::MAX, step: 0 }
     }
 }
 
@@ -219,7 +221,9 @@ pub fn relay(config: Config, client: &[u8], answers: &[Vec<u8>], cuts: &Cuts) ->
     let mut piece = move || pieces.next().unwrap_or(usize::MAX);
     let (mut sent, mut answered) = (0, 0);
     let mut exchange = 0;
-    for _ in 0..4_000_000 {
+    for turn in 0..4_000_000 {
+        rig.now = Instant::from_millis(turn * cuts.step);
+        rig.with(|relay, env| relay.handle_timeout(env));
         let mut moved = rig.read(Side::Client, &client[sent..], piece());
         sent += moved;
         if rig.connecting {

@@ -23,10 +23,31 @@ pub const ALL: &[Target] =
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// The same for every wait.
+fn limits(limit: Duration) -> TimeoutPolicy {
+    let limit = Some(limit);
+    TimeoutPolicy {
+        connect: limit,
+        write: limit,
+        write_idle: limit,
+        read: limit,
+        total: limit,
+        client_head: limit,
+        client_body: limit,
+        client_write: limit,
+        keep_alive: limit,
+        tunnel: limit,
+        tunnel_fin: limit,
+        linger: limit,
+        ..TimeoutPolicy::OFF
+    }
+}
+
+/// Limits that no stream here comes near, however long it takes between its pieces.
 fn config(c: &mut Choices<'_>) -> Config {
     let trusted =
         if c.once_in(3) { vec!["192.0.2.0/24".parse::<Prefix>().expect("a prefix")] } else { vec![] };
-    Config { timeouts: TimeoutPolicy::OFF, max_head: 4096, trusted, ..Config::default() }
+    Config { timeouts: limits(Duration::from_secs(24 * 3600)), max_head: 4096, trusted, ..Config::default() }
 }
 
 /// Asserts that all that was emitted is HTTP by the letter, and returns it as it was read.
@@ -83,7 +104,7 @@ pub fn request(bytes: &[u8]) {
     let c = &mut Choices::new(bytes);
     let config = config(c);
     let (mut stream, mut meant) = (Vec::new(), Vec::new());
-    let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200) };
+    let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200), step: c.below(16) as u64 };
     let sound = c.once_in(2);
     for _ in 0..1 + c.below(3) {
         meant.push(messages::request(c, &mut stream));
@@ -105,7 +126,7 @@ pub fn request(bytes: &[u8]) {
 pub fn response(bytes: &[u8]) {
     let c = &mut Choices::new(bytes);
     let config = config(c);
-    let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200) };
+    let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200), step: c.below(16) as u64 };
     let sound = c.once_in(2);
     let mut stream = Vec::new();
     let asked: Vec<Meant> = (0..1 + c.below(2)).map(|_| messages::request(c, &mut stream)).collect();

@@ -88,7 +88,7 @@ fn emitted(case: u64) -> Emitted {
     if wrong & 2 != 0 {
         messages::damage(c, &mut client);
     }
-    relay(config, &client, &answers, &Cuts { pieces: c.pieces(), drain: usize::MAX })
+    relay(config, &client, &answers, &Cuts { pieces: c.pieces(), drain: usize::MAX, step: 0 })
 }
 
 /// As the readers write it.
