@@ -53,8 +53,8 @@ fn program(name: &str, version: &str) -> bool {
     there
 }
 
-/// Installs what is missing, for half a minute at most.
-fn install(what: &str, command: &mut Command, there: impl Fn() -> bool) -> bool {
+/// Installs what is missing, within so many seconds.
+fn install(what: &str, seconds: u64, command: &mut Command, there: impl Fn() -> bool) -> bool {
     if there() {
         return true;
     }
@@ -62,7 +62,7 @@ fn install(what: &str, command: &mut Command, there: impl Fn() -> bool) -> bool 
     if let Ok(mut child) = quiet.spawn() {
         let begun = Instant::now();
         while matches!(child.try_wait(), Ok(None)) {
-            if begun.elapsed() > Duration::from_secs(45) {
+            if begun.elapsed() > Duration::from_secs(seconds) {
                 let _ = child.kill();
             }
             thread::sleep(Duration::from_millis(50));
@@ -86,13 +86,13 @@ fn have() -> Have {
     let mut pip_install = Command::new("python3");
     pip_install.args(pip).arg(&python).args(PYTHON);
     let has_python =
-        program("python3", "--version") && install("Python's packages", &mut pip_install, imports);
+        program("python3", "--version") && install("Python's packages", 40, &mut pip_install, imports);
     let node = program("node", "--version");
     let mut npm = Command::new("npm");
     npm.args(["install", "--silent", "--no-audit", "--no-fund", "--fetch-retries=0", "--prefix"]);
     npm.arg(&modules).arg(NODE);
     let undici = modules.join("node_modules/undici/package.json");
-    let has_undici = node && install("undici", &mut npm, || undici.is_file());
+    let has_undici = node && install("undici", 15, &mut npm, || undici.is_file());
     Have { python: has_python.then_some(python), node, undici: has_undici.then_some(modules) }
 }
 
