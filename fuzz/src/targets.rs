@@ -170,7 +170,6 @@ pub fn both(bytes: &[u8]) {
         linger: ms(c.below(80)),
         queue: ms(c.below(80)),
         drain: ms(c.below(80)),
-        ..TimeoutPolicy::OFF
     };
     let mut rig = Rig::new(Config { timeouts, max_head: 4096, ..config(c) });
     rig.keeps = c.once_in(2);
@@ -189,6 +188,7 @@ pub fn both(bytes: &[u8]) {
     let failure = IoFailure { kind: IoKind::Reset, os_code: None };
     for _ in 0..400 {
         let size = 1 + c.below(900);
+        let lot = size & 63;
         match c.below(20) {
             0..5 => sent += rig.read(Side::Client, &client[sent..], size),
             5..9 => {
@@ -199,17 +199,17 @@ pub fn both(bytes: &[u8]) {
             }
             9..12 => drop(rig.write(Side::Client, size)),
             12..15 => drop(rig.write(Side::Upstream, size)),
-            15 if rig.connecting && size % 4 != 0 => rig.connected(),
+            15 if rig.connecting && lot & 3 != 0 => rig.connected(),
             15 if rig.connecting => rig.with(|relay, env| relay.failed(Op::Connect, failure, env)),
-            16 if size % 8 == 0 => drop(rig.fin(Side::Client)),
-            16 if size % 8 == 1 => drop(rig.fin(Side::Upstream)),
-            17 if size % 8 == 0 => {
+            16 if lot & 7 == 0 => drop(rig.fin(Side::Client)),
+            16 if lot & 7 == 1 => drop(rig.fin(Side::Upstream)),
+            17 if lot & 7 == 0 => {
                 let op = Op::PASS[size / 8 % 4];
                 if rig.relay.interest().wants(op) {
                     rig.with(|relay, env| relay.failed(op, failure, env));
                 }
             }
-            18 if size % 64 == 0 => {
+            18 if lot == 0 => {
                 let now = rig.now;
                 rig.with(|relay, env| relay.drain(now, env));
             }

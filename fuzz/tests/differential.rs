@@ -103,9 +103,9 @@ fn line(message: &Message) -> String {
     format!("{} {} {}", message.start.join(" "), or(fields.join(",")), or(hex(&message.body)))
 }
 
-fn lines<'m>(messages: impl Iterator<Item = &'m Message>, stream_is_longer: bool) -> String {
+/// All whole messages; `rest` behind them if the last was cut.
+fn lines<'m>(messages: impl Iterator<Item = &'m Message>, mut cut: bool) -> String {
     let mut text = String::new();
-    let mut cut = stream_is_longer;
     for message in messages {
         cut |= !message.complete;
         if message.complete {
@@ -128,12 +128,14 @@ fn cases(emitted: &Emitted) -> Vec<Case> {
         let expected = lines(message.iter(), cut);
         cases.push(Case { role: "request".to_owned(), stream, fin: false, expected });
     }
-    let asked = emitted.asked.iter().map(|asked| match (asked.head, asked.old) {
-        (head, old) => format!("{}/1.{}", if head { "HEAD" } else { "GET" }, u8::from(!old)),
-    });
+    let asked = emitted
+        .asked
+        .iter()
+        .map(|asked| format!("{}/1.{}", if asked.head { "HEAD" } else { "GET" }, u8::from(!asked.old)));
     let role = asked.collect::<Vec<_>>().join(" ");
-    let read_whole: bool = !emitted.to_client.is_empty() && responses.is_empty();
-    let expected = lines(responses.iter(), read_whole);
+    // A head that was cut is none that was read.
+    let cut = !emitted.to_client.is_empty() && responses.is_empty();
+    let expected = lines(responses.iter(), cut);
     if !role.is_empty() {
         cases.push(Case { role, stream: emitted.to_client.clone(), fin: true, expected });
     }
