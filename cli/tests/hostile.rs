@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use support::{GUARD, RUNTIMES, Running, connect, get, try_exchange};
 
 const HONEST: usize = 50;
@@ -81,6 +81,8 @@ fn head(mut stream: &TcpStream) -> Option<Vec<u8>> {
 fn sound() -> SocketAddr {
     let big = vec![b'x'; 16 << 20];
     upstream(move |mut stream, _| {
+        // What is copied into buffers for nobody would measure the machine and not the proxy.
+        let _ = SockRef::from(&stream).set_send_buffer_size(64 << 10);
         while let Some(head) = head(&stream) {
             let body = if head.starts_with(b"GET /big") { &big[..] } else { &[b'x'; 1000][..] };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -133,6 +135,14 @@ fn slow(proxy: SocketAddr, n: usize, over: &AtomicBool) {
     }
 }
 
+/// A connection that takes a few KiB unread, and no more.
+fn with_a_small_window(proxy: SocketAddr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    socket.set_recv_buffer_size(4096).ok()?;
+    socket.connect(&proxy.into()).ok()?;
+    Some(socket.into())
+}
+
 /// Asks for much and reads nothing.
 fn deaf(proxy: SocketAddr, n: usize, over: &AtomicBool) {
     let mut all: Vec<Option<TcpStream>> = (0..n).map(|_| None).collect();
@@ -140,7 +150,7 @@ fn deaf(proxy: SocketAddr, n: usize, over: &AtomicBool) {
         for slot in &mut all {
             let alive = slot.as_ref().is_some_and(|stream| matches!(stream.take_error(), Ok(None)));
             if !alive {
-                let stream = TcpStream::connect(proxy).ok();
+                let stream = with_a_small_window(proxy);
                 let ask = |mut s: &TcpStream| s.write_all(b"GET /big HTTP/1.1\r\nHost: test\r\n\r\n");
                 *slot = stream.filter(|s| ask(s).is_ok());
             }
@@ -163,10 +173,10 @@ fn resets(proxy: SocketAddr, n: usize, over: &AtomicBool) {
             let _ = old.read(&mut vec![0; dice.below(100_000)]);
             let _ = SockRef::from(&old).set_linger(Some(Duration::ZERO));
         }
-        let Ok(mut stream) = TcpStream::connect(proxy) else { continue };
+        let Some(mut stream) = with_a_small_window(proxy) else { continue };
         let _ = stream.write_all(&request[..dice.below(request.len())]);
         all[place] = Some(stream);
-        thread::sleep(Duration::from_micros(500));
+        thread::sleep(Duration::from_millis(1));
     }
     for old in all.iter().flatten() {
         let _ = SockRef::from(old).set_linger(Some(Duration::ZERO));

@@ -235,11 +235,15 @@ pub fn response(c: &mut Choices<'_>, to: &Meant, out: &mut Vec<u8>) -> Meant {
 pub fn damage(c: &mut Choices<'_>, bytes: &mut Vec<u8>) {
     for _ in 0..1 + c.below(3) {
         let line_ends: Vec<usize> = (2..=bytes.len()).filter(|&at| bytes[..at].ends_with(b"\r\n")).collect();
-        let at = c.below(bytes.len().clamp(1, 1 << 16)).min(bytes.len());
+        // Around the end of a line, where most is decided, or anywhere.
+        let at = match c.below(2) {
+            0 if !line_ends.is_empty() => line_ends[c.below(line_ends.len().min(1 << 16))] - c.below(3),
+            _ => c.below(bytes.len().clamp(1, 1 << 16)).min(bytes.len()),
+        };
         match c.below(8) {
             // Behind a whole line, where a field would stand.
             0..4 if !line_ends.is_empty() => {
-                let at = line_ends[c.below(line_ends.len().min(1 << 16)).min(9) % line_ends.len()];
+                let at = line_ends[c.below(line_ends.len().min(16))];
                 bytes.splice(at..at, c.one(EVIL).iter().copied());
             }
             4 => bytes.truncate(at),
