@@ -146,7 +146,7 @@ fn g1_every_pair_of_messages_comes_to_the_same_one_byte_at_a_time() {
 }
 
 proptest! {
-    /// `http.md` G1, `timeouts.md` V-14.
+    /// `http.md` G1, V-14 of the conformance suite.
     #[test]
     fn the_outcome_does_not_depend_on_segmentation(
         request in 0..REQUESTS.len(),
