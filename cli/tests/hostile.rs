@@ -56,6 +56,8 @@ fn upstream(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> SocketAdd
     let serve = Arc::new(serve);
     thread::spawn(move || {
         for (n, stream) in (1..).zip(listener.incoming().flatten()) {
+            // Or a head waits for the proxy's delayed acknowledgement before its body goes.
+            let _ = stream.set_nodelay(true);
             let serve = Arc::clone(&serve);
             let small = thread::Builder::new().stack_size(128 << 10);
             let _ = small.spawn(move || serve(stream, n));
