@@ -314,9 +314,10 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
     );
     println!("{text}");
     assert!(quiet.good > 0 && seen.good > 0 && quiet.bad > 0 && seen.bad > 0, "{text}");
-    // Twice the quiet one; a test shares its machine with others and with its own hostile clients.
-    let slack = Duration::from_millis(if full { 10 } else { 250 });
-    assert!(seen.p99 <= 2 * quiet.p99 + slack, "{text}");
+    // Twice the quiet one, where the machine is nobody else's. A test shares it with others and with its own hostile
+    // clients: there it shows that the honest are served, and how fast is printed.
+    let most = if full { 2 * quiet.p99 + Duration::from_millis(10) } else { GUARD };
+    assert!(seen.p99 <= most, "{text}");
     // A block for what a side has sent and not been relieved of; larger ones are few.
     let bound = 64 * 1024 + clients as u64 * 2 * BLOCK;
     assert!(memory.iter().all(|kib| *kib <= bound), "more than {bound} KiB: {text}");
