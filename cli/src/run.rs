@@ -70,6 +70,7 @@ pub(crate) fn on(
             max_body: flags.max_body,
             upgrades: flags.upgrades.clone(),
             max_client_conns: flags.max_client_conns,
+            ..Config::default()
         },
         access_log: flags.access_log,
         signals,
