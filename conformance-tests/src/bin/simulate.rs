@@ -18,15 +18,20 @@ fn main() -> ExitCode {
         return one(seed, requests);
     }
     let began = Instant::now();
-    let (mut done, mut errors, mut digest) = (0, 0, 0u64);
+    let (mut done, mut errors, mut digest, mut failed) = (0, 0, 0u64, Vec::new());
     for seed in first..first + seeds {
         let summary = run(&Plan::from_seed(seed, requests), None, false);
-        if summary.violation.is_some() {
-            return one(seed, requests);
+        if let Some(violation) = summary.violation {
+            println!("seed {seed}: {violation}");
+            failed.push(seed);
         }
         done += summary.requests;
         errors += summary.errors;
         digest = digest.rotate_left(1) ^ summary.digest;
+    }
+    if let Some(first) = failed.first() {
+        println!("{} of {seeds} seeds break a promise; the first of them:", failed.len());
+        return one(*first, requests);
     }
     println!(
         "{seeds} seeds, {done} requests, {errors} of them ended in an error, no promise broken; digest {digest:016x}; {:?}",

@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_core::{Error, Instant, Outcome};
+use tidegate_core::{DeadlineKind, Error, Instant, Outcome, TimeoutError};
 
 use super::plan::{At, Body, Break, Id, Plan, Request};
 use crate::virtual_rt::{HOP, World};
@@ -75,6 +75,8 @@ pub(super) struct Record {
     pub(super) whole: bool,
     /// The client broke off.
     pub(super) left: bool,
+    /// When a side of its tunnel that reads at once last read something.
+    pub(super) moved: Option<Instant>,
     pub(super) outcome: Option<(Instant, Outcome)>,
 }
 
@@ -165,6 +167,12 @@ impl Ledger {
             r.clone()
         });
         self.event(id, 1, || format!("upstream: /{id} came, for the {}. time", seen.seen));
+        if request.local {
+            self.fail(
+                Invariant::Bytes,
+                format!("/{id} came to an upstream, but it is answered by the proxy"),
+            );
+        }
         let again = request.body == Body::None && request.method != "POST";
         if seen.seen > if again { 2 } else { 1 } {
             self.fail(Invariant::Bytes, format!("/{id} came to an upstream {} times", seen.seen));
@@ -247,6 +255,31 @@ impl Ledger {
                 let what = format!("{t}, but /{id} was sent {since:?} ago");
                 self.fail(Invariant::NotEarly, what);
             }
+            self.check_limit(id, &before, t);
+        }
+    }
+
+    /// A deadline must be that of the request's own limits, and one that progress puts off must have been put off.
+    fn check_limit(&self, id: Id, record: &Record, t: TimeoutError) {
+        let Some(request) = self.request(id) else { return };
+        let policy = self.plan.policy_of(request);
+        let limit = match t.kind {
+            DeadlineKind::Total => policy.total,
+            DeadlineKind::Read => policy.read,
+            DeadlineKind::Write => policy.write,
+            DeadlineKind::Queue => policy.queue,
+            DeadlineKind::Tunnel => policy.tunnel,
+            DeadlineKind::TunnelFin => policy.tunnel_fin,
+            _ => return,
+        };
+        if limit != Some(t.limit) {
+            self.fail(Invariant::NotEarly, format!("{t}, but the limit of /{id} is {limit:?}"));
+        }
+        if let Some(moved) = record.moved {
+            let since = self.world.now().saturating_since(moved);
+            if since + self.flight() < t.limit {
+                self.fail(Invariant::NotEarly, format!("{t}, but bytes of /{id} arrived {since:?} ago"));
+            }
         }
     }
 
@@ -288,7 +321,9 @@ impl Ledger {
         ids.sort_unstable();
         for id in ids {
             let record = &records[&id];
-            let Some(request) = self.request(id) else { continue };
+            if self.request(id).is_none() {
+                continue;
+            }
             if record.outcome.is_none() && (record.seen > 0 || record.status.is_some()) {
                 self.fail(Invariant::OneOutcome, format!("/{id} has no outcome: {record:?}"));
             }
@@ -302,7 +337,6 @@ impl Ledger {
                     format!("/{id}: {} bytes by its outcome, {} came", outcome.response_bytes, record.got);
                 self.fail(Invariant::Bytes, what);
             }
-            let _ = request;
         }
     }
 }
