@@ -79,7 +79,7 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
             }
             match &end {
                 // FIN ends one direction alone.
-                Some(Stop::Fin) if !written && mine.last == Last::Fin => Poll::Pending,
+                Some(Stop::Fin) if !(written || sent_all.get()) => Poll::Pending,
                 Some(stop) => Poll::Ready(stop.clone()),
                 None => Poll::Pending,
             }
