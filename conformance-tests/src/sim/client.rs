@@ -12,7 +12,7 @@ use tidegate_core::Side;
 use tidegate_core::runtime::Runtime;
 
 use super::ledger::{Invariant, Ledger};
-use super::plan::{Batch, Body, Client, Goodbye, Nonsense, Pace, Request};
+use super::plan::{Batch, Body, Client, Goodbye, Last, Nonsense, Pace, Request};
 use super::tunnel;
 use super::upstream::or;
 use super::wire::{Head, Stop, Wire, sleep, write, write_body};
@@ -84,7 +84,11 @@ async fn converse(ledger: &Rc<Ledger>, number: usize, client: &Client, proxy: So
 
 /// Whether the batch must be answered in some way.
 fn behaves(ledger: &Ledger, batch: &Batch) -> bool {
-    let strict = |r: &Request| r.stalls_at.is_none() && r.sends == Pace::Fast;
+    // A tunnel that is reset may take its 101 with it.
+    let resets = |r: &Request| {
+        r.tunnel.is_some_and(|tunnel| tunnel.client.last == Last::Rst || tunnel.upstream.last == Last::Rst)
+    };
+    let strict = |r: &Request| r.stalls_at.is_none() && r.sends == Pace::Fast && !resets(r);
     batch.reads == Pace::Fast
         && batch.leaves.is_none()
         && batch.requests.iter().all(strict)
@@ -183,10 +187,15 @@ async fn ask(ledger: &Rc<Ledger>, conn: &mut Conn, batch: &Batch) -> Fate {
             Fate::Over
         }
         // Nothing at all came.
-        Err(Unread::Nothing) if fresh => Fate::Silent,
+        Err(Unread::Nothing) if fresh || is_touched(ledger, batch) => Fate::Silent,
         Err(Unread::Nothing) => Fate::Untouched,
         Err(Unread::Cut) => Fate::Over,
     }
+}
+
+/// Whether anything came of a batch.
+fn is_touched(ledger: &Ledger, batch: &Batch) -> bool {
+    batch.requests.iter().any(|r| ledger.with(r.id, |r| r.seen > 0 || r.outcome.is_some()))
 }
 
 async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Cell<bool>) {

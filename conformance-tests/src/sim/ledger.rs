@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tidegate_core::{DeadlineKind, Error, Instant, Outcome, TimeoutError};
 
-use super::plan::{At, Body, Break, Id, Plan, Request};
+use super::plan::{At, Body, Break, Id, Last, Plan, Request, Tunnel};
 use crate::virtual_rt::{HOP, World};
 
 /// A promise that was broken.
@@ -48,6 +48,22 @@ pub struct Violation {
     pub what: String,
     /// So long after the start.
     pub at: Duration,
+}
+
+impl Invariant {
+    /// Every one.
+    pub const ALL: [Invariant; 10] = [
+        Invariant::EveryWaitHasADeadline,
+        Invariant::OneOutcome,
+        Invariant::Bytes,
+        Invariant::Permits,
+        Invariant::NothingLeft,
+        Invariant::Memory,
+        Invariant::NotEarly,
+        Invariant::NothingAfter,
+        Invariant::Answered,
+        Invariant::Progress,
+    ];
 }
 
 impl fmt::Display for Violation {
@@ -246,6 +262,15 @@ impl Ledger {
         self.event(id, 3, || format!("outcome: /{id} {:?} {:?}", outcome.status, outcome.error));
         if before.outcome.is_some() {
             self.fail(Invariant::OneOutcome, format!("/{id} has two outcomes"));
+        }
+        let both_fin = |tunnel: &Tunnel| (tunnel.client.last, tunnel.upstream.last) == (Last::Fin, Last::Fin);
+        if let Some(error) = outcome.error
+            && outcome.status == Some(101)
+            && self.plan.is_steady()
+            && self.request(id).and_then(|request| request.tunnel).is_some_and(|tunnel| both_fin(&tunnel))
+        {
+            let what = format!("the tunnel of /{id} ends with {error}, though both sides ended it");
+            self.fail(Invariant::Answered, what);
         }
         if let Some(Error::Timeout(t)) = outcome.error {
             let began = before.began.unwrap_or(now);

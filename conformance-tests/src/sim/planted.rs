@@ -13,6 +13,7 @@ use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 
 use super::Rng;
+use super::ledger::Invariant;
 use crate::virtual_rt::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
 
 /// What is wrong with the runtime, or with what stands around the proxy.
@@ -36,7 +37,7 @@ pub enum Bug {
     LateClose,
     /// Now and then a reset does not close its descriptor.
     LeakedSocket,
-    /// Writes are taken without limit and passed on when the socket takes them.
+    /// Sockets take without limit what they are given.
     EndlessBuffer,
     /// Every twentieth outcome is reported twice.
     TwoOutcomes,
@@ -87,6 +88,28 @@ impl Bug {
         Bug::BusyTask,
         Bug::WideLimit,
     ];
+}
+
+impl Bug {
+    /// The promises that it breaks: which of them is noticed first depends on the seed.
+    pub fn breaks(self) -> &'static [Invariant] {
+        match self {
+            Bug::LostTimer | Bug::LateTimer | Bug::SpentTimer => {
+                &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
+            }
+            Bug::FrozenClock | Bug::BusyTask => &[Invariant::Progress],
+            Bug::FastClock => &[Invariant::NotEarly],
+            Bug::LostByte | Bug::RepeatedByte | Bug::ReusedConnection | Bug::SwallowedError => {
+                &[Invariant::Bytes]
+            }
+            Bug::FinForRst | Bug::LateClose => &[Invariant::NothingAfter],
+            Bug::LeakedSocket | Bug::GhostConnect => &[Invariant::NothingLeft],
+            Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
+            Bug::EndlessBuffer => &[Invariant::Memory],
+            Bug::TwoOutcomes => &[Invariant::OneOutcome],
+            Bug::WideLimit => &[Invariant::Permits],
+        }
+    }
 }
 
 /// The simulated runtime as the proxy has it.
@@ -212,15 +235,13 @@ pub struct SimStream {
     inner: Option<VirtualStream>,
     to: Option<SocketAddr>,
     plant: Rc<Plant>,
-    /// What an endless buffer holds.
-    held: Vec<u8>,
     /// It wakes its task for ever.
     busy: bool,
 }
 
 impl SimStream {
     fn new(inner: VirtualStream, to: Option<SocketAddr>, plant: Rc<Plant>) -> SimStream {
-        SimStream { inner: Some(inner), to, plant, held: Vec::new(), busy: false }
+        SimStream { inner: Some(inner), to, plant, busy: false }
     }
 
     fn stream(&mut self) -> io::Result<&mut VirtualStream> {
@@ -230,14 +251,6 @@ impl SimStream {
     /// What a bug makes of a write; `None` if it is an ordinary one.
     fn twisted(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if self.plant.bug == Some(Bug::EndlessBuffer) {
-            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
-            let mut held = std::mem::take(&mut self.held);
-            let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&held)]).unwrap_or(0);
-            held.drain(..sent);
-            self.held = held;
-            return Some(Ok(total));
-        }
         if total < 200 {
             return None;
         }

@@ -53,6 +53,9 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
 fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     let world = World::with_chaos(plan.chaos.clone(), plan.seed);
     let plan = Rc::new(plan.clone());
+    if bug == Some(Bug::EndlessBuffer) {
+        world.set_hop(1 << 30);
+    }
     let ledger = Rc::new(Ledger::new(&world, &plan, traced));
     let plain = world.runtime(Owner::Proxy);
     let runtime = SimRuntime::new(plain.clone(), bug, plan.seed);
