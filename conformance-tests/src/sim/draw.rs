@@ -209,6 +209,7 @@ fn draw_tunnel(rng: &mut Rng, temper: &Temper, id: Id) -> Batch {
         let last = match rng.below(10) {
             0 if temper.clients => Last::Rst,
             1 if temper.faults => Last::Idle,
+            2..5 => Last::Second,
             _ => Last::Fin,
         };
         Half { bytes: rng.below(most) as u32, sends, reads, last }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tidegate_core::{DeadlineKind, Error, Instant, Outcome, TimeoutError};
 
-use super::plan::{At, Body, Break, Id, Last, Plan, Request, Tunnel};
+use super::plan::{At, Body, Break, Id, Plan, Request};
 use crate::virtual_rt::{HOP, World};
 
 /// A promise that was broken.
@@ -263,11 +263,10 @@ impl Ledger {
         if before.outcome.is_some() {
             self.fail(Invariant::OneOutcome, format!("/{id} has two outcomes"));
         }
-        let both_fin = |tunnel: &Tunnel| (tunnel.client.last, tunnel.upstream.last) == (Last::Fin, Last::Fin);
         if let Some(error) = outcome.error
             && outcome.status == Some(101)
             && self.plan.is_steady()
-            && self.request(id).and_then(|request| request.tunnel).is_some_and(|tunnel| both_fin(&tunnel))
+            && self.request(id).and_then(|request| request.tunnel).is_some_and(|tunnel| tunnel.is_orderly())
         {
             let what = format!("the tunnel of /{id} ends with {error}, though both sides ended it");
             self.fail(Invariant::Answered, what);

@@ -185,10 +185,20 @@ pub struct Half {
 pub enum Last {
     /// FIN.
     Fin,
+    /// FIN, once that of the other side has come.
+    Second,
     /// RST.
     Rst,
     /// Nothing, for ever.
     Idle,
+}
+
+impl Tunnel {
+    /// Whether it ends by what the two sides do, with everything delivered.
+    pub fn is_orderly(&self) -> bool {
+        use Last::{Fin, Second};
+        matches!((self.client.last, self.upstream.last), (Fin, Fin | Second) | (Second, Fin))
+    }
 }
 
 /// What an upstream does with a request.
@@ -306,6 +316,11 @@ impl Plan {
     pub fn requests(&self) -> impl Iterator<Item = (&Batch, &Request)> {
         let batches = self.clients.iter().flat_map(|client| &client.batches);
         batches.flat_map(|batch| batch.requests.iter().map(move |request| (batch, request)))
+    }
+
+    /// Whether clients may have to wait until they are served.
+    pub fn is_crowded(&self) -> bool {
+        self.max_clients < self.clients.len() + 1
     }
 
     /// The limits of a request.

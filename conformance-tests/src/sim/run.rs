@@ -13,7 +13,7 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Respo
 use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
 use super::names::SimResolver;
-use super::plan::{Doing, Id, Plan};
+use super::plan::{Batch, Doing, Id, Plan};
 use super::planted::{Bug, SimListener, SimRuntime};
 use super::upstream::Upstream;
 use super::wire::{offset, sleep};
@@ -100,7 +100,7 @@ fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
         world.spawn(Owner::Peer, client::run(Rc::clone(&ledger), number, at));
     }
 
-    let sweep = Sweep { ledger: &ledger, proxy: &proxy, world: &world, steps: 0.into() };
+    let sweep = Sweep::new(&ledger, &proxy, &world);
     let end = world.now() + BOUND;
     match block(world.run_until(end, || sweep.step() || ledger.clients.get() == 0)) {
         Ran::Done => {}
@@ -143,7 +143,7 @@ fn route(ledger: &Rc<Ledger>) -> impl Fn(&RequestHead<'_>) -> Decision + 'static
 
 /// When all clients have left: nothing goes on, nothing is left.
 fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World, resolver: &SimResolver) {
-    let sweep = Sweep { ledger, proxy, world, steps: 0.into() };
+    let sweep = Sweep::new(ledger, proxy, world);
     let quiet = world.now() + QUIET;
     if block(world.run_until(quiet, || sweep.step())) == Ran::Spinning {
         ledger.fail(Invariant::Progress, "at the end the proxy polls without end");
@@ -187,9 +187,19 @@ struct Sweep<'a> {
     proxy: &'a Proxy<SimRuntime>,
     world: &'a World,
     steps: std::cell::Cell<u64>,
+    /// Connections that may lie in the proxy's backlog: one a client, and those that clients have left there.
+    backlog: usize,
 }
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
+    fn new(ledger: &'a Rc<Ledger>, proxy: &'a Proxy<SimRuntime>, world: &'a World) -> Sweep<'a> {
+        let plan = &ledger.plan;
+        let batches = || plan.clients.iter().flat_map(|client| &client.batches);
+        let is_left = |batch: &&Batch| batch.leaves.is_some() || batch.half_closes;
+        let left = if plan.is_crowded() { batches().filter(is_left).count() } else { 0 };
+        Sweep { ledger, proxy, world, steps: 0.into(), backlog: plan.clients.len() + left }
+    }
+
     /// True if something is wrong.
     fn step(&self) -> bool {
         self.steps.update(|n| n + 1);
@@ -219,8 +229,7 @@ impl Sweep<'_> {
                 self.ledger.fail(Invariant::EveryWaitHasADeadline, what);
             }
             // The listener, what lies in its backlog, and one connection each.
-            let backlog = self.ledger.plan.clients.len();
-            let most = 1 + backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
+            let most = 1 + self.backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
             if self.steps.get().is_multiple_of(16) {
                 let sockets = self.world.runtime(Owner::Proxy).sockets();
                 if sockets > most {

@@ -36,7 +36,7 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
         Side::Client => (offset(id), offset(id) + OTHER_WAY),
         Side::Upstream => (offset(id) + OTHER_WAY, offset(id)),
     };
-    let sent_all = Cell::new(false);
+    let (sent_all, fin_came) = (Cell::new(false), Cell::new(false));
     let writes = async {
         let mut sent = 0u64;
         while sent < u64::from(mine.bytes) {
@@ -51,6 +51,11 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
         ledger.event(id, 20, || format!("{side}: /{id} has sent its {sent} bytes, now {:?}", mine.last));
         match mine.last {
             Last::Fin => stream.fin(),
+            Last::Second => {
+                // Polled together with the reads, which are woken.
+                poll_fn(|_| if fin_came.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+                stream.fin();
+            }
             Last::Rst => {
                 ledger.with(id, |r| r.left = true);
                 stream.rst();
@@ -70,13 +75,13 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
         let (mut writes, mut reads) = (pin!(writes), pin!(reads));
         let (mut end, mut written) = (None, false);
         poll_fn(|cx| {
-            written = written || writes.as_mut().poll(cx).is_ready();
-            if end.is_none() {
-                match reads.as_mut().poll(cx) {
-                    Poll::Ready(stop) => end = Some(stop),
-                    Poll::Pending => {}
-                }
+            if end.is_none()
+                && let Poll::Ready(stop) = reads.as_mut().poll(cx)
+            {
+                fin_came.set(stop == Stop::Fin);
+                end = Some(stop);
             }
+            written = written || writes.as_mut().poll(cx).is_ready();
             match &end {
                 // FIN ends one direction alone.
                 Some(Stop::Fin) if !(written || sent_all.get()) => Poll::Pending,
@@ -109,9 +114,7 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
                 format!("the tunnel of /{id} ends for the {side} with FIN after {got} bytes of {theirs:?}");
             ledger.fail(Invariant::Bytes, what);
         }
-        Stop::Rst | Stop::Short
-            if (mine.last, theirs.last) == (Last::Fin, Last::Fin) && ledger.plan.is_steady() =>
-        {
+        Stop::Rst | Stop::Short if tunnel.is_orderly() && ledger.plan.is_steady() => {
             let what =
                 format!("the tunnel of /{id} ends for the {side} with RST after {got} bytes of {theirs:?}");
             ledger.fail(Invariant::Answered, what);
