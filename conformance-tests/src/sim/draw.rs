@@ -196,10 +196,11 @@ fn draw_client(rng: &mut Rng, temper: &Temper, share: usize, next: &mut Id) -> C
 
 fn draw_tunnel(rng: &mut Rng, temper: &Temper, id: Id) -> Batch {
     let mut request = draw_request(rng, temper, id, true);
+    // What lies in the buffers of the kernel passes faster than the limits of a tunnel.
     let mut half = || {
         let mut pace = || {
             if rng.permille(200) {
-                Pace::Slow(rng.between(200, 5000) as u32, ms(rng.between(1, 40)))
+                Pace::Slow(rng.between(1500, 5000) as u32, ms(rng.between(1, 40)))
             } else {
                 Pace::Fast
             }
