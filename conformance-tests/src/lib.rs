@@ -25,8 +25,8 @@
 //! tidegate_conformance::suite!(MyRuntime);
 //! ```
 //!
-//! That makes one `#[test]` for each case, named after its id in `timeouts.md` section 4 and what it
-//! shows, such as `r_05_stall_in_a_content_length_body`.
+//! That makes one `#[test]` for each case, named after its id and what it shows, such as
+//! `r_05_stall_in_a_content_length_body`. The letter of an id is its group, under which `CONFORMANCE.md` lists it.
 //!
 //! # What a case does
 //!
@@ -97,6 +97,7 @@ mod board;
 pub mod cases;
 mod command;
 mod counted;
+mod cut;
 mod diag;
 mod exec;
 pub mod expect;
@@ -118,6 +119,7 @@ mod run_virtual;
 mod run_wait;
 pub mod script;
 pub mod sim;
+mod steps;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;
@@ -127,10 +129,11 @@ mod wrap;
 
 pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
+pub use crate::cut::Cut;
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
-pub use crate::run_virtual::{Observe, Route, run_virtual};
+pub use crate::run_virtual::{Observe, Route, run_cut, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual, wait_can_fail};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
 

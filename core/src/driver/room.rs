@@ -4,10 +4,11 @@
 //! upstream: `granted + free` is constant, a place that becomes free is handed to the one that has waited longest,
 //! and only that one is woken. Which client is asked to make room is not decided here but in `lifecycle.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
+use crate::driver::sync::Mutex;
+use crate::driver::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
 
@@ -120,7 +121,10 @@ impl Waiting {
     /// Whether the place is there, and then it is the caller's. If not, `waker` is the one to wake.
     pub(crate) fn fetch(&mut self, waker: &Waker) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
-        self.ticket = self.room.change(|state| state.places.fetch(ticket, waker)).err();
+        let fetched = self.room.change(|state| state.places.fetch(ticket, waker));
+        if let Admitted::Waits(ticket) = fetched {
+            self.ticket = Some(ticket);
+        }
         self.ticket.is_none()
     }
 }

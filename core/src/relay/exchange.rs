@@ -1,10 +1,9 @@
 //! One request and its response: every transition.
 //!
-//! With `deadlines.rs`, which says when each deadline runs, this file is the law of the project in code:
-//! [`Relay::expire`] decides every timeout, [`Relay::fail`] is what the client and the upstream see when
-//! something goes wrong (`timeouts.md` 2.2, 2.3), and [`Relay::settle`] moves what can be moved after every
-//! event. It knows no socket and no clock; byte formats are in
-//! `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
+//! With `deadlines.rs`, which says when each deadline runs, and `endings.rs`, which says what both sides see when
+//! it is over, this file is the law of the project in code: [`Relay::expire`] decides every timeout
+//! (`docs/TIMEOUTS.md`, The deadlines), and [`Relay::settle`] moves what can be moved after every event. It knows no
+//! socket and no clock; byte formats are in `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
 //!           forward          pool miss       resolved        connected
@@ -16,22 +15,21 @@
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
 //!
-//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`).
+//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`). The ways to Answering and to Idle are in
+//! `endings.rs`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::mem;
 use core::time::Duration;
 
 use crate::error::{Error, IoFailure, Phase, TimeoutError};
-use crate::http::{self, Framing, HttpError, OwnResponse, RequestHead, ResponseContext};
+use crate::http::{Framing, HttpError, RequestHead, ResponseContext};
 use crate::relay::Relay;
 use crate::relay::client::ClientState;
 use crate::relay::lent::Rest;
-use crate::relay::outcome::{End, Env, Outcome, Step, Timing};
+use crate::relay::outcome::{End, Env, Step, Timing};
 use crate::relay::tunnel;
 use crate::relay::upstream::Ended;
-use crate::relay::verdict::Verdict;
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, TimeoutPolicy};
 use crate::upstream::{Addresses, UpstreamId};
@@ -85,14 +83,14 @@ pub(crate) struct Exchange {
     pub(crate) held: bool,
     retried: bool,
     /// What the client was told about its connection.
-    keep_alive: bool,
+    pub(crate) keep_alive: bool,
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<Error>,
-    secondary: Option<IoFailure>,
+    pub(crate) secondary: Option<IoFailure>,
     pub(crate) upstream: Option<UpstreamId>,
     pub(crate) attempts: u16,
     /// The connection came from the pool.
-    reused: bool,
+    pub(crate) reused: bool,
     /// How long it was in each phase, and since when it is in which.
     pub(crate) timing: Timing,
     pub(crate) phase: (Phase, Instant),
@@ -167,7 +165,11 @@ impl Relay {
                     self.give_up(env);
                 }
             }
-            DeadlineKind::ConnectAddress => self.address_failed(error, env),
+            // A share that ran out is no outcome: what it is a share of may be due as well.
+            DeadlineKind::ConnectAddress => match self.deadlines.due(env.now) {
+                Some(due) => self.expire(due, env),
+                None => self.address_failed(error, env),
+            },
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),
@@ -306,7 +308,7 @@ impl Relay {
     }
 
     /// There is a request, or what was to become one.
-    fn begin_exchange(&mut self, env: &mut Env<'_>) {
+    pub(crate) fn begin_exchange(&mut self, env: &mut Env<'_>) {
         self.upstream.lend(&mut env.bufs.spares.upstreams);
         let exchange = self.exchange.lend(&mut env.bufs.spares.exchanges);
         exchange.started = env.now;
@@ -443,181 +445,4 @@ impl Relay {
         self.exchange.error = Some(error);
         self.exchange.stage = Stage::Draining;
     }
-
-    // ---- endings ---------------------------------------------------------------------------------
-
-    /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
-    /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
-    pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
-        if self.exchange.stage == Stage::Tunnel {
-            return self.end_tunnel(Some(error), env);
-        }
-        if self.exchange.stage.is_forwarding() {
-            self.actions.upstream = Some(End::Abort);
-        }
-        self.actions.step = None;
-        if self.exchange.stage == Stage::Idle {
-            // There is no request, only a broken beginning of one.
-            self.begin_exchange(env);
-            self.client.state = ClientState::Exchange;
-        }
-        self.exchange.held = false;
-        match self.exchange.error {
-            None => self.exchange.error = Some(error),
-            // What fails later never replaces what failed first (`timeouts.md` T7).
-            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
-        }
-        // A client that takes nothing takes no answer either.
-        let slow = is_slow_client(error);
-        let answerable = self.exchange.status.is_none() && !slow;
-        match Verdict::of(error) {
-            Some(verdict) if answerable => {
-                // A request that was read to its end leaves the connection usable, unless it was faulty.
-                let keep = self.may_keep() && verdict.spares_client();
-                let body = verdict.body();
-                let response = OwnResponse {
-                    status: verdict.status,
-                    fields: &[],
-                    body: body.as_bytes(),
-                    proxy_status: Some((verdict.error, verdict.details)),
-                    request_id: None,
-                    keep_alive: keep,
-                    client: self.client.request.version,
-                    to_head: self.client.request.is_head,
-                    date: env.date,
-                };
-                self.answer(&response, env);
-            }
-            Some(_) => self.cut(slow, env),
-            None => self.abandon_client(error, env),
-        }
-    }
-
-    /// Answers the request here instead of forwarding it.
-    pub(crate) fn begin_answer(
-        &mut self,
-        status: u16,
-        fields: &[(&str, &str)],
-        body: &[u8],
-        env: &mut Env<'_>,
-    ) {
-        // A body that came along with the head is read, so that the connection can be kept.
-        if let Err(e) = self.client.inbound.decode(&mut self.client.decoder) {
-            return self.fail(Error::BadRequest(e), env);
-        }
-        let response = OwnResponse {
-            // What is no final status is a mistake of the route's.
-            status: if (200..=599).contains(&status) { status } else { 500 },
-            fields,
-            body,
-            proxy_status: None,
-            request_id: None,
-            keep_alive: self.may_keep(),
-            client: self.client.request.version,
-            to_head: self.client.request.is_head,
-            date: env.date,
-        };
-        self.answer(&response, env);
-    }
-
-    /// Whether the client's connection may serve another request, as far as this one goes.
-    fn may_keep(&self) -> bool {
-        self.client.request.keep_alive && self.client.decoder.is_complete() && self.draining.is_none()
-    }
-
-    /// Sends a response of our own, whole.
-    fn answer(&mut self, response: &OwnResponse<'_>, env: &mut Env<'_>) {
-        // The request's head stays for whoever observes its end.
-        let head = mem::take(&mut self.upstream.outbound.head);
-        self.upstream.reset(env);
-        self.client.inbound.discard_runs();
-        let outbound = &mut self.client.outbound;
-        outbound.release_head(env.bufs);
-        if outbound.head.capacity() == 0 {
-            outbound.head = env.bufs.take_head();
-        }
-        let request_id = RequestHead::new(&head).request_id();
-        http::write_own(&OwnResponse { request_id, ..*response }, &mut outbound.head);
-        outbound.begin_body(false);
-        self.upstream.outbound.keep_sent(head);
-        self.exchange.status = Some(response.status);
-        self.exchange.keep_alive = response.keep_alive;
-        self.exchange.stage = Stage::Answering;
-    }
-
-    /// The forwarded response stays incomplete, and the client can see it (`timeouts.md` 2.3): fewer
-    /// bytes than announced or no last chunk, then a staged FIN; RST where only that shows it (T11).
-    fn cut(&mut self, slow: bool, env: &mut Env<'_>) {
-        let unframed = self.is_unframed();
-        self.report(env);
-        if unframed || slow {
-            self.close_client(End::Abort);
-        } else {
-            self.linger();
-        }
-    }
-
-    /// Only RST shows the client that the response is not whole. (A response of our own has a length.)
-    fn is_unframed(&self) -> bool {
-        self.upstream.response.is_some_and(|r| r.relayed == Framing::UntilClose)
-    }
-
-    /// There is nobody left to answer.
-    fn abandon_client(&mut self, error: Error, env: &mut Env<'_>) {
-        let end = if error == Error::Stopped && self.is_unframed() { End::Abort } else { End::Close };
-        self.report(env);
-        self.close_client(end);
-    }
-
-    /// The last byte of the response was sent.
-    fn finish(&mut self, env: &mut Env<'_>) {
-        let complete = self.client.decoder.is_complete();
-        let keep = complete && self.exchange.keep_alive && self.draining.is_none();
-        let wished = self.client.request.keep_alive;
-        self.report(env);
-        if keep {
-            self.client.next_request();
-        } else if complete && !wished && self.client.inbound.unparsed().is_empty() {
-            // The client asked for the close and sends no more: nothing can hit our last bytes.
-            self.close_client(End::Close);
-        } else {
-            self.linger();
-        }
-    }
-
-    /// The exchange is over: its outcome stands, and nothing of it is left.
-    pub(crate) fn report(&mut self, env: &mut Env<'_>) {
-        self.actions.report = true;
-        self.clock_phase(env.now);
-        let exchange = &self.exchange;
-        let outcome = Outcome {
-            status: exchange.status,
-            error: exchange.error,
-            secondary: exchange.secondary,
-            upstream: exchange.upstream,
-            attempts: exchange.attempts,
-            reused: exchange.reused,
-            request_bytes: exchange.request_bytes,
-            response_bytes: exchange.response_bytes,
-            timing: exchange.timing,
-            started: exchange.started,
-            finished: env.now,
-        };
-        let reported = self.reported.lend(&mut env.bufs.spares.reports);
-        reported.outcome = Some(outcome);
-        env.bufs.give_head(mem::replace(&mut reported.head, mem::take(&mut self.upstream.outbound.head)));
-        self.exchange.stage = Stage::Idle;
-        self.client.inbound.discard_runs();
-        self.client.outbound.reset(env.bufs);
-        self.upstream.reset(env);
-        self.upstream.give_back(&mut env.bufs.spares.upstreams);
-        self.exchange.give_back(&mut env.bufs.spares.exchanges);
-        // The next exchange may begin before anything else looks at the deadlines.
-        self.sync_deadlines(env.now);
-    }
-}
-
-/// The client did not take what we sent: only RST discards it.
-fn is_slow_client(error: Error) -> bool {
-    matches!(error, Error::Timeout(TimeoutError { kind: DeadlineKind::ClientWrite, .. }))
 }

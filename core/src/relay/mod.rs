@@ -22,6 +22,7 @@
 mod address;
 mod client;
 mod deadlines;
+mod endings;
 mod exchange;
 mod flow;
 mod lent;
@@ -48,13 +49,26 @@ use self::lent::Lent;
 pub(crate) use self::lent::Spares;
 use self::outcome::{Actions, End, Reported};
 use self::upstream::{Ended, UpstreamConn};
-use crate::error::{Error, IoFailure, Side};
-use crate::http::{PeerAddr, RequestHead};
+use crate::error::{Error, IoFailure, IoKind, Side};
+use crate::http::{PeerAddr, Prefix, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
+///
+/// ```
+/// use core::time::Duration;
+/// use tidegate_core::{Config, TimeoutPolicy};
+///
+/// let config = Config {
+///     timeouts: TimeoutPolicy { read: Some(Duration::from_secs(5)), ..TimeoutPolicy::default() },
+///     max_body: Some(10 << 20),
+///     upgrades: Vec::new(),
+///     ..Config::default()
+/// };
+/// assert_eq!(config.max_head, 64 * 1024);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The limits of the connection itself, and of every request whose route names none of its own.
@@ -66,6 +80,9 @@ pub struct Config {
     /// The protocols to which a client may upgrade, as in the field Upgrade: after the upstream's `101` bytes are passed
     /// on as they are. Compared in any case; empty: none. HTTP itself (`h2c`) never passes. Default: `websocket`.
     pub upgrades: Vec<String>,
+    /// The proxies in front of this one: what they say about the hops before them (`X-Forwarded-*`, `Forwarded`) is
+    /// passed on, and ours is appended; anybody else's is removed. Default: none.
+    pub trusted: Vec<Prefix>,
     /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
     /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
@@ -83,6 +100,7 @@ impl Default for Config {
             max_head: 64 * 1024,
             max_body: None,
             upgrades: vec![String::from("websocket")],
+            trusted: Vec::new(),
             max_client_conns: 1000,
             turn_ops: 16,
             turn_bytes: 256 * 1024,
@@ -109,7 +127,7 @@ impl Relay {
     /// The machine for a client that was accepted at `now` from `peer`.
     pub fn new(config: Arc<Config>, peer: Option<IpAddr>, now: Instant) -> Relay {
         let mut relay = Relay {
-            peer: peer.map(PeerAddr::from),
+            peer: peer.map(|addr| PeerAddr::new(addr, &config.trusted)),
             client: ClientConn::new(),
             upstream: Lent::NONE,
             exchange: Lent::NONE,
@@ -233,11 +251,14 @@ impl Relay {
             Side::Client => {
                 let body = self.client.outbound.sent(n, &mut self.upstream.inbound);
                 self.exchange.response_bytes += body as u64;
+                // Nobody may ask for a read for a long time.
+                self.upstream.inbound.release(env.bufs);
                 self.forwarded(DeadlineKind::ClientWrite);
             }
             Side::Upstream => {
                 let body = self.upstream.outbound.sent(n, &mut self.client.inbound);
                 self.exchange.request_bytes += body as u64;
+                self.client.inbound.release(env.bufs);
                 self.forwarded(DeadlineKind::WriteIdle);
             }
         }
@@ -318,7 +339,13 @@ impl Relay {
                 self.address_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
-            Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
+            // A broken pipe says that its FIN came first: all that it said before is still delivered (RFC 9110
+            // section 9.3.6).
+            Op::Write(Side::Upstream)
+                if self.exchange.stage == Stage::Tunnel
+                    && self.upstream.ended.is_none()
+                    && failure.kind != IoKind::BrokenPipe =>
+            {
                 self.upstream.ended = Some(Ended::Failed(failure));
             }
             // The answer to a request that was not read to its end may still be on its way.
@@ -396,7 +423,8 @@ impl Relay {
         }
     }
 
-    /// The request is answered here: `body` whole, with our own framing fields besides `fields`.
+    /// The request is answered here: `body` whole, with our own framing fields besides `fields`. If the request has a
+    /// body, the client's connection ends after it.
     pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
             self.begin_answer(status, fields, body, env);

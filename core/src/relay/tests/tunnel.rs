@@ -1,4 +1,4 @@
-//! Tunnels in exact time: the rows of `http.md` section 8 and the scenarios of `timeouts.md` 4.8.
+//! Tunnels in exact time: the rows of `http.md` section 8 and the cases U of the conformance suite.
 
 use super::*;
 use crate::timeout::DeadlineKind as Kind;
@@ -317,21 +317,22 @@ fn u1_a_101_before_the_request_is_complete_is_502() {
     rig.upstream(SWITCHING);
     assert_eq!(status(&mut rig), "502");
     assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::UnexpectedUpgrade)));
-    // Once it is whole, a body is no obstacle, and belongs to the request alone.
-    let mut rig = Rig::relaying(profile(), &post(b"5"));
-    rig.client(b"abcdefgh");
-    assert!(rig.upstream_gets().ends_with("\r\n\r\nabcde"));
+    // Not even once it is whole: with a body no upgrade is asked for (`http.md` U3).
+    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for request in [&[&post(b"5"), b"abcde".as_slice()].concat(), chunked.as_slice()] {
+        let mut rig = Rig::relaying(profile(), request);
+        assert!(!rig.upstream_gets().contains("upgrade"));
+        rig.upstream(SWITCHING);
+        assert_eq!(status(&mut rig), "502");
+    }
+    // A length of zero is no body.
+    let mut rig = Rig::relaying(profile(), &post(b"0"));
+    rig.upstream_gets();
     rig.upstream(b"HTTP/1.1 103 Early\r\n\r\n");
     rig.client_gets();
     rig.upstream(SWITCHING);
-    assert_eq!((rig.client_gets().as_str(), rig.upstream_gets().as_str()), (SWITCHED, "fgh"));
-    // The same in chunks: a tunnel has none.
-    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-        Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nraw";
-    let mut rig = Rig::relaying(profile(), chunked);
-    assert!(rig.upstream_gets().ends_with("3\r\nabc\r\n0\r\n\r\n"));
-    rig.upstream(SWITCHING);
-    assert_eq!(rig.upstream_gets(), "raw");
+    assert_eq!(rig.client_gets(), SWITCHED);
 }
 
 #[test]
@@ -441,5 +442,62 @@ proptest! {
             prop_assert!(got[1][..head].ends_with(b"\r\n\r\n") && got[1][head..] == up);
             prop_assert_eq!(rig.actions.iter().filter(|a| matches!(a, Action::Report)).count(), 1);
         }
+    }
+}
+
+#[test]
+fn outstanding_bytes_of_a_closed_upstream_reach_the_client() {
+    let mut rig = tunnel(profile());
+    rig.upstream(b"the last words");
+    rig.fin(Side::Upstream);
+    rig.client(b"ping");
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), broken, env));
+    assert_eq!(rig.client_gets(), "the last words", "{:?}", rig.actions);
+}
+
+#[test]
+fn a_client_that_does_not_take_the_101_has_the_client_write_limit() {
+    let mut rig =
+        Rig::relaying(TimeoutPolicy { total: ms(200), tunnel: ms(3_600_000), ..profile() }, UPGRADE);
+    rig.upstream_gets();
+    rig.upstream(SWITCHING);
+    // Nothing of the 101 was taken.
+    assert_eq!(rig.next(), Some((150, Kind::ClientWrite)));
+}
+
+#[test]
+fn an_idle_tunnel_holds_no_block() {
+    let mut rig = tunnel(profile());
+    // Turn 1: it reads, and the client takes a part.
+    rig.upstream(b"0123456789");
+    rig.take(Side::Client, 4);
+    rig.with(|relay, env| relay.not_ready(Side::Upstream, env));
+    // Turn 2, in the order of Op::PASS: the read waits, then the write goes through; what waits is not asked again.
+    rig.with(|relay, env| relay.not_ready(Side::Upstream, env));
+    assert_eq!(rig.client_gets(), "456789");
+    assert!(!rig.relay.upstream.inbound.has_block());
+}
+
+#[test]
+fn outstanding_bytes_that_were_not_read_yet_do_too() {
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    for fin_first in [true, false] {
+        let mut rig = tunnel(profile());
+        rig.upstream(b"the last ");
+        rig.client(b"ping");
+        if !fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), broken, env));
+            assert_eq!(rig.actions(), []);
+        }
+        rig.upstream(b"words");
+        rig.fin(Side::Upstream);
+        if fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+        }
+        rig.client(b"ping");
+        assert_eq!(rig.client_gets(), "the last words");
+        assert_eq!(rig.actions(), CLOSED, "all of it was delivered");
+        assert!(matches!(rig.outcome().error, Some(Error::UpstreamReset(_))));
     }
 }
