@@ -280,10 +280,11 @@ impl Stream for SimStream {
         let polled = self.stream()?.poll_read(cx, buf);
         match &polled {
             Poll::Pending if self.busy => cx.waker().wake_by_ref(),
-            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                if self.plant.bug == Some(Bug::SwallowedError) {
-                    return Poll::Ready(Ok(0));
-                }
+            Poll::Ready(Err(e))
+                if e.kind() == io::ErrorKind::ConnectionReset
+                    && self.plant.bug == Some(Bug::SwallowedError) =>
+            {
+                return Poll::Ready(Ok(0));
             }
             _ => {}
         }
