@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
-use support::{GUARD, RUNTIMES, Running, connect, get, try_exchange};
+use support::{GUARD, RUNTIMES, Running, connect, try_exchange};
 
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const HONEST: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 const BLOCK: u64 = 64;
@@ -263,7 +264,8 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
     let both = ["--upstream", &upstreams[0], "--upstream", &upstreams[1]];
     let proxy = Running::start(&[&args[..], &limits, &both].concat());
     let addr = proxy.addrs[0];
-    let _ = get(&mut proxy.connect(), "/");
+    // Whatever the answer: it may be the other upstream's turn.
+    let _ = try_exchange(&mut proxy.connect(), REQUEST);
     let settled = |most: usize| {
         let asked = Instant::now();
         while proxy.descriptors() > most {
@@ -319,6 +321,7 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
     let bound = 64 * 1024 + clients as u64 * 2 * BLOCK;
     assert!(memory.iter().all(|kib| *kib <= bound), "more than {bound} KiB: {text}");
     assert!(memory[1] <= memory[0] + memory[0] / 4 + 16 * 1024, "it grows: {text}");
-    // It works as before.
-    assert!([200, 502].contains(&get(&mut connect(addr), "/").status));
+    // It works as before, whenever it is the sound upstream's turn.
+    let well = || try_exchange(&mut connect(addr), REQUEST).is_ok_and(|response| response.status == 200);
+    assert!((0..20).any(|_| well()), "{text}");
 }
