@@ -71,6 +71,7 @@ pub(crate) fn on(
             upgrades: flags.upgrades.clone(),
             trusted: flags.trusted.clone(),
             max_client_conns: flags.max_client_conns,
+            ..Config::default()
         },
         access_log: flags.access_log,
         signals,

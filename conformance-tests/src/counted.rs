@@ -156,6 +156,10 @@ impl<R: Runtime> Runtime for Counted<R> {
         self.runtime.now()
     }
 
+    fn id_seed(&self) -> u128 {
+        self.runtime.id_seed()
+    }
+
     fn unix_time(&self) -> u64 {
         self.runtime.unix_time()
     }

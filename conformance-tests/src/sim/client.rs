@@ -8,10 +8,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tidegate_core::Side;
 use tidegate_core::runtime::Runtime;
 
 use super::ledger::{Invariant, Ledger};
-use super::plan::{Batch, Body, Client, Goodbye, Nonsense, Pace, Request};
+use super::plan::{Batch, Body, Client, Goodbye, Last, Nonsense, Pace, Request};
+use super::tunnel;
 use super::upstream::or;
 use super::wire::{Head, Stop, Wire, sleep, write, write_body};
 use crate::virtual_rt::{Owner, VirtualStream};
@@ -82,7 +84,11 @@ async fn converse(ledger: &Rc<Ledger>, number: usize, client: &Client, proxy: So
 
 /// Whether the batch must be answered in some way.
 fn behaves(ledger: &Ledger, batch: &Batch) -> bool {
-    let strict = |r: &Request| r.stalls_at.is_none() && r.sends == Pace::Fast;
+    // A tunnel that is reset may take its 101 with it.
+    let resets = |r: &Request| {
+        r.tunnel.is_some_and(|tunnel| tunnel.client.last == Last::Rst || tunnel.upstream.last == Last::Rst)
+    };
+    let strict = |r: &Request| r.stalls_at.is_none() && r.sends == Pace::Fast && !resets(r);
     batch.reads == Pace::Fast
         && batch.leaves.is_none()
         && batch.requests.iter().all(strict)
@@ -94,7 +100,9 @@ fn patience(ledger: &Ledger, batch: &Batch) -> Duration {
     let policy = &ledger.plan.policy;
     let one = policy.total.unwrap_or_default() + policy.client_head.unwrap_or_default();
     let waits = if ledger.plan.max_clients < ledger.plan.clients.len() { 300 } else { 5 };
-    one * batch.requests.len() as u32 + Duration::from_secs(waits)
+    // A tunnel has a patience of its own.
+    let tunnel = if batch.requests.iter().any(|r| r.tunnel.is_some()) { 100 } else { 0 };
+    one * batch.requests.len() as u32 + Duration::from_secs(waits + tunnel)
 }
 
 struct Conn {
@@ -172,17 +180,22 @@ async fn ask(ledger: &Rc<Ledger>, conn: &mut Conn, batch: &Batch) -> Fate {
         }
     };
     match read {
-        Ok(Read::Kept) if written => Fate::Kept,
+        Ok(Read::Kept) if written && !batch.half_closes => Fate::Kept,
         Ok(_) => Fate::Over,
         Err(Unread::Bad(what)) => {
             ledger.fail(Invariant::Bytes, format!("to a client: {what}"));
             Fate::Over
         }
         // Nothing at all came.
-        Err(Unread::Nothing) if fresh => Fate::Silent,
+        Err(Unread::Nothing) if fresh || is_touched(ledger, batch) => Fate::Silent,
         Err(Unread::Nothing) => Fate::Untouched,
         Err(Unread::Cut) => Fate::Over,
     }
+}
+
+/// Whether anything came of a batch.
+fn is_touched(ledger: &Ledger, batch: &Batch) -> bool {
+    batch.requests.iter().any(|r| ledger.with(r.id, |r| r.seen > 0 || r.outcome.is_some()))
 }
 
 async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Cell<bool>) {
@@ -205,6 +218,11 @@ async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Ce
         }
         if request.close {
             head += "connection: close\r\n";
+        } else if request.keeps {
+            head += "connection: keep-alive\r\n";
+        }
+        if request.tunnel.is_some() {
+            head += "connection: upgrade\r\nupgrade: websocket\r\n";
         }
         head += "\r\n";
         if write(&ledger.world, stream, head.as_bytes(), Pace::Fast).await.is_err() {
@@ -224,6 +242,9 @@ async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Ce
         if request.stalls_at.is_some() {
             return std::future::pending().await;
         }
+    }
+    if batch.half_closes {
+        stream.fin();
     }
 }
 
@@ -278,7 +299,7 @@ async fn read_one(
             _ => Unread::Cut,
         })?;
         untouched = false;
-        if !head.start.starts_with("HTTP/1.1 1") {
+        if !head.start.starts_with("HTTP/1.1 1") || head.start.starts_with("HTTP/1.1 101") {
             break head;
         }
         if request.old {
@@ -286,6 +307,7 @@ async fn read_one(
         }
         go_on.set(true);
     };
+    ledger.world.note(head.number());
     let status: u16 = head.start.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
     let own = head.get("proxy-status").is_some();
     if !own && head.get("x-sim") != Some(&id.to_string()) {
@@ -293,6 +315,14 @@ async fn read_one(
     }
     if !own && status >= 500 && status != request.answer.status {
         return Err(Unread::Bad(format!("an error that does not say whose: {head:?}")));
+    }
+    if status == 101 {
+        ledger.with(id, |r| r.status = Some((101, own)));
+        return match tunnel::run(ledger, wire, request, Side::Client).await {
+            Ok(()) => Err(Unread::Cut),
+            Err(Stop::Bad(what)) => Err(Unread::Bad(what)),
+            Err(_) => Err(Unread::Cut),
+        };
     }
     let bodiless = request.method == "HEAD" || matches!(status, 204 | 304);
     let framing = match head.framing() {
@@ -327,7 +357,8 @@ fn is_kept(head: &Head, framing: Body, request: &Request) -> bool {
 /// Where nothing was in the way of a request, its answer must be the upstream's, whole.
 fn expect_success(ledger: &Ledger, batch: &Batch, request: &Request, status: u16, own: bool, whole: bool) {
     let plan = &ledger.plan;
-    let (calm, answer) = (plan.policy.connect > Some(Duration::from_secs(1)), &request.answer);
+    let found = plan.names.is_none_or(|names| names.are_found());
+    let (calm, answer) = (plan.policy.connect > Some(Duration::from_secs(1)) && found, &request.answer);
     let clean = answer.fault.is_none() && !answer.early && answer.pace == Pace::Fast;
     let free = plan.is_steady() && plan.limits.max_conns >= plan.clients.len() && behaves(ledger, batch);
     if !(calm && free && clean) {
@@ -346,6 +377,11 @@ fn expect_success(ledger: &Ledger, batch: &Batch, request: &Request, status: u16
     }
 }
 
+/// Whoever reads it by its length finds another request in it.
+const SMUGGLED: &[u8] =
+    b"POST /0 HTTP/1.1\r\nhost: sim\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
+    0\r\n\r\nGET /0 HTTP/1.1\r\nhost: sim\r\n\r\n";
+
 /// A client that makes no sense: it is to be got rid of in time.
 async fn babble(ledger: &Rc<Ledger>, proxy: SocketAddr, nonsense: Nonsense) {
     let Some(mut conn) = connect(ledger, proxy).await else { return };
@@ -357,6 +393,7 @@ async fn babble(ledger: &Rc<Ledger>, proxy: SocketAddr, nonsense: Nonsense) {
             Nonsense::Nothing => Ok(()),
             Nonsense::HalfHead => write(world, &stream, &head[..20], Pace::Fast).await,
             Nonsense::Garbage => write(world, &stream, b"\x16\x03\x01 tide\r\n\r\n", Pace::Fast).await,
+            Nonsense::Smuggled => write(world, &stream, SMUGGLED, Pace::Fast).await,
             Nonsense::Drip => write(world, &stream, head, Pace::Slow(1, Duration::from_millis(20))).await,
         };
         std::future::pending::<()>().await

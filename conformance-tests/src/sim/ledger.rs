@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_core::{Error, Instant, Outcome};
+use tidegate_core::{DeadlineKind, Error, Instant, Outcome, TimeoutError};
 
 use super::plan::{At, Body, Break, Id, Plan, Request};
 use crate::virtual_rt::{HOP, World};
@@ -50,6 +50,22 @@ pub struct Violation {
     pub at: Duration,
 }
 
+impl Invariant {
+    /// Every one.
+    pub const ALL: [Invariant; 10] = [
+        Invariant::EveryWaitHasADeadline,
+        Invariant::OneOutcome,
+        Invariant::Bytes,
+        Invariant::Permits,
+        Invariant::NothingLeft,
+        Invariant::Memory,
+        Invariant::NotEarly,
+        Invariant::NothingAfter,
+        Invariant::Answered,
+        Invariant::Progress,
+    ];
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} at {:?}: {}", self.invariant, self.at, self.what)
@@ -75,6 +91,8 @@ pub(super) struct Record {
     pub(super) whole: bool,
     /// The client broke off.
     pub(super) left: bool,
+    /// When a side of its tunnel that reads at once last read something.
+    pub(super) moved: Option<Instant>,
     pub(super) outcome: Option<(Instant, Outcome)>,
 }
 
@@ -165,6 +183,12 @@ impl Ledger {
             r.clone()
         });
         self.event(id, 1, || format!("upstream: /{id} came, for the {}. time", seen.seen));
+        if request.local {
+            self.fail(
+                Invariant::Bytes,
+                format!("/{id} came to an upstream, but it is answered by the proxy"),
+            );
+        }
         let again = request.body == Body::None && request.method != "POST";
         if seen.seen > if again { 2 } else { 1 } {
             self.fail(Invariant::Bytes, format!("/{id} came to an upstream {} times", seen.seen));
@@ -239,6 +263,14 @@ impl Ledger {
         if before.outcome.is_some() {
             self.fail(Invariant::OneOutcome, format!("/{id} has two outcomes"));
         }
+        if let Some(error) = outcome.error
+            && outcome.status == Some(101)
+            && self.plan.is_steady()
+            && self.request(id).and_then(|request| request.tunnel).is_some_and(|tunnel| tunnel.is_orderly())
+        {
+            let what = format!("the tunnel of /{id} ends with {error}, though both sides ended it");
+            self.fail(Invariant::Answered, what);
+        }
         if let Some(Error::Timeout(t)) = outcome.error {
             let began = before.began.unwrap_or(now);
             // Drain's clock is the proxy's, not the request's.
@@ -246,6 +278,31 @@ impl Ledger {
             if t.elapsed < t.limit || (since < t.limit && t.kind.name() != "drain") {
                 let what = format!("{t}, but /{id} was sent {since:?} ago");
                 self.fail(Invariant::NotEarly, what);
+            }
+            self.check_limit(id, &before, t);
+        }
+    }
+
+    /// A deadline must be that of the request's own limits, and one that progress puts off must have been put off.
+    fn check_limit(&self, id: Id, record: &Record, t: TimeoutError) {
+        let Some(request) = self.request(id) else { return };
+        let policy = self.plan.policy_of(request);
+        let limit = match t.kind {
+            DeadlineKind::Total => policy.total,
+            DeadlineKind::Read => policy.read,
+            DeadlineKind::Write => policy.write,
+            DeadlineKind::Queue => policy.queue,
+            DeadlineKind::Tunnel => policy.tunnel,
+            DeadlineKind::TunnelFin => policy.tunnel_fin,
+            _ => return,
+        };
+        if limit != Some(t.limit) {
+            self.fail(Invariant::NotEarly, format!("{t}, but the limit of /{id} is {limit:?}"));
+        }
+        if let Some(moved) = record.moved {
+            let since = self.world.now().saturating_since(moved);
+            if since + self.flight() < t.limit {
+                self.fail(Invariant::NotEarly, format!("{t}, but bytes of /{id} arrived {since:?} ago"));
             }
         }
     }
@@ -296,13 +353,14 @@ impl Ledger {
                 && record.whole
                 && outcome.error.is_none()
                 && outcome.response_bytes != record.got
+                // What the proxy says itself is not counted.
+                && !request.local
                 && record.status.is_some_and(|(_, own)| !own)
             {
                 let what =
                     format!("/{id}: {} bytes by its outcome, {} came", outcome.response_bytes, record.got);
                 self.fail(Invariant::Bytes, what);
             }
-            let _ = request;
         }
     }
 }

@@ -14,18 +14,22 @@
 //! ```
 
 mod client;
+mod draw;
 mod ledger;
+mod names;
 mod plan;
 mod planted;
 mod rng;
 mod run;
 mod shrink;
+mod tunnel;
 mod upstream;
 mod wire;
 
 pub use self::ledger::{Invariant, Violation};
 pub use self::plan::{
-    Answer, At, Batch, Body, Break, Client, Doing, Fault, Goodbye, Id, Leave, Nonsense, Pace, Plan, Request,
+    Answer, At, Batch, Body, Break, Client, Doing, Fault, Goodbye, Half, Id, Last, Leave, Names, Nonsense,
+    Pace, Plan, Request, Tunnel,
 };
 pub use self::planted::{Bug, SimConnect, SimListener, SimRuntime, SimStream, SimTimer};
 pub use self::rng::Rng;

@@ -13,6 +13,7 @@ use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 
 use super::Rng;
+use super::ledger::Invariant;
 use crate::virtual_rt::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
 
 /// What is wrong with the runtime, or with what stands around the proxy.
@@ -36,17 +37,35 @@ pub enum Bug {
     LateClose,
     /// Now and then a reset does not close its descriptor.
     LeakedSocket,
-    /// Writes are taken without limit and passed on when the socket takes them.
+    /// Sockets take without limit what they are given.
     EndlessBuffer,
     /// Every twentieth outcome is reported twice.
     TwoOutcomes,
     /// A finished connection's task is kept.
     LeakedTask,
+    /// Now and then a timer is ten seconds late.
+    LateTimer,
+    /// A timer that has fired cannot be armed again.
+    SpentTimer,
+    /// The clock stands still after a while.
+    FrozenClock,
+    /// A connect that is dropped goes on.
+    GhostConnect,
+    /// A reset is read as the end of the stream.
+    SwallowedError,
+    /// Closing is done as reset.
+    RstForFin,
+    /// FIN is not sent.
+    LostFin,
+    /// Now and then a read wakes its task for ever.
+    BusyTask,
+    /// One exchange more than allowed is let to each upstream.
+    WideLimit,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 21] = [
         Bug::LostTimer,
         Bug::LostWaker,
         Bug::FastClock,
@@ -59,7 +78,38 @@ impl Bug {
         Bug::EndlessBuffer,
         Bug::TwoOutcomes,
         Bug::LeakedTask,
+        Bug::LateTimer,
+        Bug::SpentTimer,
+        Bug::FrozenClock,
+        Bug::GhostConnect,
+        Bug::SwallowedError,
+        Bug::RstForFin,
+        Bug::LostFin,
+        Bug::BusyTask,
+        Bug::WideLimit,
     ];
+}
+
+impl Bug {
+    /// The promises that it breaks: which of them is noticed first depends on the seed.
+    pub fn breaks(self) -> &'static [Invariant] {
+        match self {
+            Bug::LostTimer | Bug::LateTimer | Bug::SpentTimer => {
+                &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
+            }
+            Bug::FrozenClock | Bug::BusyTask => &[Invariant::Progress],
+            Bug::FastClock => &[Invariant::NotEarly],
+            Bug::LostByte | Bug::RepeatedByte | Bug::ReusedConnection | Bug::SwallowedError => {
+                &[Invariant::Bytes]
+            }
+            Bug::FinForRst | Bug::LateClose => &[Invariant::NothingAfter],
+            Bug::LeakedSocket | Bug::GhostConnect => &[Invariant::NothingLeft],
+            Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
+            Bug::EndlessBuffer => &[Invariant::Memory],
+            Bug::TwoOutcomes => &[Invariant::OneOutcome],
+            Bug::WideLimit => &[Invariant::Permits],
+        }
+    }
 }
 
 /// The simulated runtime as the proxy has it.
@@ -105,6 +155,7 @@ impl Runtime for SimRuntime {
         let now = self.inner.now();
         match self.plant.bug {
             Some(Bug::FastClock) => now + now.saturating_since(self.plant.began) / 50,
+            Some(Bug::FrozenClock) => now.min(self.plant.began + Duration::from_millis(300)),
             _ => now,
         }
     }
@@ -113,12 +164,16 @@ impl Runtime for SimRuntime {
         self.inner.unix_time()
     }
 
+    fn id_seed(&self) -> u128 {
+        self.inner.id_seed()
+    }
+
     fn timer(&self) -> SimTimer {
-        SimTimer { inner: self.inner.timer(), plant: Rc::clone(&self.plant) }
+        SimTimer { inner: self.inner.timer(), spent: false, plant: Rc::clone(&self.plant) }
     }
 
     fn connect(&self, to: SocketAddr) -> SimConnect {
-        SimConnect { inner: Box::pin(self.inner.connect(to)), to, plant: Rc::clone(&self.plant) }
+        SimConnect { inner: Some(Box::pin(self.inner.connect(to))), to, plant: Rc::clone(&self.plant) }
     }
 }
 
@@ -138,7 +193,8 @@ impl<F: Future<Output = ()> + 'static> Spawn<F> for SimRuntime {
 
 /// A connection that is being made.
 pub struct SimConnect {
-    inner: Pin<Box<VirtualConnect>>,
+    /// Empty once it is done.
+    inner: Option<Pin<Box<VirtualConnect>>>,
     to: SocketAddr,
     plant: Rc<Plant>,
 }
@@ -157,7 +213,20 @@ impl Future for SimConnect {
                 return Poll::Ready(Ok(SimStream::new(stream, Some(to), plant)));
             }
         }
-        self.inner.as_mut().poll(cx).map_ok(|stream| SimStream::new(stream, Some(to), plant))
+        let Some(inner) = &mut self.inner else { return Poll::Pending };
+        let polled = inner.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.inner = None;
+        }
+        polled.map_ok(|stream| SimStream::new(stream, Some(to), plant))
+    }
+}
+
+impl Drop for SimConnect {
+    fn drop(&mut self) {
+        if self.plant.bug == Some(Bug::GhostConnect) {
+            std::mem::forget(self.inner.take());
+        }
     }
 }
 
@@ -166,13 +235,13 @@ pub struct SimStream {
     inner: Option<VirtualStream>,
     to: Option<SocketAddr>,
     plant: Rc<Plant>,
-    /// What an endless buffer holds.
-    held: Vec<u8>,
+    /// It wakes its task for ever.
+    busy: bool,
 }
 
 impl SimStream {
     fn new(inner: VirtualStream, to: Option<SocketAddr>, plant: Rc<Plant>) -> SimStream {
-        SimStream { inner: Some(inner), to, plant, held: Vec::new() }
+        SimStream { inner: Some(inner), to, plant, busy: false }
     }
 
     fn stream(&mut self) -> io::Result<&mut VirtualStream> {
@@ -182,14 +251,6 @@ impl SimStream {
     /// What a bug makes of a write; `None` if it is an ordinary one.
     fn twisted(&mut self, bufs: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if self.plant.bug == Some(Bug::EndlessBuffer) {
-            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
-            let mut held = std::mem::take(&mut self.held);
-            let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&held)]).unwrap_or(0);
-            held.drain(..sent);
-            self.held = held;
-            return Some(Ok(total));
-        }
         if total < 200 {
             return None;
         }
@@ -215,7 +276,19 @@ impl Stream for SimStream {
                 other => Poll::Ready(other),
             };
         }
-        self.stream()?.poll_read(cx, buf)
+        self.busy = self.busy || self.plant.strikes(Bug::BusyTask, 2);
+        let polled = self.stream()?.poll_read(cx, buf);
+        match &polled {
+            Poll::Pending if self.busy => cx.waker().wake_by_ref(),
+            Poll::Ready(Err(e))
+                if e.kind() == io::ErrorKind::ConnectionReset
+                    && self.plant.bug == Some(Bug::SwallowedError) =>
+            {
+                return Poll::Ready(Ok(0));
+            }
+            _ => {}
+        }
+        polled
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -226,6 +299,9 @@ impl Stream for SimStream {
     }
 
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.plant.bug == Some(Bug::LostFin) {
+            return Poll::Ready(Ok(()));
+        }
         self.stream()?.poll_shutdown_write(cx)
     }
 
@@ -251,9 +327,19 @@ impl Stream for SimStream {
     }
 }
 
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        if self.plant.bug == Some(Bug::RstForFin) {
+            self.inner.take().into_iter().for_each(Stream::abort);
+        }
+    }
+}
+
 /// A timer of the simulated runtime.
 pub struct SimTimer {
     inner: VirtualTimer,
+    /// It has fired.
+    spent: bool,
     plant: Rc<Plant>,
 }
 
@@ -263,12 +349,18 @@ impl Timer for SimTimer {
             Some(Bug::FastClock) => at - at.saturating_since(self.plant.began) / 51,
             _ => at,
         };
-        let at = if self.plant.strikes(Bug::LostTimer, 30) { Instant::NEVER } else { at };
+        let lost = self.plant.strikes(Bug::LostTimer, 30);
+        let lost = lost || (self.spent && self.plant.bug == Some(Bug::SpentTimer));
+        let at = if lost { Instant::NEVER } else { at };
+        let late = at != Instant::NEVER && self.plant.strikes(Bug::LateTimer, 30);
+        let at = if late { at + Duration::from_secs(10) } else { at };
         Pin::new(&mut self.inner).arm(at);
     }
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.inner).poll_fired(cx)
+        let fired = Pin::new(&mut self.inner).poll_fired(cx);
+        self.spent |= fired.is_ready();
+        fired
     }
 }
 

@@ -3,18 +3,22 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
-use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstreams};
+use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Response, Upstreams};
 
 use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
-use super::plan::{Doing, Id, Plan};
+use super::names::SimResolver;
+use super::plan::{Batch, Doing, Id, Plan};
 use super::planted::{Bug, SimListener, SimRuntime};
 use super::upstream::Upstream;
-use super::wire::sleep;
+use super::wire::{offset, sleep};
 use crate::exec::block;
+use crate::pattern;
 use crate::run_virtual::words;
 use crate::virtual_rt::{Owner, Ran, World};
 
@@ -41,16 +45,37 @@ pub struct Summary {
 
 /// Runs a plan on a runtime with this bug, or none.
 pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
+    // A thread of its own: what a thread lends to its connections must not come from another run.
+    let live = || live(plan, bug, traced);
+    thread::scope(|scope| scope.spawn(live).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     let world = World::with_chaos(plan.chaos.clone(), plan.seed);
     let plan = Rc::new(plan.clone());
+    if bug == Some(Bug::EndlessBuffer) {
+        world.set_hop(1 << 30);
+    }
     let ledger = Rc::new(Ledger::new(&world, &plan, traced));
     let plain = world.runtime(Owner::Proxy);
     let runtime = SimRuntime::new(plain.clone(), bug, plan.seed);
 
     let upstreams: Vec<_> = (0..plan.upstreams).map(|_| Upstream::start(&ledger)).collect();
-    let list = Upstreams::with_limits(upstreams.iter().map(|u| u.addr), plan.limits);
-    let config = Config { timeouts: plan.policy, max_client_conns: plan.max_clients, ..Config::default() };
-    let proxy = Proxy::new(runtime.clone(), list, config);
+    let (resolver, _hangs) = SimResolver::start(&world, &plan);
+    let mut limits = plan.limits;
+    if bug == Some(Bug::WideLimit) {
+        limits.max_conns += 1;
+    }
+    let targets = upstreams.iter().map(|upstream| resolver.target(&plan, upstream.addr));
+    let list = Upstreams::with_limits(targets, limits);
+    let config = Config {
+        timeouts: plan.policy,
+        max_client_conns: plan.max_clients,
+        turn_ops: plan.turn.0,
+        turn_bytes: plan.turn.1,
+        ..Config::default()
+    };
+    let proxy = Proxy::with_resolver(runtime.clone(), list, config, Arc::new(resolver.clone()));
     let at = plain.free_address();
     let listener = SimListener::new(plain.listen(at, 100_000), &runtime);
     let counts = Rc::new(RefCell::new((0, 0)));
@@ -68,22 +93,21 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
             }
         }
     };
-    let forward: fn(&RequestHead<'_>) -> Decision = |_| Decision::forward();
-    let server = proxy.serve(listener, forward, observe);
+    let server = proxy.serve(listener, route(&ledger), observe);
     world.spawn(Owner::Proxy, server);
-    world.spawn(Owner::Peer, doings(Rc::clone(&ledger), proxy.clone(), upstreams));
+    world.spawn(Owner::Peer, doings(Rc::clone(&ledger), proxy.clone(), upstreams, resolver.clone()));
     for number in 0..plan.clients.len() {
         world.spawn(Owner::Peer, client::run(Rc::clone(&ledger), number, at));
     }
 
-    let sweep = Sweep { ledger: &ledger, proxy: &proxy, world: &world, steps: 0.into() };
+    let sweep = Sweep::new(&ledger, &proxy, &world);
     let end = world.now() + BOUND;
     match block(world.run_until(end, || sweep.step() || ledger.clients.get() == 0)) {
         Ran::Done => {}
         ran => ledger.fail(Invariant::Progress, format!("the clients never ended: {}", words(ran))),
     }
     if !ledger.is_broken() {
-        settle(&ledger, &proxy, &world);
+        settle(&ledger, &proxy, &world, &resolver);
     }
     let digest = world.digest();
     let (requests, errors) = *counts.borrow();
@@ -94,25 +118,52 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     Summary { violation: ledger.violation(), digest, requests, errors, trace: ledger.trace() }
 }
 
+/// Where requests go: most to the upstreams under the limits of the proxy.
+fn route(ledger: &Rc<Ledger>) -> impl Fn(&RequestHead<'_>) -> Decision + 'static {
+    let ledger = Rc::clone(ledger);
+    let own = Arc::new(ledger.plan.route);
+    move |head| {
+        let id: Option<Id> = head.path().get(1..).and_then(|id| id.parse().ok());
+        match id.and_then(|id| ledger.request(id)) {
+            Some(request) if request.local => {
+                let mut body = Vec::new();
+                let len = request.answer.body.len() as usize;
+                while body.len() < len {
+                    let run = pattern::run(offset(request.id) + body.len() as u64);
+                    body.extend_from_slice(&run[..run.len().min(len - body.len())]);
+                }
+                let fields = vec![(String::from("x-sim"), request.id.to_string())];
+                Decision::Respond(Response { status: request.answer.status, fields, body })
+            }
+            Some(request) if request.routed => Decision::forward_with(Arc::clone(&own)),
+            _ => Decision::forward(),
+        }
+    }
+}
+
 /// When all clients have left: nothing goes on, nothing is left.
-fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World) {
-    let sweep = Sweep { ledger, proxy, world, steps: 0.into() };
+fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World, resolver: &SimResolver) {
+    let sweep = Sweep::new(ledger, proxy, world);
     let quiet = world.now() + QUIET;
     if block(world.run_until(quiet, || sweep.step())) == Ran::Spinning {
         ledger.fail(Invariant::Progress, "at the end the proxy polls without end");
     }
     ledger.close();
     let gauges = proxy.gauges();
+    if gauges.in_flight > 0 && gauges.clients == 0 {
+        let what = format!("{} exchanges hold an upstream, but nobody is there", gauges.in_flight);
+        ledger.fail(Invariant::Permits, what);
+    }
     let left = [
         ("clients", gauges.clients),
         ("exchanges that hold an upstream", gauges.in_flight),
         ("requests that wait", gauges.waiting),
         ("idle upstream connections", gauges.idle_upstreams),
+        ("lookups", resolver.wanted()),
     ];
     for (what, n) in left {
-        let invariant = if n == gauges.in_flight { Invariant::Permits } else { Invariant::NothingLeft };
         if n > 0 {
-            ledger.fail(invariant, format!("{what} at the end: {n}"));
+            ledger.fail(Invariant::NothingLeft, format!("{what} at the end: {n}"));
         }
     }
     proxy.stop();
@@ -136,9 +187,19 @@ struct Sweep<'a> {
     proxy: &'a Proxy<SimRuntime>,
     world: &'a World,
     steps: std::cell::Cell<u64>,
+    /// Connections that may lie in the proxy's backlog: one a client, and those that clients have left there.
+    backlog: usize,
 }
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
+    fn new(ledger: &'a Rc<Ledger>, proxy: &'a Proxy<SimRuntime>, world: &'a World) -> Sweep<'a> {
+        let plan = &ledger.plan;
+        let batches = || plan.clients.iter().flat_map(|client| &client.batches);
+        let is_left = |batch: &&Batch| batch.leaves.is_some() || batch.half_closes;
+        let left = if plan.is_crowded() { batches().filter(is_left).count() } else { 0 };
+        Sweep { ledger, proxy, world, steps: 0.into(), backlog: plan.clients.len() + left }
+    }
+
     /// True if something is wrong.
     fn step(&self) -> bool {
         self.steps.update(|n| n + 1);
@@ -168,8 +229,7 @@ impl Sweep<'_> {
                 self.ledger.fail(Invariant::EveryWaitHasADeadline, what);
             }
             // The listener, what lies in its backlog, and one connection each.
-            let backlog = self.ledger.plan.clients.len();
-            let most = 1 + backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
+            let most = 1 + self.backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
             if self.steps.get().is_multiple_of(16) {
                 let sockets = self.world.runtime(Owner::Proxy).sockets();
                 if sockets > most {
@@ -183,7 +243,12 @@ impl Sweep<'_> {
 }
 
 /// Does what the plan says is done to the proxy and its upstreams.
-async fn doings(ledger: Rc<Ledger>, proxy: Proxy<SimRuntime>, mut upstreams: Vec<Rc<Upstream>>) {
+async fn doings(
+    ledger: Rc<Ledger>,
+    proxy: Proxy<SimRuntime>,
+    mut upstreams: Vec<Rc<Upstream>>,
+    resolver: SimResolver,
+) {
     let epoch = ledger.world.now();
     let plan = Rc::clone(&ledger.plan);
     for (at, doing) in &plan.doings {
@@ -197,7 +262,7 @@ async fn doings(ledger: Rc<Ledger>, proxy: Proxy<SimRuntime>, mut upstreams: Vec
             Doing::Full(n) => upstreams[n].full(),
             Doing::Swap(n) => {
                 let new = Upstream::start(&ledger);
-                proxy.upstreams().add(new.addr);
+                proxy.upstreams().add(resolver.target(&plan, new.addr));
                 if let Some((id, _)) = proxy.upstreams().list().get(n) {
                     proxy.upstreams().remove(*id);
                 }

@@ -76,6 +76,10 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
         });
     }
     with(&|p| p.chaos = Chaos::default());
+    with(&|p| p.names = None);
+    with(&|p| p.turn = (16, 256 * 1024));
+    with(&|p| p.chaos.interrupted = 0);
+    with(&|p| p.chaos.not_yet = 0);
     with(&|p| p.chaos.short = 0);
     with(&|p| p.chaos.late = 0);
     with(&|p| p.chaos.spurious = 0);
@@ -96,6 +100,7 @@ fn simpler_requests(plan: &Plan, with: &mut Offer<'_>) {
         for (b, batch) in client.batches.iter().enumerate().take(8) {
             with(&|p| p.clients[n].batches[b].leaves = None);
             with(&|p| p.clients[n].batches[b].reads = Pace::Fast);
+            with(&|p| p.clients[n].batches[b].half_closes = false);
             for r in 0..batch.requests.len() {
                 if batch.requests.len() > 1 {
                     with(&|p| {
@@ -104,6 +109,8 @@ fn simpler_requests(plan: &Plan, with: &mut Offer<'_>) {
                 }
                 with(&|p| p.clients[n].batches[b].requests[r].body = Body::None);
                 with(&|p| p.clients[n].batches[b].requests[r].expects = false);
+                with(&|p| p.clients[n].batches[b].requests[r].tunnel = None);
+                with(&|p| p.clients[n].batches[b].requests[r].routed = false);
                 with(&|p| p.clients[n].batches[b].requests[r].sends = Pace::Fast);
                 with(&|p| p.clients[n].batches[b].requests[r].answer.fault = None);
                 with(&|p| p.clients[n].batches[b].requests[r].answer.body = Body::Length(1));

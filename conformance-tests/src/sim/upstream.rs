@@ -8,10 +8,12 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tidegate_core::Side;
 use tidegate_core::runtime::Listener;
 
 use super::ledger::{Invariant, Ledger};
 use super::plan::{Answer, At, Body, Break, Fault, Pace, Request};
+use super::tunnel;
 use super::wire::{Head, Stop, Wire, offset, sleep, write, write_body};
 use crate::pattern;
 use crate::virtual_rt::{Owner, VirtualListener, VirtualStream};
@@ -151,11 +153,16 @@ async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: 
         return Err(Stop::Bad(format!("a request that nobody made: {head:?}")));
     };
     ledger.seen(request, stream.is_reset());
+    // The bytes themselves are part of the history.
+    ledger.world.note(head.number());
     let framing = match head.framing()? {
         Body::Close(_) => Body::None,
         framing => framing,
     };
     let plan = &request.answer;
+    if request.tunnel.is_some_and(|tunnel| !tunnel.refused) {
+        return open_tunnel(ledger, stream, wire, request, head).await;
+    }
     if !plan.early {
         if request.expects {
             write(&ledger.world, stream, b"HTTP/1.1 100 Continue\r\n\r\n", Pace::Fast).await?;
@@ -180,6 +187,26 @@ async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: 
         Some(after) => Next::Soon(after),
         None => Next::Request,
     })
+}
+
+async fn open_tunnel(
+    ledger: &Ledger,
+    stream: &VirtualStream,
+    wire: &mut Wire,
+    request: &Request,
+    head: &Head,
+) -> Result<Next, Stop> {
+    if !head.has_token("connection", "upgrade") || head.get("upgrade") != Some("websocket") {
+        return Err(Stop::Bad(format!("no upgrade in {head:?}")));
+    }
+    sleep(&ledger.world, request.answer.after).await;
+    let id = request.id;
+    let text = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nx-sim: {id}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    );
+    write(&ledger.world, stream, text.as_bytes(), Pace::Fast).await?;
+    tunnel::run(ledger, wire, request, Side::Upstream).await?;
+    Ok(Next::End)
 }
 
 /// The final answer, as far as it comes.
@@ -254,10 +281,12 @@ async fn break_off(
             wire.drain().await;
         }
         Break::Stall => {
+            // Its end came before it fell silent.
+            let over = stream.is_reset();
             let end = wire.drain().await;
             let whole = ledger.request(id).is_some_and(nothing_missing);
             // One whose answer is whole is a connection like any other, and one's own end is no news.
-            if !whole && !stream.is_gone() {
+            if !whole && !over && !stream.is_gone() {
                 ledger.stalled_end(id, end == Stop::Rst);
             }
         }

@@ -55,6 +55,13 @@ impl Head {
             .any(|(n, v)| n == name && v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
     }
 
+    /// Its bytes, in one number.
+    pub(super) fn number(&self) -> u64 {
+        let fields = self.fields.iter().flat_map(|(name, value)| name.bytes().chain(value.bytes()));
+        let bytes = self.start.bytes().chain(fields);
+        bytes.fold(0xcbf2_9ce4_8422_2325, |n, b| (n ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+    }
+
     /// The body that is announced; `Close` stands for none of a request, and for the end of a response.
     pub(super) fn framing(&self) -> Result<Body, Stop> {
         let bad = |what: &str| Stop::Bad(format!("{what} in {self:?}"));
@@ -81,6 +88,31 @@ pub(super) struct Wire {
 impl Wire {
     pub(super) fn new(world: &World, stream: Rc<VirtualStream>) -> Wire {
         Wire { world: world.clone(), stream, buf: Vec::new(), at: 0, ended: false }
+    }
+
+    /// The connection itself.
+    pub(super) fn stream(&self) -> Rc<VirtualStream> {
+        Rc::clone(&self.stream)
+    }
+
+    /// Reads to the end what must be the pattern from `base` on, and says which end it was.
+    pub(super) async fn until_end(&mut self, base: u64, pace: Pace, mut progress: impl FnMut(u64)) -> Stop {
+        let mut got = 0;
+        loop {
+            let here = &self.buf[self.at..];
+            if !pattern::matches(base + got, here) {
+                let text = String::from_utf8_lossy(&here[..here.len().min(40)]).into_owned();
+                return Stop::Bad(format!("byte {got} of a tunnel and so on is {text:?}"));
+            }
+            got += here.len() as u64;
+            self.at = self.buf.len();
+            progress(got);
+            match self.fill(pace).await {
+                Ok(true) => {}
+                Ok(false) => return Stop::Fin,
+                Err(stop) => return stop,
+            }
+        }
     }
 
     /// Whether something came that was not looked at.

@@ -27,6 +27,10 @@ pub struct Chaos {
     pub spurious: u32,
     /// Of a thousand timers, how many fire up to [`Chaos::late_by`] late.
     pub timers: u32,
+    /// Of a thousand reads and writes of the proxy, how many are interrupted by a signal.
+    pub interrupted: u32,
+    /// Of a thousand reads and writes of the proxy, how many are pending for no reason, and wake their task.
+    pub not_yet: u32,
     /// Ready tasks run in any order instead of the order in which they were woken.
     pub shuffle: bool,
 }
@@ -36,6 +40,15 @@ impl Chaos {
     pub fn longest(&self) -> Duration {
         self.late_by.max(self.delay + self.slow_delay)
     }
+}
+
+/// What may come in between an operation.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hitch {
+    /// `EINTR`.
+    Interrupted,
+    /// Pending, and woken at once.
+    NotYet,
 }
 
 /// [`Chaos`] with its seed.
@@ -66,6 +79,15 @@ impl Dice {
             self.rng.between(1, most as u64) as usize
         } else {
             len
+        }
+    }
+
+    /// What comes in between an operation that goes through the runtime, if anything does.
+    pub(super) fn hitch(&mut self) -> Option<Hitch> {
+        if self.rng.permille(self.chaos.interrupted) {
+            Some(Hitch::Interrupted)
+        } else {
+            self.rng.permille(self.chaos.not_yet).then_some(Hitch::NotYet)
         }
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tidegate_core::Instant;
 
 pub use self::chaos::Chaos;
-use self::chaos::Dice;
+use self::chaos::{Dice, Hitch};
 use self::net::{Net, Packet};
 pub use self::runtime::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
 use crate::exec::{Executor, Group, TaskId};
@@ -181,6 +181,14 @@ impl World {
         match &mut *self.inner.dice.borrow_mut() {
             Some(dice) if owner == Owner::Proxy => dice.portion(len),
             _ => len,
+        }
+    }
+
+    /// What comes in between an operation of the proxy.
+    fn hitch(&self, owner: Owner) -> Option<Hitch> {
+        match &mut *self.inner.dice.borrow_mut() {
+            Some(dice) if owner == Owner::Proxy => dice.hitch(),
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 
+use super::chaos::Hitch;
 use super::net::{ConnId, EndId};
 use super::{Event, EventKey, Owner, World};
 
@@ -73,6 +74,11 @@ impl Runtime for VirtualRuntime {
     fn unix_time(&self) -> u64 {
         // The world's own date, so that a run does not depend on the day.
         784_111_777 + self.world.now().as_nanos() / 1_000_000_000
+    }
+
+    fn id_seed(&self) -> u128 {
+        // The same in every run.
+        0x7469_6465_6761_7465
     }
 
     fn connect(&self, to: SocketAddr) -> VirtualConnect {
@@ -238,6 +244,17 @@ impl VirtualStream {
         }
     }
 
+    /// What comes in between an operation, if anything does.
+    fn hitch(&self, cx: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        Some(match self.world.hitch(self.owner)? {
+            Hitch::Interrupted => Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
+            Hitch::NotYet => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+    }
+
     /// Whether this end was closed by [`VirtualStream::rst`].
     pub fn is_gone(&self) -> bool {
         self.gone.get()
@@ -276,10 +293,16 @@ impl VirtualStream {
 
 impl Stream for VirtualStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_read_shared(cx, buf)
+        match self.hitch(cx) {
+            Some(hitch) => hitch,
+            None => self.poll_read_shared(cx, buf),
+        }
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Some(hitch) = self.hitch(cx) {
+            return hitch;
+        }
         match self.try_write_vectored(bufs) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if let Some(end) = self.world.inner.net.borrow_mut().end(self.id) {

@@ -10,7 +10,6 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,12 +24,6 @@ use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
 use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
-
-/// Socket operations in one turn, before other tasks get theirs.
-const TURN_OPS: usize = 16;
-
-/// Bytes moved in one turn, before other tasks get theirs; looked at after each pass over the sockets.
-const TURN_BYTES: usize = 256 * 1024;
 
 /// Blocks that a thread keeps for later.
 const KEPT_BLOCKS: usize = 64;
@@ -80,14 +73,15 @@ pin_project_lite::pin_project! {
                 return;
             }
             let now = parts.shared.runtime.now();
-            lend(|Lent { bufs, ids }| {
-                let date = *parts.date;
-                parts.relay.stop(&mut Env { now, date: &date, bufs, ids });
-                while let Some(action) = parts.relay.poll_action() {
-                    parts.close(action, now);
-                }
-                parts.leave(now);
-            });
+            let mut lent = borrow(&parts.shared.runtime);
+            let Lent { bufs, ids } = &mut *lent;
+            let date = *parts.date;
+            parts.relay.stop(&mut Env { now, date: &date, bufs, ids });
+            while let Some(action) = parts.relay.poll_action() {
+                parts.close(action, now);
+            }
+            parts.leave(now);
+            give_back(lent);
         }
     }
 }
@@ -99,20 +93,20 @@ struct Lent {
 }
 
 impl Lent {
-    fn new() -> Lent {
-        // Keyed by the system's randomness, each with a key of its own: a secret is not needed.
-        let random = || u128::from(RandomState::new().hash_one(()));
-        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(random() << 64 | random()) }
+    fn new(id_seed: u128) -> Lent {
+        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(id_seed) }
     }
 }
 
-/// Lends what this thread has to a turn.
-fn lend<T>(turn: impl FnOnce(&mut Lent) -> T) -> T {
+/// Takes what this thread has to lend, for a turn on `runtime`.
+fn borrow(runtime: &impl Runtime) -> Box<Lent> {
     // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
-    let mut lent = LENT.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Lent::new()));
-    let result = turn(&mut lent);
+    let lent = LENT.try_with(Cell::take).ok().flatten();
+    lent.unwrap_or_else(|| Box::new(Lent::new(runtime.id_seed())))
+}
+
+fn give_back(lent: Box<Lent>) {
     let _ = LENT.try_with(|cell| cell.set(Some(lent)));
-    result
 }
 
 impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
@@ -162,7 +156,11 @@ where
         }
         let now = parts.shared.runtime.now();
         let date = parts.date(now);
-        lend(|Lent { bufs, ids }| parts.turn(cx, &mut Env { now, date: &date, bufs, ids }))
+        let mut lent = borrow(&parts.shared.runtime);
+        let Lent { bufs, ids } = &mut *lent;
+        let polled = parts.turn(cx, &mut Env { now, date: &date, bufs, ids });
+        give_back(lent);
+        polled
     }
 }
 
@@ -306,7 +304,7 @@ where
             let Some((count, amount)) = moved else { return false };
             ops += count;
             bytes += amount;
-            if ops >= TURN_OPS || bytes >= TURN_BYTES {
+            if ops >= self.shared.config.turn_ops || bytes >= self.shared.config.turn_bytes {
                 return true;
             }
         }

@@ -18,6 +18,7 @@ mod socket;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -50,6 +51,14 @@ pub trait Runtime {
     fn unix_time(&self) -> u64 {
         let now = std::time::SystemTime::now();
         now.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
+    /// What a thread's request ids follow from; asked for once a thread. It must be random, and nobody else's: only a
+    /// runtime whose runs must repeat says anything else.
+    fn id_seed(&self) -> u128 {
+        // Keyed by the system's randomness, each with a key of its own: a secret is not needed.
+        let random = || u128::from(RandomState::new().hash_one(()));
+        random() << 64 | random()
     }
 
     /// A new timer, unarmed.
