@@ -16,6 +16,7 @@ use tidegate_core::{
     Config, DeadlineKind, Decision, Error, Proxy, Report, RequestHead, TimeoutPolicy, Upstreams,
 };
 
+pub use super::outside::{a_20_whole_process_stopped, v_13_replay};
 use crate::board::lock;
 use crate::counted::{Counts, Held};
 use crate::exec::{Executor, Group};
