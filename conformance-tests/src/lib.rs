@@ -60,7 +60,7 @@
 //! under `cargo test`, under runners that give each test a process, and for the report.
 //!
 //! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
-//! it is repeated, five times at most, and the report says how often.
+//! it is repeated, five times at most, and the report lists each repetition with what was missed.
 //!
 //! # The report
 //!

@@ -1,7 +1,7 @@
 //! A real run on tape: what a connection asked of its runtime, and what it was told, in order; and the same connection
 //! played again from the tape alone, without sockets, timers or a clock (`timeouts.md` V-13).
 //!
-//! What is told is the input: readings of the clock, bytes, results, polls. What is asked is the decision: which
+//! What is told is the input: readings of the clock, bytes, results, polls, and whether the timer woke it. What is asked is the decision: which
 //! operation, with how much room or how many bytes, which instant a timer is armed for, what is closed and how, and what
 //! `observe` hears. A replay that asks for anything else than the recording has decided differently. Nothing here judges.
 
@@ -9,8 +9,9 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tidegate_core::Instant;
 use tidegate_core::runtime::{Runtime, Stream, Timer};
@@ -20,7 +21,7 @@ use crate::board::lock;
 /// What the connection asks, or is about to be asked. Streams are numbered: zero is the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The executor polls it.
+    /// The executor polls it, and its timer has rung or not.
     Polled,
     Now,
     UnixTime,
@@ -54,7 +55,36 @@ pub(crate) enum Told {
 
 /// The tape. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tape(Arc<Mutex<Reel>>);
+pub(crate) struct Tape(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    reel: Mutex<Reel>,
+    /// The runtime's timer has woken; the connection is told at its next poll, so that it is told in order.
+    rang: AtomicBool,
+    /// Whom the timer is to wake.
+    bell: Mutex<Option<Waker>>,
+    /// Who polls the connection.
+    task: Mutex<Option<Waker>>,
+}
+
+/// The waker of the connection, the same one at each of its polls.
+impl Wake for Inner {
+    fn wake(self: Arc<Self>) {
+        let task = lock(&self.task).clone();
+        task.iter().for_each(Waker::wake_by_ref);
+    }
+}
+
+/// The waker of its timer.
+struct Ring(Arc<Inner>);
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.0.rang.store(true, Ordering::Release);
+        Arc::clone(&self.0).wake();
+    }
+}
 
 #[derive(Debug, Default)]
 struct Reel {
@@ -68,28 +98,32 @@ struct Reel {
 impl Tape {
     /// From the beginning, to be played.
     pub(crate) fn rewound(&self) -> Tape {
-        let events = lock(&self.0).events.clone();
-        Tape(Arc::new(Mutex::new(Reel { events, at: Some(0), ..Reel::default() })))
+        let events = lock(&self.0.reel).events.clone();
+        let reel = Mutex::new(Reel { events, at: Some(0), ..Reel::default() });
+        Tape(Arc::new(Inner { reel, ..Inner::default() }))
     }
 
     /// What comes from here on belongs to nobody's decisions.
     pub(crate) fn end(&self) {
-        let mut reel = lock(&self.0);
+        let mut reel = lock(&self.0.reel);
         let left = reel.at.map_or(0, |at| reel.events.len() - at);
         if left > 0 && reel.wrong.is_none() {
             reel.wrong = Some(format!("it ended {left} events before the recording did"));
         }
         reel.over = true;
+        drop(reel);
+        // It leads back to this tape.
+        *lock(&self.0.bell) = None;
     }
 
     /// How the replay differs from the recording.
     pub(crate) fn wrong(&self) -> Option<String> {
-        lock(&self.0).wrong.clone()
+        lock(&self.0.reel).wrong.clone()
     }
 
     /// Where it first connects to.
     pub(crate) fn connects_to(&self) -> Option<SocketAddr> {
-        lock(&self.0).events.iter().find_map(|(asked, _)| match asked {
+        lock(&self.0.reel).events.iter().find_map(|(asked, _)| match asked {
             Asked::Connect(to) => Some(*to),
             _ => None,
         })
@@ -97,22 +131,35 @@ impl Tape {
 
     /// How many events it has.
     pub(crate) fn len(&self) -> usize {
-        lock(&self.0).events.len()
+        lock(&self.0.reel).events.len()
+    }
+
+    /// Polls the connection, in `cx` unless it is replayed.
+    pub(crate) fn poll<F: Future>(
+        &self,
+        connection: Pin<&mut F>,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<F::Output> {
+        *lock(&self.0.task) = cx.map(|cx| cx.waker().clone());
+        let rang = self.ask(Asked::Polled, || Told::Count(self.0.rang.swap(false, Ordering::AcqRel).into()));
+        let bell = lock(&self.0.bell).clone().filter(|_| rang == Told::Count(1));
+        bell.iter().for_each(Waker::wake_by_ref);
+        connection.poll(&mut Context::from_waker(&Waker::from(Arc::clone(&self.0))))
     }
 
     /// Whether the recording goes on with a poll.
     pub(crate) fn polls(&self) -> bool {
-        let reel = lock(&self.0);
+        let reel = lock(&self.0.reel);
         let next = reel.at.and_then(|at| reel.events.get(at));
         reel.wrong.is_none() && next.is_some_and(|(asked, _)| *asked == Asked::Polled)
     }
 
     /// Asks the runtime and notes what it says, or says what was noted.
     pub(crate) fn ask(&self, asked: Asked, live: impl FnOnce() -> Told) -> Told {
-        let replays = lock(&self.0).at.is_some();
+        let replays = lock(&self.0.reel).at.is_some();
         // Unlocked: what is asked may lead to further questions, such as a drop.
         let told = if replays { Told::Pending } else { live() };
-        let mut reel = lock(&self.0);
+        let mut reel = lock(&self.0.reel);
         if reel.over {
             return told;
         }
@@ -229,7 +276,10 @@ impl<T: Timer> Timer for TapedTimer<T> {
 
     fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let live = || match this.timer.as_mut().map(|timer| timer.as_mut().poll_fired(cx)) {
+        *lock(&this.tape.0.bell) = Some(cx.waker().clone());
+        let ring = Waker::from(Arc::new(Ring(Arc::clone(&this.tape.0))));
+        let mut cx = Context::from_waker(&ring);
+        let live = || match this.timer.as_mut().map(|timer| timer.as_mut().poll_fired(&mut cx)) {
             Some(Poll::Ready(())) => Told::Nothing,
             _ => Told::Pending,
         };

@@ -1,11 +1,10 @@
 //! A and V on the runtime itself, continued: a process that is stopped from outside, and a real run that is played
 //! again (`timeouts.md` A-20, V-13).
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
-use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -172,18 +171,9 @@ async fn connection<H: Harness>(
     let route = |_: &RequestHead<'_>| Decision::forward();
     let mut connection = pin!(proxy.serve_connection(stream, None, route, observe));
     if replays {
-        while tape.polls() {
-            tape.ask(Asked::Polled, || Told::Nothing);
-            if connection.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-                break;
-            }
-        }
+        while tape.polls() && tape.poll(connection.as_mut(), None).is_pending() {}
     } else {
-        poll_fn(|cx| {
-            tape.ask(Asked::Polled, || Told::Nothing);
-            connection.as_mut().poll(cx)
-        })
-        .await;
+        poll_fn(|cx| tape.poll(connection.as_mut(), Some(cx))).await;
     }
     tape.end();
 }

@@ -14,6 +14,8 @@ use crate::transcript::End;
 pub fn q_01_upstream_never_reads() -> Case {
     Case::new("Q-01", "upstream never reads")
         .alone()
+        // A client that is held up while it fills the buffers is no matter here.
+        .policy(|p| p.client_body = None)
         .upstream(script().wait_for("answered").read_to_end())
         .client(
             script()
@@ -149,6 +151,7 @@ pub fn q_09_expect_silence() -> Case {
 /// A small request that nobody reads has been written, since the kernel took it: the wait is for the response.
 pub fn q_04_small_request_into_the_void() -> Case {
     Case::new("Q-04", "small request into the void")
+        .policy(|p| p.client_body = None)
         .upstream_is(Upstream::KernelOnly)
         .client(script().connect().mark("start").then(post(200)).body(200).read_message())
         .expect(status(0, 0, 504))
