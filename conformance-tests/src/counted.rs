@@ -2,7 +2,7 @@
 //!
 //! [`Counted`] goes around a runtime and changes nothing of what it does. After a case everything must be back where
 //! it was. A timer's or a socket's waker may be let go of a turn of the reactor later than the timer or the socket
-//! itself (`timeouts.md` D25); whoever looks must let the runtime take one.
+//! itself; whoever looks must let the runtime take one.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! A runtime with bad habits: every one of them is allowed by the traits, and none may change what happens.
 //!
-//! [`Hostile`] goes around any runtime, in virtual time or real.
+//! `Hostile` goes around any runtime, in virtual time or real.
 
 use std::future::Future;
 use std::io::{self, IoSlice};

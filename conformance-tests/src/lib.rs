@@ -25,8 +25,8 @@
 //! tidegate_conformance::suite!(MyRuntime);
 //! ```
 //!
-//! That makes one `#[test]` for each case, named after its id in `timeouts.md` section 4 and what it
-//! shows, such as `r_05_stall_in_a_content_length_body`.
+//! That makes one `#[test]` for each case, named after its id and what it shows, such as
+//! `r_05_stall_in_a_content_length_body`. The letter of an id is its group, under which `CONFORMANCE.md` lists it.
 //!
 //! # What a case does
 //!

@@ -1,5 +1,5 @@
 //! The machine of the core without a driver: whoever holds a [`Machine`] plays the sockets, the upstreams and the
-//! clock, and sees every action. For cases that are about time alone (`timeouts.md` 4.10).
+//! clock, and sees every action. For cases that are about time alone.
 //!
 //! It does what a driver must do and decides nothing about deadlines.
 

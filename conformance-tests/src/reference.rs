@@ -1,5 +1,5 @@
-//! A second implementation of the table of deadlines (`timeouts.md` 2.2), naive and written from its text, against
-//! which the machine's `poll_timeout()` is compared (V-11).
+//! A second implementation of the table of deadlines (`docs/TIMEOUTS.md`, The deadlines), naive and written from
+//! its text, against which the machine's `poll_timeout()` is compared (V-11).
 //!
 //! It is told what happened and derives from it which deadlines run. It knows no bytes and no HTTP, and shares
 //! nothing with the machine but the names of the deadlines. Where the contract speaks of room, it is told whether

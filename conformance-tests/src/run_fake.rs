@@ -2,7 +2,7 @@
 //!
 //! Such a case runs on the virtual runtime alone, but *inside* each harness's `block_on`: the proxy, its peers
 //! and their clock are polled by that executor, and what happens must be equal to the last nanosecond wherever it
-//! runs (`timeouts.md` V-02). Scripted cases in exact time are judged like any other; nothing here knows what a
+//! runs (V-02). Scripted cases in exact time are judged like any other; nothing here knows what a
 //! case is about.
 
 use std::cell::RefCell;

@@ -196,7 +196,7 @@ pub(crate) fn site<H: Harness>(
                 polled
             })
             .await;
-            // What a reactor lets go of a turn later (D25).
+            // What a reactor lets go of a turn later.
             sleep(&runtime, Duration::from_millis(2)).await;
         });
         let _ = ended.send(());

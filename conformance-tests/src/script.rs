@@ -16,7 +16,7 @@ pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// The scaled profile P of `timeouts.md` section 3. The total and the write-idle limit are off; a case
+/// The default limits, scaled to a fraction of a second. The total and the write-idle limit are off; a case
 /// overrides what it is about.
 pub const P: TimeoutPolicy = TimeoutPolicy {
     connect: Some(ms(100)),
@@ -130,7 +130,7 @@ pub enum Command {
 /// The event at which a server ended that was told to by a [`Command`].
 pub const SERVER_ENDED: &str = "the server ended";
 
-/// A case of the catalogue (`timeouts.md` section 4).
+/// A case of the catalogue.
 #[derive(Debug)]
 pub struct Case {
     /// Its id there, such as `R-05`.

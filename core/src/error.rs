@@ -116,7 +116,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A deadline ran out (`timeouts.md` 2.2).
+/// A deadline ran out (`docs/TIMEOUTS.md`, The deadlines).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} timeout after {elapsed:?} (limit {limit:?}) during {during}, blocked on the {blocked_on}")]
 pub struct TimeoutError {

@@ -47,7 +47,7 @@ impl Runtime for AsyncStd {
 
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for AsyncStd {
     fn spawn(&self, task: F) {
-        // Dropping the handle detaches the task; whoever spawned it ends it (`timeouts.md` D16).
+        // Dropping the handle detaches the task; whoever spawned it ends it.
         drop(async_std::task::spawn(task));
     }
 }

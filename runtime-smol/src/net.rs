@@ -2,7 +2,7 @@
 //!
 //! An operation tries the system call first; once it came back short or with `WouldBlock`, it waits for the
 //! reactor before the next one. FIN, RST and the direct calls are those of `tidegate_core::runtime`:
-//! `close()` of async-io sends no FIN (`timeouts.md` D22).
+//! `close()` of async-io sends no FIN.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
@@ -15,6 +15,44 @@ use async_io::Async;
 use tidegate_core::runtime;
 
 /// A TCP connection.
+///
+/// Another kind of stream, here a Unix socket, is served by [`FuturesIo`](tidegate_core::runtime::FuturesIo), and
+/// accepted by the application:
+///
+/// ```
+/// # #[cfg(feature = "executor")]
+/// # fn main() -> std::io::Result<()> {
+/// use smol::io::{AsyncReadExt, AsyncWriteExt};
+/// use smol::net::unix::UnixStream;
+/// use tidegate_core::runtime::FuturesIo;
+/// use tidegate_core::{Config, Decision, Proxy, Report, RequestHead, Upstreams};
+/// use tidegate_smol::Smol;
+///
+/// smol::block_on(async {
+///     let proxy = Proxy::new(Smol::new(), Upstreams::default(), Config::default());
+///     // Closes idle upstream connections when their time is over; one for the proxy.
+///     let keeper = smol::spawn(proxy.keeper());
+///
+///     let (mut client, socket) = UnixStream::pair()?;
+///     // For each client. A Unix socket knows no RST: to abort it is to close it.
+///     let stream = FuturesIo::new(socket, drop);
+///     let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");
+///     let observe = |report: &Report<'_>| assert_eq!(report.peer, None);
+///     let served = smol::spawn(proxy.serve_connection(stream, None, route, observe));
+///
+///     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+///     let mut response = String::new();
+///     client.read_to_string(&mut response).await?;
+///     assert!(response.ends_with("\r\n\r\nwell\n"));
+///     served.await;
+///     proxy.stop();
+///     keeper.await;
+///     Ok(())
+/// })
+/// # }
+/// # #[cfg(not(feature = "executor"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct Stream {
     io: Async<TcpStream>,
@@ -149,6 +187,10 @@ pub struct Listener(Async<TcpListener>);
 
 impl Listener {
     /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when the address is taken or not allowed.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
         Async::new_nonblocking(runtime::bind(addr)?).map(Listener)
     }

@@ -115,7 +115,7 @@ impl Runtime for Tokio {
 
 impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for Tokio {
     fn spawn(&self, task: F) {
-        // Dropping the handle detaches the task; whoever spawned it ends it (`timeouts.md` D16).
+        // Dropping the handle detaches the task; whoever spawned it ends it.
         drop(self.handle.spawn(task));
     }
 }

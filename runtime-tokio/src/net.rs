@@ -16,6 +16,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 /// A TCP connection.
+///
+/// One that the application has accepted itself, and serves without a [`Listener`]:
+///
+/// ```
+/// use tidegate_core::{Config, Decision, Proxy, Report, RequestHead, Upstreams};
+/// use tidegate_tokio::{Stream, Tokio};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// let proxy = Proxy::new(Tokio::new()?, Upstreams::default(), Config::default());
+/// // Closes idle upstream connections when their time is over; one for the proxy.
+/// tokio::spawn(proxy.keeper());
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// let mut client = tokio::net::TcpStream::connect(listener.local_addr()?).await?;
+///
+/// // For each client:
+/// let (socket, peer) = listener.accept().await?;
+/// socket.set_nodelay(true)?;
+/// let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");
+/// let observe = |report: &Report<'_>| assert!(report.peer.is_some());
+/// let served = tokio::spawn(proxy.serve_connection(Stream::from(socket), Some(peer), route, observe));
+///
+/// client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await?;
+/// let mut response = String::new();
+/// client.read_to_string(&mut response).await?;
+/// assert!(response.ends_with("\r\n\r\nwell\n"));
+/// served.await?;
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Stream(TcpStream);
 
@@ -127,7 +161,11 @@ impl Future for Connect {
 pub struct Listener(TcpListener);
 
 impl Listener {
-    /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose. Must be called inside a runtime.
+    /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when the address is taken or not allowed; and outside a runtime.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
         crate::current()?;
         TcpListener::from_std(runtime::bind(addr)?).map(Listener)

@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -124,12 +125,20 @@ impl Upstream {
     }
 }
 
-/// A port that no outgoing connection gets from the system: it is still free when whoever died comes back to it.
+/// A port that no outgoing connection gets from the system, and nobody else in this process: it is still free when
+/// whoever died comes back to it. (Two sockets may have one port as long as neither listens.)
 fn bind_where_nobody_dials_from() -> TcpListener {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
     // Below the ports that Linux and macOS hand out; processes start at different ones.
-    let first = std::process::id() % 20_000;
-    let mut ports = (0..20_000).map(|n| 10_000 + ((first + 7 * n) % 20_000) as u16);
-    ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("a free port")
+    let first = std::process::id().wrapping_mul(61);
+    loop {
+        let n = TRIED.fetch_add(1, Ordering::Relaxed);
+        assert!(n < 20_000, "no port is free");
+        let port = 10_000 + (first.wrapping_add(n) % 20_000) as u16;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener;
+        }
+    }
 }
 
 fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
@@ -160,6 +169,10 @@ fn answer(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         }
     }
     let mut state = shared.state.lock().ok()?;
+    if state.dead {
+        // Shutting a socket down for reading keeps nobody from reading what is there.
+        return None;
+    }
     state.arrived += 1;
     state.in_flight += 1;
     state.most_at_once = state.most_at_once.max(state.in_flight);

@@ -1,4 +1,4 @@
-//! A: adversarial schedules that a script can say (`timeouts.md` 4.11). The others are in `schedules.rs` (exact
+//! A: adversarial schedules that a script can say. The others are in `schedules.rs` (exact
 //! time) and `live.rs` (the runtime itself).
 
 use tidegate_core::DeadlineKind::{Read, Total};

@@ -1,4 +1,4 @@
-//! Q and R, continued: what the upstream answers, and when (`timeouts.md` 4.3 and 4.4).
+//! Q and R, continued: what the upstream answers, and when.
 
 use tidegate_core::DeadlineKind::Read;
 use tidegate_core::Side;

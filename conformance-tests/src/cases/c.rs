@@ -1,4 +1,4 @@
-//! C: connecting to the upstream (`timeouts.md` 4.2).
+//! C: connecting to the upstream.
 
 use tidegate_core::DeadlineKind::{Connect, Read, Total};
 use tidegate_core::Side;

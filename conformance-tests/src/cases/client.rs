@@ -1,4 +1,4 @@
-//! K, continued: clients that stall, leave or say two things at once (`timeouts.md` 4.6).
+//! K, continued: clients that stall, leave or say two things at once.
 
 use tidegate_core::DeadlineKind::{ClientBody, ClientHead};
 use tidegate_core::Side;

@@ -1,5 +1,5 @@
-//! Cases in exact time: ties, and orders that no kernel can be made to produce (`timeouts.md` section 4, the rows
-//! marked V). Each is a function that plays scripted cases, usually one for each order.
+//! Cases in exact time: ties, and orders that no kernel can be made to produce (the catalogue's rows V).
+//! Each is a function that plays scripted cases, usually one for each order.
 
 use std::time::Duration;
 

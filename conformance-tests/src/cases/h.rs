@@ -1,4 +1,4 @@
-//! H: hygiene (`timeouts.md` 4.9). Every case checks that sockets, connections and tasks are back where
+//! H: hygiene. Every case checks that sockets, connections and tasks are back where
 //! they were when it is over; H-01 looks earlier, at the moment of the outcome, for every kind of
 //! deadline and every framing of a body.
 

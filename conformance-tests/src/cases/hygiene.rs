@@ -1,4 +1,4 @@
-//! H, continued: what is left when a request is over (`timeouts.md` 4.9). What must be weighed or counted on the
+//! H, continued: what is left when a request is over. What must be weighed or counted on the
 //! runtime itself is in `live.rs`.
 
 use tidegate_core::DeadlineKind::{Read, Write};

@@ -1,4 +1,4 @@
-//! K: the client's side (`timeouts.md` 4.6).
+//! K: the client's side.
 
 use tidegate_core::DeadlineKind::{ClientBody, ClientHead, ClientWrite, Write};
 use tidegate_core::Side;

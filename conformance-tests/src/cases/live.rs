@@ -1,5 +1,5 @@
-//! H and A on the runtime itself: what is counted, weighed, cut off or stopped from outside (`timeouts.md` 4.9 and
-//! 4.11). Each is a function over a harness.
+//! H and A on the runtime itself: what is counted, weighed, cut off or stopped from outside. Each is a function
+//! over a harness.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read, Write};

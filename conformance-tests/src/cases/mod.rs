@@ -1,4 +1,4 @@
-//! The cases: the catalogue of `timeouts.md` section 4 as data, grouped by its letters.
+//! The cases: the catalogue as data, grouped by its letters.
 //!
 //! A case says what the peers do and what must hold; it knows no runtime. Its function is called like
 //! its `#[test]`: id and title. [`all`] lists those that run scripts; the ones about `wait_for` are

@@ -1,5 +1,4 @@
-//! Names and lists of addresses: C-05 to C-09, and what H, S and T say of name resolution (`timeouts.md` 4.2, 4.5,
-//! 4.9, 4.12).
+//! Names and lists of addresses: C-05 to C-09, and what H, S and T say of name resolution.
 
 use std::sync::LazyLock;
 
@@ -116,7 +115,8 @@ pub fn c_08_dns_pool_full() -> Case {
     let answer = || {
         script().read_message().head("HTTP/1.1 200 OK\nconnection: close\ncontent-length: 4").bytes("here")
     };
-    let asks = |at, mark| script().at(ms(at)).mark(mark).connect().get("/").read_message();
+    // Each comes after the one before it has its upstream, however late the machine is: the turns are theirs.
+    let asks = |script: Script, mark| script.mark(mark).connect().get("/");
     Case::new("C-08", "DNS pool full")
         .patient()
         .policy(|p| p.connect = Some(ms(200)))
@@ -126,10 +126,10 @@ pub fn c_08_dns_pool_full() -> Case {
         .aim(named("second.test:80"))
         .aim(named("third.test:80"))
         .aim(Aim::Address(0))
-        .client(asks(0, "one"))
-        .client(asks(40, "two"))
-        .client(asks(80, "three"))
-        .client(asks(120, "four"))
+        .client(asks(script(), "one").read_message())
+        .client(asks(script().at(ms(40)).wait_for("first.test:80"), "two").read_message())
+        .client(asks(script().at(ms(80)).wait_for("second.test:80"), "three").mark("asked").read_message())
+        .client(asks(script().wait_for("asked").pause(ms(40)), "four").read_message())
         .client(script().at(ms(360)).mark("free").at(ms(420)))
         .expect(window(Moment::Mark("one"), Moment::FirstByte(0, 0), ms(200)))
         .expect(window(Moment::Mark("three"), Moment::FirstByte(2, 0), ms(200)))

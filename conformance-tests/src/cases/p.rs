@@ -1,4 +1,4 @@
-//! P: the pool and keep-alive (`timeouts.md` 4.7).
+//! P: the pool and keep-alive.
 
 use tidegate_core::DeadlineKind::{ClientWrite, Read, Total, Write};
 

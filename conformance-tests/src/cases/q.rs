@@ -1,4 +1,4 @@
-//! Q: writing the request (`timeouts.md` 4.3).
+//! Q: writing the request.
 
 use std::time::Duration;
 

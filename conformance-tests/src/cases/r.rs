@@ -1,4 +1,4 @@
-//! R: reading the response (`timeouts.md` 4.4).
+//! R: reading the response.
 
 use tidegate_core::DeadlineKind::{Read, Total};
 use tidegate_core::Side;

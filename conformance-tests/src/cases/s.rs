@@ -1,4 +1,4 @@
-//! S: shutdown and drain (`timeouts.md` 4.12).
+//! S: shutdown and drain.
 
 use tidegate_core::DeadlineKind::{Drain, Read};
 use tidegate_core::Phase;

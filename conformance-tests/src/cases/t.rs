@@ -1,4 +1,4 @@
-//! T: the total, and deadlines inside deadlines (`timeouts.md` 4.5). The same rules for
+//! T: the total, and deadlines inside deadlines. The same rules for
 //! `wait_for` are in `wait.rs`.
 
 use tidegate_core::DeadlineKind::{Read, Total};

@@ -1,4 +1,4 @@
-//! T, continued: what the total includes, and what it does not (`timeouts.md` 4.5).
+//! T, continued: what the total includes, and what it does not.
 
 use tidegate_core::DeadlineKind::{Read, Total};
 use tidegate_core::Phase;

@@ -1,4 +1,4 @@
-//! U: upgrades and tunnels (`timeouts.md` 4.8).
+//! U: upgrades and tunnels.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! C and P, continued: which upstream gets a request, and who waits for one (`timeouts.md` 4.2 and 4.7).
+//! C and P, continued: which upstream gets a request, and who waits for one.
 
 use tidegate_core::DeadlineKind::{Connect, Queue, Read, Total};
 use tidegate_core::Phase;

@@ -1,4 +1,4 @@
-//! V: exact time (`timeouts.md` 4.10). What is about the machine alone is played on the machine alone; the rest on the
+//! V: exact time. What is about the machine alone is played on the machine alone; the rest on the
 //! simulated runtime. Each runs under every harness's executor and must give the same there.
 
 use std::time::Duration;

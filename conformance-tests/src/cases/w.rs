@@ -1,4 +1,4 @@
-//! W, for the proxy: what asyncio's `wait_for` promises, kept by the machine and its driver (`timeouts.md` 4.1). The
+//! W, for the proxy: what asyncio's `wait_for` promises, kept by the machine and its driver. The
 //! cases about the primitive itself are in `wait.rs` and `wait_more.rs`.
 
 use tidegate_core::DeadlineKind::{Connect, Drain, Write};

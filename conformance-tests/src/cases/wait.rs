@@ -1,4 +1,4 @@
-//! W, and T for the primitive: `Scope::wait_for` (`timeouts.md` 4.1 and 4.5).
+//! W, and T for the primitive: `Scope::wait_for`.
 //!
 //! Each case is a function over any runtime. It writes what happened, in order, into a log that must be
 //! the same in virtual time and on every runtime, and measures how long it took.

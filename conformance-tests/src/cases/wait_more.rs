@@ -1,4 +1,4 @@
-//! W, continued: cancelling, ties and timers of the primitive (`timeouts.md` 4.1), and what outlives its runtime (S-08).
+//! W, continued: cancelling, ties and timers of the primitive, and what outlives its runtime (S-08).
 //! Written as `wait.rs` says.
 
 use std::cell::Cell;

@@ -1,9 +1,9 @@
 //! One end of a virtual connection, as the kernel keeps it: buffers, FIN, RST, and who waits.
 //!
-//! Follows what Linux was seen to do on loopback (`timeouts.md` 1.2, last paragraph): bytes received
-//! before an RST can still be read; an RST throws away what its sender had not transmitted and what its
-//! receiver had not sent; closing with unread bytes sends RST, without them FIN; after a plain close the
-//! kernel goes on delivering what it had accepted. Knows no addresses and no time.
+//! Follows what Linux was seen to do on loopback: bytes received before an RST can still be read; an RST throws
+//! away what its sender had not transmitted and what its receiver had not sent; closing with unread bytes sends
+//! RST, without them FIN; after a plain close the kernel goes on delivering what it had accepted. Knows no
+//! addresses and no time.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};

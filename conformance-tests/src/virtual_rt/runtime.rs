@@ -1,7 +1,7 @@
 //! The traits of [`tidegate_core::runtime`] on a [`World`], and the same operations for scripted peers.
 //!
 //! The timer behaves as the strictest real one: it fires once and is pending from then on until it is
-//! armed again (`timeouts.md` D11).
+//! armed again.
 
 use std::cell::Cell;
 use std::fmt;

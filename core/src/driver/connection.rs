@@ -1,6 +1,6 @@
 //! One client's connection: the machine, its sockets and its timer, as a named future.
 //!
-//! A poll is one *turn* (`timeouts.md` 2.1): a bounded number of socket operations, each with the time at
+//! A poll is one *turn* (`docs/TIMEOUTS.md`, Rules): a bounded number of socket operations, each with the time at
 //! which it completed; at most one deadline, decided on the last of these times; what follows from it; one
 //! timer. The machine says what to do; nothing here decides about HTTP or about expiry.
 
@@ -204,6 +204,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
+                self.unflushed[1] = 0;
                 *self.upstream = None;
                 self.shutting[1] = false;
                 self.leave(now);
@@ -262,7 +263,12 @@ where
             self.relay.drain(since, env);
             capped |= self.work(cx, env);
         }
-        if self.membership.is_to_leave(self.relay.is_idle()) {
+        let idle = self.relay.is_idle();
+        if !idle {
+            // Before it says that it stays, or it would be asked again.
+            self.membership.set_idle(false, env.now);
+        }
+        if self.membership.is_to_leave(idle) {
             self.relay.close_idle(env);
             capped |= self.work(cx, env);
         }
@@ -373,12 +379,16 @@ where
     fn look_at_place(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         match mem::take(self.place) {
             Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
-                Ok(id) => {
+                Admitted::Waits(ticket) => *self.place = Place::Waits(ticket),
+                Admitted::Granted(id) => {
                     *self.place = Place::Granted(id);
                     self.relay.granted(id, env);
                     return true;
                 }
-                Err(ticket) => *self.place = Place::Waits(ticket),
+                Admitted::Refused | Admitted::Exhausted => {
+                    self.relay.exhausted(env);
+                    return true;
+                }
             },
             Place::Resolves(id, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
                 Poll::Ready(found) => {
@@ -423,6 +433,8 @@ where
             }
             Action::Report => {
                 self.count();
+                // Even if the whole request fell into this turn, it is idle since now and not since before it.
+                self.membership.set_idle(false, env.now);
                 if let Some(outcome) = self.relay.outcome() {
                     (self.hooks.1)(&Report { outcome, request: self.relay.reported(), peer: *self.peer });
                 }

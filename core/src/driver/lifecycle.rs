@@ -249,7 +249,8 @@ impl Membership {
     /// The group's phase; the context's waker is woken when it changes.
     pub(crate) fn poll_phase(&mut self, cx: &Context<'_>) -> Phase {
         if !self.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *lock(&self.member.waker) = Some(cx.waker().clone());
+            // What it replaces may be the last handle of a task: it is let go after the lock.
+            let _before = lock(&self.member.waker).replace(cx.waker().clone());
             self.waker = Some(cx.waker().clone());
         }
         self.group.phase()

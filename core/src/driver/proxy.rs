@@ -109,6 +109,9 @@ impl<R: Runtime> Proxy<R> {
 
     /// Serves one client's connection: its requests one after the other, to the end of the connection.
     ///
+    /// For those who accept themselves: run the future, and [`Proxy::keeper`] beside all of them. The limit of clients is
+    /// theirs to keep. The documentation of the adapters' `Stream` types has examples.
+    ///
     /// Cancel safety: dropping the future closes the client's connection and resets the upstream's.
     pub fn serve_connection<C, F, G>(
         &self,
@@ -126,7 +129,8 @@ impl<R: Runtime> Proxy<R> {
         Connection::new(Arc::clone(&self.shared), membership, Arc::new((route, observe)), client, peer)
     }
 
-    /// The future that watches the idle upstream connections, for users of [`Proxy::serve_connection`].
+    /// The future that watches the idle upstream connections, for users of [`Proxy::serve_connection`]: one for each
+    /// proxy from [`Proxy::new`] or [`Proxy::on`]. Ends when the proxy is stopped or drained; dropping it is safe.
     pub fn keeper(&self) -> Keeper<R> {
         Keeper::new(Arc::clone(&self.shared), Some(self.shared.lifecycle.join(false)))
     }
@@ -202,6 +206,20 @@ pub struct Gauges {
 }
 
 /// How a request ended, as `observe` is shown it. It reads like its [`Outcome`].
+///
+/// ```
+/// use tidegate_core::{Error, Report};
+///
+/// fn observe(report: &Report<'_>) {
+///     let target = report.request.map_or("-", |request| request.target());
+///     let took = report.finished.saturating_since(report.started);
+///     match report.error {
+///         None => println!("{target}: {:?} in {took:?}, {} bytes", report.status, report.response_bytes),
+///         Some(Error::Timeout(t)) => println!("{target}: the {} deadline, waiting for the {}", t.kind, t.blocked_on),
+///         Some(error) => println!("{target}: {error}"),
+///     }
+/// }
+/// ```
 #[derive(Copy, Clone, Debug)]
 #[non_exhaustive]
 pub struct Report<'a> {
@@ -275,7 +293,7 @@ impl Decision {
 /// A response that a route makes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The status code, 200 to 599.
+    /// The status code, 200 to 599; anything else goes out as 500.
     pub status: u16,
     /// Fields besides the framing, `date` and `connection`, which the proxy writes. Without a
     /// `content-type` the body is plain text.

@@ -120,7 +120,10 @@ impl Waiting {
     /// Whether the place is there, and then it is the caller's. If not, `waker` is the one to wake.
     pub(crate) fn fetch(&mut self, waker: &Waker) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
-        self.ticket = self.room.change(|state| state.places.fetch(ticket, waker)).err();
+        let fetched = self.room.change(|state| state.places.fetch(ticket, waker));
+        if let Admitted::Waits(ticket) = fetched {
+            self.ticket = Some(ticket);
+        }
         self.ticket.is_none()
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The clock decides that a limit has passed; the timer only wakes. A [`Scope`] carries the deadlines
 //! around it inwards, so that of two nested limits the one that is due *earlier* reports, and the outer
-//! one if they are due together, however late the executor polls (`timeouts.md` 2.1, T3). Nothing here
+//! one if they are due together, however late the executor polls (`docs/TIMEOUTS.md`, Rules, T3). Nothing here
 //! spawns, and nothing here knows what it waits for.
 
 use core::fmt;

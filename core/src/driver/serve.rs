@@ -96,7 +96,7 @@ where
             return if alone { Poll::Ready(()) } else { Poll::Pending };
         }
         let _ = this.keeper.poll(cx);
-        if *this.paused && phase == Phase::Running {
+        if *this.paused {
             if this.pause.as_mut().poll_fired(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -133,6 +133,11 @@ where
                     this.shared.runtime.spawn(Connection::new(shared, member, hooks, client, peer));
                 }
                 Poll::Ready(Err(e)) if concerns_one_client(&e) => {}
+                // Nobody is left whose end would make room: a drain does not wait for others.
+                Poll::Ready(Err(_)) if phase != Phase::Running && this.group.members() == 1 => {
+                    *this.queued = 0;
+                    break;
+                }
                 Poll::Ready(Err(_)) => {
                     *this.paused = true;
                     this.pause.as_mut().arm(this.shared.runtime.now() + EXHAUSTED);

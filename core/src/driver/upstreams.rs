@@ -110,9 +110,11 @@ impl Upstreams {
     }
 
     /// Takes an upstream out: what runs on it goes on, nothing new begins, and its idle connections are closed
-    /// when they are next looked at. [`Upstreams::in_flight`] says when the last exchange is over.
+    /// when they are next looked at. [`Upstreams::in_flight`] says when the last exchange is over. Who waits and has
+    /// nothing left to wait for is answered at once.
     pub fn remove(&self, id: UpstreamId) {
-        self.with(|state| state.admission.remove(id));
+        // That something is known to be down makes no difference to who has nothing left.
+        self.change(Instant::EPOCH, |admission| admission.remove(id));
     }
 
     /// How many exchanges are in flight on one upstream.
@@ -161,7 +163,7 @@ impl Upstreams {
         })
     }
 
-    pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Result<UpstreamId, Ticket> {
+    pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Admitted {
         self.with(|state| state.admission.fetch(ticket, waker))
     }
 

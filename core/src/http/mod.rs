@@ -3,6 +3,25 @@
 //! Pure functions and small decoders over byte slices; no sockets, no clock, no buffers of their own.
 //! Tokenizing is httparse's work; what it lets through and an intermediary must not is refused here
 //! (`docs/HTTP.md`). Nothing is ever copied through unparsed: a message that leaves is one that we wrote.
+//!
+//! ```
+//! use tidegate_core::http::{HttpError, IdSource, rewrite_request};
+//!
+//! let mut ids = IdSource::new(1);
+//! let mut rewrite = |head: &str| -> Result<String, HttpError> {
+//!     let mut out = Vec::new();
+//!     rewrite_request(head.as_bytes(), None, &[], &mut ids, &mut out)?;
+//!     Ok(String::from_utf8_lossy(&out).into_owned())
+//! };
+//!
+//! let head = "GET http://example.org/a HTTP/1.1\r\nHost: b\r\nConnection: secret\r\nSecret: c\r\n\r\n";
+//! let ours = rewrite(head)?;
+//! assert!(ours.starts_with("GET /a HTTP/1.1\r\nhost: example.org\r\n") && !ours.contains("ecret"), "{ours}");
+//!
+//! let two_lengths = "POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n";
+//! assert_eq!(rewrite(two_lengths), Err(HttpError::Framing));
+//! # Ok::<(), HttpError>(())
+//! ```
 
 mod body;
 mod chunk;

@@ -225,8 +225,21 @@ fn put_request_line(method: &str, target: &Target<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// A view of a head that [`rewrite_request`] has accepted, for routing. It splits lines when asked and
-/// keeps nothing; of a head that was not accepted it shows something, without panicking.
+/// A view of a head that [`rewrite_request`] has accepted. It splits lines when asked and keeps nothing; of a head
+/// that was not accepted it shows something, without panicking.
+///
+/// A route is shown the head as the client sent it: hop-by-hop fields are there, and what the proxy adds is not. A
+/// report has the head as it was written for the upstream.
+///
+/// ```
+/// use tidegate_core::RequestHead;
+///
+/// let head = RequestHead::new(b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.org:80\r\nAccept: text/html\r\n\r\n");
+/// assert_eq!((head.method(), head.target(), head.path()), ("GET", "/a%20b?c=d", "/a%20b"));
+/// assert_eq!(head.host(), Some("example.org:80"));
+/// assert_eq!(head.field("accept"), Some(&b"text/html"[..]));
+/// assert_eq!(head.request_id(), None, "the proxy makes one for the upstream");
+/// ```
 #[derive(Copy, Clone)]
 pub struct RequestHead<'a> {
     head: &'a [u8],
@@ -243,13 +256,13 @@ impl<'a> RequestHead<'a> {
         self.start_line().0
     }
 
-    /// The request target as received.
+    /// The request target as it stands in the head.
     pub fn target(&self) -> &'a str {
         self.start_line().1
     }
 
-    /// The path, without the query and as received; of an absolute-form target the path in it. `*` for
-    /// the server as a whole.
+    /// The path, without the query and not decoded; of an absolute-form target the path in it. `*` for the server
+    /// as a whole.
     pub fn path(&self) -> &'a str {
         let target = self.target();
         let rest = split_absolute(target).map_or(target, |(_, rest)| rest);
@@ -274,7 +287,7 @@ impl<'a> RequestHead<'a> {
         (!value.is_empty()).then_some(value)
     }
 
-    /// The field lines in order, as received: hop-by-hop fields are still there.
+    /// The field lines in order, names as they are written. Blanks around a value are left out.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let mut rest = split_line(self.head).1;
         core::iter::from_fn(move || {

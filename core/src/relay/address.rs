@@ -1,7 +1,7 @@
 //! From an upstream to one of its addresses: looking them up, and trying one after the other.
 //!
-//! All of it is one attempt to connect, under one connect deadline (`timeouts.md` C-05 to C-07). What each address has of
-//! that is in `deadlines.rs`; nothing here looks a name up, or opens a socket.
+//! All of it is one attempt to connect, under one connect deadline (C-05 to C-07 of the conformance suite). What
+//! each address has of that is in `deadlines.rs`; nothing here looks a name up, or opens a socket.
 
 use core::net::SocketAddr;
 

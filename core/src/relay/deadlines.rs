@@ -1,7 +1,7 @@
 //! The deadline table: which deadline runs in which state, and for whom it waits.
 //!
-//! [`Relay::wanted`] is the table of `timeouts.md` 2.2: when a deadline starts, is suspended and stops. What
-//! resets one is at the event ([`Relay::progress`]); what becomes of one that is due is in `exchange.rs`.
+//! [`Relay::wanted`] is the table of `docs/TIMEOUTS.md`, The deadlines: when a deadline starts, is suspended and
+//! stops. What resets one is at the event ([`Relay::progress`]); what becomes of one that is due is in `exchange.rs`.
 
 use crate::error::{Error, Phase, Side, TimeoutError};
 use crate::relay::Relay;
@@ -11,14 +11,19 @@ use crate::time::Instant;
 use crate::timeout::{DeadlineKind, Kinds, TimeoutPolicy};
 
 impl Relay {
-    /// Which deadlines run now: the "start", "stop" and "suspended" columns of `timeouts.md` 2.2. One that
-    /// begins to be wanted gets its full limit; one that is no longer wanted is off.
+    /// Which deadlines run now: the "start", "stop" and "suspended" columns of `docs/TIMEOUTS.md`, The deadlines.
+    /// One that begins to be wanted gets its full limit; one that is no longer wanted is off.
     fn wanted(&self) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
         if stage == Stage::Tunnel {
             let one_fin = client.inbound.eof != upstream.ended.is_some();
-            return Kinds::NONE.with(Drain, self.awaits_drain()).with(Tunnel, true).with(TunnelFin, one_fin);
+            return Kinds::NONE
+                .with(Drain, self.awaits_drain())
+                // The 101 itself is still a response.
+                .with(ClientWrite, !client.outbound.head_sent())
+                .with(Tunnel, true)
+                .with(TunnelFin, one_fin);
         }
         // It covers everything but the error response that it has itself led to.
         let total = stage != Stage::Idle && !(stage == Stage::Answering && self.is_total_spent());

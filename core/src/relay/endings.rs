@@ -1,7 +1,7 @@
 //! How an exchange ends: with an error, with an answer of our own, with a cut, or with its last byte.
 //!
-//! [`Relay::fail`] is what the client and the upstream see when something goes wrong (`timeouts.md` 2.3), and
-//! every exchange, however it went, ends in [`Relay::report`]. Which error it is was decided before, in
+//! [`Relay::fail`] is what the client and the upstream see when something goes wrong (`docs/TIMEOUTS.md`, A visible
+//! cut), and every exchange, however it went, ends in [`Relay::report`]. Which error it is was decided before, in
 //! `exchange.rs` and `tunnel.rs`; to which status it leads is the table of `verdict.rs`.
 //!
 //! ```text
@@ -24,7 +24,7 @@ use crate::timeout::DeadlineKind;
 
 impl Relay {
     /// Something went wrong. The upstream is torn down first (`timeouts.md` T6); then the client gets a
-    /// status, or, if a final head was forwarded, sees that the response is cut (2.3).
+    /// status, or, if a final head was forwarded, sees that the response is cut.
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Tunnel {
             return self.end_tunnel(Some(error), env);
@@ -122,7 +122,7 @@ impl Relay {
         self.exchange.stage = Stage::Answering;
     }
 
-    /// The forwarded response stays incomplete, and the client can see it (`timeouts.md` 2.3): fewer
+    /// The forwarded response stays incomplete, and the client can see it (`docs/TIMEOUTS.md`, A visible cut): fewer
     /// bytes than announced or no last chunk, then a staged FIN; RST where only that shows it (T11).
     pub(crate) fn cut(&mut self, slow: bool, env: &mut Env<'_>) {
         let unframed = self.is_unframed();

@@ -2,8 +2,8 @@
 //!
 //! With `deadlines.rs`, which says when each deadline runs, and `endings.rs`, which says what both sides see when
 //! it is over, this file is the law of the project in code: [`Relay::expire`] decides every timeout
-//! (`timeouts.md` 2.2), and [`Relay::settle`] moves what can be moved after every event. It knows no socket and no
-//! clock; byte formats are in `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
+//! (`docs/TIMEOUTS.md`, The deadlines), and [`Relay::settle`] moves what can be moved after every event. It knows no
+//! socket and no clock; byte formats are in `http/`, buffers in `flow.rs`, and an upstream's addresses in `address.rs`.
 //!
 //! ```text
 //!           forward          pool miss       resolved        connected
@@ -165,7 +165,11 @@ impl Relay {
                     self.give_up(env);
                 }
             }
-            DeadlineKind::ConnectAddress => self.address_failed(error, env),
+            // A share that ran out is no outcome: what it is a share of may be due as well.
+            DeadlineKind::ConnectAddress => match self.deadlines.due(env.now) {
+                Some(due) => self.expire(due, env),
+                None => self.address_failed(error, env),
+            },
             // A head that has not come by now is no request.
             DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
             _ => self.fail(error, env),

@@ -114,6 +114,11 @@ impl Inbound {
         self.block.as_ref().map_or(&[], |block| &block.filled()[self.parsed - len..self.parsed])
     }
 
+    #[cfg(test)]
+    pub(crate) fn has_block(&self) -> bool {
+        self.block.is_some()
+    }
+
     /// Consumes `n` bytes that are no body.
     pub(crate) fn skip(&mut self, n: usize) {
         self.parsed += n;

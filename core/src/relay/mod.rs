@@ -49,13 +49,26 @@ use self::lent::Lent;
 pub(crate) use self::lent::Spares;
 use self::outcome::{Actions, End, Reported};
 use self::upstream::{Ended, UpstreamConn};
-use crate::error::{Error, IoFailure, Side};
+use crate::error::{Error, IoFailure, IoKind, Side};
 use crate::http::{PeerAddr, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::{Addresses, UpstreamId};
 
 /// What is the same for every connection of a proxy.
+///
+/// ```
+/// use core::time::Duration;
+/// use tidegate_core::{Config, TimeoutPolicy};
+///
+/// let config = Config {
+///     timeouts: TimeoutPolicy { read: Some(Duration::from_secs(5)), ..TimeoutPolicy::default() },
+///     max_body: Some(10 << 20),
+///     upgrades: Vec::new(),
+///     ..Config::default()
+/// };
+/// assert_eq!(config.max_head, 64 * 1024);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The limits of the connection itself, and of every request whose route names none of its own.
@@ -227,11 +240,14 @@ impl Relay {
             Side::Client => {
                 let body = self.client.outbound.sent(n, &mut self.upstream.inbound);
                 self.exchange.response_bytes += body as u64;
+                // Nobody may ask for a read for a long time.
+                self.upstream.inbound.release(env.bufs);
                 self.forwarded(DeadlineKind::ClientWrite);
             }
             Side::Upstream => {
                 let body = self.upstream.outbound.sent(n, &mut self.client.inbound);
                 self.exchange.request_bytes += body as u64;
+                self.client.inbound.release(env.bufs);
                 self.forwarded(DeadlineKind::WriteIdle);
             }
         }
@@ -312,7 +328,13 @@ impl Relay {
                 self.address_failed(Error::Connect(failure), env);
             }
             Op::Read(Side::Upstream) => self.upstream.ended = Some(Ended::Failed(failure)),
-            Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
+            // A broken pipe says that its FIN came first: all that it said before is still delivered (RFC 9110
+            // section 9.3.6).
+            Op::Write(Side::Upstream)
+                if self.exchange.stage == Stage::Tunnel
+                    && self.upstream.ended.is_none()
+                    && failure.kind != IoKind::BrokenPipe =>
+            {
                 self.upstream.ended = Some(Ended::Failed(failure));
             }
             // The answer to a request that was not read to its end may still be on its way.

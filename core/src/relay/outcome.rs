@@ -62,7 +62,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The order in which one pass of a turn serves the sockets (`timeouts.md` 2.1).
+    /// The order in which one pass of a turn serves the sockets (`docs/TIMEOUTS.md`, Rules).
     pub const PASS: [Op; 4] = [
         Op::Read(Side::Client),
         Op::Read(Side::Upstream),

@@ -4,8 +4,8 @@
 //! become a tunnel is decided in `http/`; when its two deadlines run is in `deadlines.rs`.
 //!
 //! A side's FIN is passed on once everything before it was. The tunnel's end closes a connection to which nothing is
-//! left to send, and resets one to which something is (`timeouts.md` 2.2): a peer must not take a part for the
-//! whole.
+//! left to send, and resets one to which something is (`docs/TIMEOUTS.md`, The deadlines): a peer must not take a
+//! part for the whole.
 
 use crate::error::{Error, TimeoutError};
 use crate::http::{BodyDecoder, Framing};
@@ -36,11 +36,19 @@ impl Relay {
         let upstream_fin = upstream.ended.is_some();
         // A tunnel may be idle for an hour: what it does not need is given back.
         client.outbound.release_head(env.bufs);
-        let to_upstream = pass(&mut client.inbound, &mut client.decoder, client_fin, &mut upstream.outbound);
+        let to_upstream = match upstream.write_failed {
+            None => pass(&mut client.inbound, &mut client.decoder, client_fin, &mut upstream.outbound),
+            Some(_) => {
+                let _ = client.inbound.decode(&mut client.decoder);
+                client.inbound.discard_runs();
+                false
+            }
+        };
         let to_client =
             pass(&mut upstream.inbound, &mut upstream.decoder, upstream_fin, &mut client.outbound);
-        if upstream.outbound.is_done() && client.outbound.is_done() {
-            return self.end_tunnel(None, env);
+        let failed = upstream.write_failed;
+        if (upstream.outbound.is_done() || failed.is_some()) && client.outbound.is_done() {
+            return self.end_tunnel(failed.map(Error::UpstreamReset), env);
         }
         self.actions.fin_upstream |= to_upstream;
         self.actions.fin_client |= to_client;
@@ -50,6 +58,8 @@ impl Relay {
     pub(crate) fn end_tunnel(&mut self, error: Option<Error>, env: &mut Env<'_>) {
         let in_order = match error {
             None => true,
+            // It had sent its FIN before it took no more.
+            Some(Error::UpstreamReset(_)) => self.upstream.ended == Some(Ended::Fin),
             Some(Error::Timeout(TimeoutError { kind, .. })) => {
                 matches!(kind, DeadlineKind::Tunnel | DeadlineKind::TunnelFin)
             }

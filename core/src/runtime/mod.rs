@@ -33,6 +33,8 @@ pub use self::socket::{
 use crate::time::Instant;
 
 /// A runtime instance: a clock, timers on that clock, and outgoing connections.
+///
+/// `docs/ADAPTER.md` in the repository writes one from nothing, with all the traits of this module.
 pub trait Runtime {
     /// A connected byte stream.
     type Stream: Stream;

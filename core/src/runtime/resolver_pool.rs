@@ -1,7 +1,7 @@
-//! The resolver of the system, on a few threads of its own (`timeouts.md` 1.3, rule 8).
+//! The resolver of the system, on a few threads of its own.
 //!
 //! The system's lookup blocks, and nothing can end it. So it blocks a thread that nobody waits for: not the runtime's
-//! blocking pool, which some runtimes join when they end (D20). What is bounded is how many threads there are, not how
+//! blocking pool, which some runtimes join when they end. What is bounded is how many threads there are, not how
 //! long they block: a lookup whose waiters have gone before its turn came is never begun.
 
 use core::fmt;
@@ -201,8 +201,10 @@ impl Shared {
                 Ok(Err(e)) => Err(failure(&e)),
                 Err(_) => Err(NOT_FOUND),
             };
-            let waiting = self.answered(&name, &found);
-            waiting.into_iter().for_each(|answer| answer.give(found.clone()));
+            for answer in self.answered(&name, &found) {
+                // It wakes somebody, who may panic; the thread is the pool's, and goes on.
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| answer.give(found.clone())));
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! Socket operations that every adapter needs and no runtime offers alike: FIN, RST, one direct read
-//! or write, and the two ends of a nonblocking connect (`timeouts.md` 1.3, rules 4 and 6).
+//! or write, and the two ends of a nonblocking connect.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

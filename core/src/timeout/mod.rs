@@ -2,8 +2,8 @@
 //!
 //! Every limit is a [`Duration`] or off. The machine turns limits into absolute instants (see the
 //! deadline table, [`Deadlines`]) and decides expiry from the `now` it is given; nothing here reads a
-//! clock. When each deadline starts, resets and stops is the table of `timeouts.md` section 2.2, kept in
-//! `docs/TIMEOUTS.md`; the code that says so is `relay/exchange.rs`.
+//! clock. When each deadline starts, resets and stops is the table of `docs/TIMEOUTS.md`; the code that says so is
+//! `relay/exchange.rs`.
 
 mod table;
 
@@ -80,7 +80,7 @@ impl DeadlineKind {
     ];
 
     /// Among deadlines due at the same instant the smallest rank fires: the total, then an upstream
-    /// operation, then a client operation, then idleness (`timeouts.md` 2.1, T3).
+    /// operation, then a client operation, then idleness (`docs/TIMEOUTS.md`, Rules, T3).
     pub const fn rank(self) -> u8 {
         match self {
             DeadlineKind::Total | DeadlineKind::Drain => 0,
@@ -170,7 +170,8 @@ pub struct TimeoutPolicy {
     /// Reading on after an early or error response. Default 1 s. A property of the connection: a
     /// route's value is not used.
     pub linger: Option<Duration>,
-    /// Finishing what runs after a shutdown was asked. Default 30 s.
+    /// Finishing what runs after a shutdown was asked. Default 30 s. A property of the proxy: a route's value is
+    /// not used.
     pub drain: Option<Duration>,
 }
 

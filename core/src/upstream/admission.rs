@@ -46,7 +46,15 @@ struct State {
 struct Waiter<W> {
     waker: W,
     tried: Vec<UpstreamId>,
-    granted: Option<UpstreamId>,
+    answer: Option<Answer>,
+}
+
+/// What the queue has for a waiter.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Granted(UpstreamId),
+    /// What it could have used was removed.
+    Exhausted,
 }
 
 /// The limits and the queue of one list of upstreams. `W` is what wakes a waiter.
@@ -82,7 +90,7 @@ impl<W: Clone> Admission<W> {
         Some(id)
     }
 
-    /// Nothing new begins on this one.
+    /// Nothing new begins on this one. [`Admission::hand_over`] is to follow: who waits for it alone waits in vain.
     pub fn remove(&mut self, id: UpstreamId) {
         if let Some(state) = self.states.get_mut(id.index()) {
             state.active = false;
@@ -101,7 +109,7 @@ impl<W: Clone> Admission<W> {
 
     /// Asks for an upstream that is not among `tried`.
     pub fn admit(&mut self, tried: &[UpstreamId], now: Instant, waker: &W) -> Admitted {
-        if (0..self.states.len()).all(|i| !self.states[i].active || tried.contains(&id(i))) {
+        if self.is_exhausted(tried) {
             return Admitted::Exhausted;
         }
         // Who came first goes first, unless nobody who waits could use what this one can.
@@ -111,7 +119,7 @@ impl<W: Clone> Admission<W> {
         if self.queue.len() >= self.queue_limit {
             return Admitted::Refused;
         }
-        let waiter = Waiter { waker: waker.clone(), tried: tried.to_vec(), granted: None };
+        let waiter = Waiter { waker: waker.clone(), tried: tried.to_vec(), answer: None };
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.waiters[slot] = Some(waiter);
@@ -124,6 +132,11 @@ impl<W: Clone> Admission<W> {
         };
         self.queue.push_back(slot);
         Admitted::Waits(Ticket(slot))
+    }
+
+    /// Whether there is none that was not tried.
+    fn is_exhausted(&self, tried: &[UpstreamId]) -> bool {
+        (0..self.states.len()).all(|i| !self.states[i].active || tried.contains(&id(i)))
     }
 
     /// Whose turn it is among those that are free, were not tried, and are not known to be down; the ones
@@ -152,24 +165,19 @@ impl<W: Clone> Admission<W> {
         Admitted::Granted(id)
     }
 
-    /// What the queue has granted to `ticket`; if nothing yet, `waker` is the one to wake.
-    ///
-    /// # Errors
-    ///
-    /// The ticket, to be asked about again.
-    pub fn fetch(&mut self, ticket: Ticket, waker: &W) -> Result<UpstreamId, Ticket> {
+    /// What the queue has for `ticket`: never [`Admitted::Refused`]. If it still waits, `waker` is the one to wake.
+    pub fn fetch(&mut self, ticket: Ticket, waker: &W) -> Admitted {
         let Some(waiter) = self.waiters.get_mut(ticket.0).and_then(Option::as_mut) else {
-            return Err(ticket);
+            return Admitted::Waits(ticket);
         };
-        match waiter.granted {
-            Some(id) => {
-                self.vacate(ticket.0);
-                Ok(id)
-            }
-            None => {
-                waiter.waker = waker.clone();
-                Err(ticket)
-            }
+        let Some(answer) = waiter.answer else {
+            waiter.waker = waker.clone();
+            return Admitted::Waits(ticket);
+        };
+        self.vacate(ticket.0);
+        match answer {
+            Answer::Granted(id) => Admitted::Granted(id),
+            Answer::Exhausted => Admitted::Exhausted,
         }
     }
 
@@ -190,10 +198,11 @@ impl<W: Clone> Admission<W> {
     /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, is for the next.
     /// [`Admission::hand_over`] is to follow.
     pub fn cancel(&mut self, ticket: Ticket) {
-        let granted = self.waiters.get(ticket.0).and_then(Option::as_ref).and_then(|w| w.granted);
+        let answer = self.waiters.get(ticket.0).and_then(Option::as_ref).and_then(|w| w.answer);
         self.vacate(ticket.0);
-        match granted {
-            Some(id) => self.release(id),
+        match answer {
+            Some(Answer::Granted(id)) => self.release(id),
+            Some(Answer::Exhausted) => {}
             None => self.queue.retain(|slot| *slot != ticket.0),
         }
     }
@@ -212,23 +221,28 @@ impl<W: Clone> Admission<W> {
         }
     }
 
-    /// The first in the queue that can use something free gets it. Returns whom to wake; to be called again
-    /// until there is nobody.
+    /// The first in the queue that can use something free gets it; one for whom nothing is left to wait for is told
+    /// so. Returns whom to wake; to be called again until there is nobody.
     pub fn hand_over(&mut self, now: Instant) -> Option<W> {
         for place in 0..self.queue.len() {
             let slot = self.queue[place];
             let Some(tried) = self.waiters[slot].as_mut().map(|w| core::mem::take(&mut w.tried)) else {
                 continue;
             };
-            let chosen = self.choose(&tried, now);
-            if let Some(id) = chosen {
-                self.grant(id, now);
+            let answer = match self.choose(&tried, now) {
+                Some(id) => {
+                    self.grant(id, now);
+                    Some(Answer::Granted(id))
+                }
+                None => self.is_exhausted(&tried).then_some(Answer::Exhausted),
+            };
+            if answer.is_some() {
                 self.queue.remove(place);
             }
             if let Some(waiter) = self.waiters[slot].as_mut() {
                 waiter.tried = tried;
-                waiter.granted = chosen;
-                if chosen.is_some() {
+                waiter.answer = answer;
+                if answer.is_some() {
                     return Some(waiter.waker.clone());
                 }
             }
@@ -295,11 +309,11 @@ mod tests {
         let second = ticket(a.admit(&[], NOW, &3));
         a.release(id(1));
         assert_eq!((a.hand_over(NOW), a.hand_over(NOW)), (Some(2), None));
-        let second = a.fetch(second, &3).unwrap_err();
-        assert_eq!(a.fetch(first, &2), Ok(id(1)));
+        let second = ticket(a.fetch(second, &3));
+        assert_eq!(a.fetch(first, &2), Admitted::Granted(id(1)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(second, &3), Ok(id(0)));
+        assert_eq!(a.fetch(second, &3), Admitted::Granted(id(0)));
         assert_eq!((a.busy(), a.waiting()), (2, 0));
     }
 
@@ -311,12 +325,12 @@ mod tests {
         let [first, middle, third] = tickets;
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(1));
-        assert_eq!(a.fetch(first, &1), Ok(id(0)));
+        assert_eq!(a.fetch(first, &1), Admitted::Granted(id(0)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(2));
         a.cancel(middle);
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(third, &3), Ok(id(0)));
+        assert_eq!(a.fetch(third, &3), Admitted::Granted(id(0)));
         assert_eq!(a.busy(), 1);
     }
 
@@ -379,8 +393,9 @@ mod tests {
                     3 if !waiting.is_empty() => {
                         let ticket = waiting.swap_remove(n % waiting.len());
                         match a.fetch(ticket, &n) {
-                            Ok(id) => held.push(id),
-                            Err(ticket) => waiting.push(ticket),
+                            Admitted::Granted(id) => held.push(id),
+                            Admitted::Waits(ticket) => waiting.push(ticket),
+                            other => prop_assert!(false, "{other:?}"),
                         }
                     }
                     4 if !waiting.is_empty() => {

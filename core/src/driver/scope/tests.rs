@@ -1,5 +1,5 @@
-//! `wait_for` on a fake runtime whose clock is set by hand. Named after the rows of `timeouts.md` 4.1 and 4.5
-//! where there is one. No sockets, no threads, no real time.
+//! `wait_for` on a fake runtime whose clock is set by hand. Named after the cases W and T of
+//! the conformance suite where there is one. No sockets, no threads, no real time.
 
 use super::*;
 use crate::runtime::Stream;

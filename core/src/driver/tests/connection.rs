@@ -176,7 +176,7 @@ fn a_waker_that_was_swapped_is_the_one_that_is_woken() {
     }
 }
 
-/// Rule 4 of `timeouts.md` 1.3: a readiness that the runtime has not noticed does not become a timeout.
+/// A readiness that the runtime has not noticed does not become a timeout.
 #[test]
 fn a_deadline_that_is_due_looks_at_the_sockets_first() {
     let mut rig = rig(profile());

@@ -176,3 +176,89 @@ fn a_drain_answers_what_was_queued_and_ends_the_server() {
     assert!(server.run());
     assert_eq!((fake.open(), proxy.gauges().tasks, proxy.gauges().idle_upstreams), (0, 0, 0));
 }
+
+#[test]
+fn a_client_that_was_just_answered_is_not_the_longest_idle() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let config = Config { max_client_conns: 2, ..Config::default() };
+    let proxy = Proxy::new(fake.clone(), Upstreams::default(), config);
+    let route = |_: &crate::RequestHead<'_>| Decision::respond(200, "well");
+    let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
+    let clients: Vec<_> = (0..3).map(|_| peer()).collect();
+    clients[..2].iter().for_each(|client| listener.push(Ok(fake.stream(client))));
+    server.run();
+    let mut tasks = fake.spawned();
+    // 0 at 1 s, 1 at 2 s, and 0 again at 3 s.
+    for (i, s) in [(0, 1000), (1, 2000), (0, 3000)] {
+        fake.set_clock(s);
+        send(&clients[i], GET);
+        assert!(!tasks[i].run());
+        assert!(got(&clients[i]).ends_with("well"));
+    }
+    listener.push(Ok(fake.stream(&clients[2])));
+    server.run();
+    let ended: Vec<bool> = tasks.iter_mut().map(|t| t.run()).collect();
+    assert_eq!(ended, [false, true], "client 1 has been idle for longest");
+}
+
+#[test]
+fn who_waits_for_an_upstream_that_is_removed_is_told_so() {
+    let fake = Fake::new();
+    let proxy = narrow(&fake, TimeoutPolicy::OFF);
+    let mut clients = three(&fake, &proxy);
+    let id = proxy.upstreams().list()[0].0;
+    proxy.upstreams().remove(id);
+    clients[0].1.cancel();
+    for (client, task) in &mut clients[1..] {
+        task.run();
+        let answer = got(client);
+        assert!(answer.starts_with("HTTP/1.1 503 "), "waits for ever: {answer:?}");
+    }
+}
+
+#[test]
+fn no_descriptors_in_a_drain_is_no_spin() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let proxy = narrow(&fake, TimeoutPolicy::default());
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
+    server.run();
+    (0..4000).for_each(|_| listener.push(Err(io::Error::from_raw_os_error(24))));
+    proxy.drain();
+    let before = server.polls;
+    for _ in 0..5000 {
+        if !server.is_woken() {
+            break;
+        }
+        server.poll();
+    }
+    let polls = server.polls - before;
+    assert!(polls < 10, "{polls} polls in a row");
+}
+
+#[test]
+fn who_stays_because_its_request_came_is_not_asked_again() {
+    let (fake, listener) = (Fake::new(), FakeListener::default());
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    let proxy = Proxy::new(fake.clone(), upstreams, Config { max_client_conns: 2, ..Config::default() });
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
+    let clients: Vec<_> = (0..3).map(|_| peer()).collect();
+    clients[..2].iter().for_each(|client| listener.push(Ok(fake.stream(client))));
+    server.run();
+    let mut tasks = fake.spawned();
+    for i in 0..2 {
+        fake.set_clock(1000 * (i as u64 + 1));
+        send(&clients[i], GET);
+        tasks[i].run();
+        send(&fake.upstream(0), OK5);
+        assert!(!tasks[i].run());
+    }
+    listener.push(Ok(fake.stream(&clients[2])));
+    server.run();
+    assert!(tasks[0].is_woken() && !tasks[1].is_woken());
+    send(&clients[0], GET);
+    tasks[0].poll();
+    assert!(tasks[1].is_woken(), "the other one is asked");
+    assert!(!tasks[0].is_woken(), "it was woken for nothing");
+}

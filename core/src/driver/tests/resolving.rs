@@ -181,3 +181,31 @@ fn an_upstream_without_addresses_cannot_be_reached() {
     assert!(got(&rig.client).starts_with("HTTP/1.1 502 "));
     assert!(matches!(rig.outcomes.borrow()[0].error, Some(Error::Resolve(_))));
 }
+
+#[test]
+fn an_address_whose_share_ran_out_is_not_used_after_the_connect_deadline() {
+    let ms = |n| Some(Duration::from_millis(n));
+    let fake = Fake::new();
+    fake.0.borrow_mut().connects = false;
+    let both: [SocketAddr; 2] = [([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
+    let config =
+        Config { timeouts: TimeoutPolicy { connect: ms(100), ..TimeoutPolicy::OFF }, ..Config::default() };
+    let proxy = Proxy::new(fake.clone(), Upstreams::new([both]), config);
+    let client = peer();
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut task = Task::new(proxy.serve_connection(fake.stream(&client), None, route, |_: &Report<'_>| {}));
+    send(&client, GET);
+    task.run();
+    assert_eq!(fake.open(), 2, "the client, and the attempt");
+    // The thread stalls past both deadlines.
+    fake.set_clock(120);
+    task.poll();
+    let open = fake.open();
+    // It completes only now, after the turn in which it was given up.
+    fake.connect();
+    task.run();
+    let answer = got(&client);
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert_eq!(got(&fake.upstream(0)), "");
+    assert_eq!(open, 1, "the attempt that was given up is closed in its turn");
+}

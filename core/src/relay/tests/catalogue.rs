@@ -1,5 +1,5 @@
-//! Cases of `timeouts.md` section 4 that need the machine alone: a table over all phases, and what no kernel can
-//! be made to show, since its buffers are larger than ours.
+//! Cases of the conformance suite's catalogue that need the machine alone: a table over all phases, and what no
+//! kernel can be made to show, since its buffers are larger than ours.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The table of `timeouts.md` 2.2 and the rules T1 to T9, in exact time.
+//! The table of `docs/TIMEOUTS.md`, The deadlines and the rules T1 to T9, in exact time.
 
 use super::*;
 use crate::timeout::DeadlineKind as Kind;

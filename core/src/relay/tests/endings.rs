@@ -1,4 +1,4 @@
-//! What both sides see when something goes wrong (`timeouts.md` 2.2, 2.3; `http.md`).
+//! What both sides see when something goes wrong (`docs/TIMEOUTS.md`, The deadlines and A visible cut; `http.md`).
 
 use super::*;
 use alloc::format;

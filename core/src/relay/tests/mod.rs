@@ -5,6 +5,7 @@ mod corners;
 mod deadlines;
 mod endings;
 mod exchanges;
+mod mixed;
 mod properties;
 mod relaying;
 mod resolving;
@@ -18,7 +19,7 @@ use core::time::Duration;
 
 use super::*;
 use crate::buf::BufPool;
-use crate::error::{IoKind, Phase, TimeoutError};
+use crate::error::{Phase, TimeoutError};
 use crate::http::{HttpDate, HttpError, IdSource};
 use crate::upstream::{Addresses, UpstreamId};
 
@@ -30,7 +31,7 @@ pub(super) const OK5: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell
 /// A name, and how a rig comes to be in the state of that name.
 pub(super) type State = (&'static str, fn(&mut Rig));
 
-/// Profile P of `timeouts.md` section 3.
+/// The limits of the conformance suite: the default ones, scaled to a fraction of a second.
 pub(super) fn profile() -> TimeoutPolicy {
     let ms = |n| Some(Duration::from_millis(n));
     TimeoutPolicy {

@@ -114,7 +114,7 @@ const RESPONSES: [&[u8]; 9] = [
 ];
 
 proptest! {
-    /// `http.md` G1, `timeouts.md` V-14.
+    /// `http.md` G1, V-14 of the conformance suite.
     #[test]
     fn the_outcome_does_not_depend_on_segmentation(
         request in 0..REQUESTS.len(),

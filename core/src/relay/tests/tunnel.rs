@@ -1,4 +1,4 @@
-//! Tunnels in exact time: the rows of `http.md` section 8 and the scenarios of `timeouts.md` 4.8.
+//! Tunnels in exact time: the rows of `http.md` section 8 and the cases U of the conformance suite.
 
 use super::*;
 use crate::timeout::DeadlineKind as Kind;
@@ -441,5 +441,62 @@ proptest! {
             prop_assert!(got[1][..head].ends_with(b"\r\n\r\n") && got[1][head..] == up);
             prop_assert_eq!(rig.actions.iter().filter(|a| matches!(a, Action::Report)).count(), 1);
         }
+    }
+}
+
+#[test]
+fn outstanding_bytes_of_a_closed_upstream_reach_the_client() {
+    let mut rig = tunnel(profile());
+    rig.upstream(b"the last words");
+    rig.fin(Side::Upstream);
+    rig.client(b"ping");
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), broken, env));
+    assert_eq!(rig.client_gets(), "the last words", "{:?}", rig.actions);
+}
+
+#[test]
+fn a_client_that_does_not_take_the_101_has_the_client_write_limit() {
+    let mut rig =
+        Rig::relaying(TimeoutPolicy { total: ms(200), tunnel: ms(3_600_000), ..profile() }, UPGRADE);
+    rig.upstream_gets();
+    rig.upstream(SWITCHING);
+    // Nothing of the 101 was taken.
+    assert_eq!(rig.next(), Some((150, Kind::ClientWrite)));
+}
+
+#[test]
+fn an_idle_tunnel_holds_no_block() {
+    let mut rig = tunnel(profile());
+    // Turn 1: it reads, and the client takes a part.
+    rig.upstream(b"0123456789");
+    rig.take(Side::Client, 4);
+    rig.with(|relay, env| relay.not_ready(Side::Upstream, env));
+    // Turn 2, in the order of Op::PASS: the read waits, then the write goes through; what waits is not asked again.
+    rig.with(|relay, env| relay.not_ready(Side::Upstream, env));
+    assert_eq!(rig.client_gets(), "456789");
+    assert!(!rig.relay.upstream.inbound.has_block());
+}
+
+#[test]
+fn outstanding_bytes_that_were_not_read_yet_do_too() {
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    for fin_first in [true, false] {
+        let mut rig = tunnel(profile());
+        rig.upstream(b"the last ");
+        rig.client(b"ping");
+        if !fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), broken, env));
+            assert_eq!(rig.actions(), []);
+        }
+        rig.upstream(b"words");
+        rig.fin(Side::Upstream);
+        if fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+        }
+        rig.client(b"ping");
+        assert_eq!(rig.client_gets(), "the last words");
+        assert_eq!(rig.actions(), CLOSED, "all of it was delivered");
+        assert!(matches!(rig.outcome().error, Some(Error::UpstreamReset(_))));
     }
 }
