@@ -13,12 +13,12 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tidegate_core::{Target, TimeoutPolicy, UpstreamLimits};
+use tidegate_core::{Prefix, Target, TimeoutPolicy, UpstreamLimits};
 use tracing::level_filters::LevelFilter;
 
 use self::generate::Form;
 use self::values::{
-    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, protocol, upstream,
+    Limit, MaxBody, byte_limit, count, duration, listen, max_head, positive, protocol, trusted, upstream,
 };
 use crate::access_log::Format;
 use crate::log;
@@ -49,6 +49,8 @@ pub(crate) struct Flags {
     pub(crate) max_body: Option<u64>,
     /// The protocols to which a client may upgrade.
     pub(crate) upgrades: Vec<String>,
+    /// The proxies in front of this one.
+    pub(crate) trusted: Vec<Prefix>,
     /// What the program says about itself.
     pub(crate) log_level: LevelFilter,
     /// Whether there is a line a request, and of which form.
@@ -251,6 +253,14 @@ fn command() -> Command {
                 .help("Where to forward to; repeatable, then in turn [default: a built-in origin]"),
         )
         .arg(
+            Arg::new("trust")
+                .long("trust")
+                .value_name("CIDR")
+                .action(ArgAction::Append)
+                .value_parser(trusted)
+                .help("Proxies whose X-Forwarded-* and Forwarded are passed on; repeatable [default: none]"),
+        )
+        .arg(
             Arg::new("runtime")
                 .long("runtime")
                 .value_name("NAME")
@@ -436,6 +446,7 @@ impl Flags {
             max_head: given.remove_one("max-head").unwrap_or(64 << 10),
             max_body,
             upgrades,
+            trusted: many(&mut given, "trust"),
             log_level: given.remove_one("log-level").unwrap_or(LevelFilter::INFO),
             access_log: given.remove_one("access-log"),
         })

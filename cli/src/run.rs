@@ -69,6 +69,7 @@ pub(crate) fn on(
             max_head: flags.max_head,
             max_body: flags.max_body,
             upgrades: flags.upgrades.clone(),
+            trusted: flags.trusted.clone(),
             max_client_conns: flags.max_client_conns,
         },
         access_log: flags.access_log,

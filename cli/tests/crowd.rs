@@ -265,17 +265,3 @@ impl Client {
         matches!(self.stream.read(&mut [0]), Ok(0))
     }
 }
-
-impl Running {
-    /// The descriptors that the proxy has now.
-    fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
-    }
-
-    /// The memory that it has now, in KiB.
-    fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of its own");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
-}

@@ -62,6 +62,10 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--upgrade", "", "such as websocket, or `off`"),
         ("--upgrade", "h2c", "HTTP inside a tunnel"),
         ("--upgrade", "HTTP/2.0", "HTTP inside a tunnel"),
+        ("--trust", "localhost", "no IP address; expected an IP address, or a prefix"),
+        ("--trust", "10.0.0.0/33", "no number of bits"),
+        ("--trust", "10.0.0.1/8", "bits behind the prefix"),
+        ("--trust", "", "such as 10.0.0.0/8"),
         ("--log-level", "loud", "possible values"),
         ("--access-log", "xml", "possible values"),
         ("--max-head", "1023", "from 1KiB to 1MiB"),
@@ -152,6 +156,7 @@ fn help_groups_the_flags_and_shows_the_defaults() {
     for (flag, default) in [
         ("--listen", "127.0.0.1:8080"),
         ("--threads", "one a core"),
+        ("--trust", "none"),
         ("--queue-timeout", "--connect-timeout"),
         ("--connect-timeout", "1s"),
         ("--read-timeout", "15s"),

@@ -211,3 +211,38 @@ fn a_second_signal_stops_it_at_once_with_success() {
         });
     }
 }
+
+#[test]
+fn a_proxy_in_front_is_believed_if_it_is_trusted_and_only_then() {
+    let request =
+        b"GET / HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for (trust, expected) in [
+        (&["--trust", "127.0.0.1"][..], ["192.0.2.1, 127.0.0.1", "https"]),
+        (&["--trust", "10.0.0.0/8", "--trust", "127.0.0.0/8"], ["192.0.2.1, 127.0.0.1", "https"]),
+        (&["--trust", "10.0.0.0/8"], ["127.0.0.1", "http"]),
+        (&[], ["127.0.0.1", "http"]),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let upstream = listener.local_addr().expect("an address").to_string();
+        let proxy = Running::start(&[&["--upstream", &upstream], trust].concat());
+        let serving = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut head = Vec::new();
+            let mut buf = [0; 1024];
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read(&mut buf).expect("a request") {
+                    0 => break,
+                    n => head.extend(&buf[..n]),
+                }
+            }
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").expect("room");
+            String::from_utf8(head).expect("text")
+        });
+        let mut client = proxy.connect();
+        client.write_all(request).expect("room for a request");
+        let head = serving.join().expect("a head");
+        for (name, value) in ["x-forwarded-for", "x-forwarded-proto"].iter().zip(expected) {
+            assert!(head.contains(&format!("\r\n{name}: {value}\r\n")), "{trust:?} {head}");
+        }
+    }
+}

@@ -180,21 +180,18 @@ impl<F, R: Spawn<CountedTask<F>>> Spawn<F> for Counted<R> {
 /// A task of a [`Counted`] runtime.
 #[derive(Debug)]
 pub struct CountedTask<F> {
-    /// Taken when it ends.
+    /// Taken when it is dropped.
     future: Option<Pin<Box<F>>>,
     counts: Counts,
+    /// It is ready, or dropped.
     ended: Arc<AtomicBool>,
     waker: Option<Arc<TaskWaker>>,
 }
 
 impl<F> CountedTask<F> {
     fn end(&mut self) {
-        if let Some(future) = self.future.take() {
-            drop(future);
-            self.waker = None;
-            self.ended.store(true, Ordering::Release);
-            self.counts.0.tasks.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.waker = None;
+        self.ended.store(true, Ordering::Release);
     }
 }
 
@@ -203,13 +200,16 @@ impl<F: Future<Output = ()>> Future for CountedTask<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let Some(future) = &mut this.future else { return Poll::Ready(()) };
+        let Some(future) = this.future.as_mut().filter(|_| !this.ended.load(Ordering::Acquire)) else {
+            return Poll::Ready(());
+        };
         // A waker of its own for each one of the executor's, so that a runtime which keeps an old one is found out.
         let known = this.waker.take().filter(|waker| waker.task.will_wake(cx.waker()));
         let waker = known.unwrap_or_else(|| this.counts.waker(cx.waker().clone(), &this.ended));
         let polled = future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))));
         this.waker = Some(waker);
         if polled.is_ready() {
+            // The future is left to the executor: that it drops what is over is part of what is counted.
             this.end();
         }
         polled
@@ -218,7 +218,9 @@ impl<F: Future<Output = ()>> Future for CountedTask<F> {
 
 impl<F> Drop for CountedTask<F> {
     fn drop(&mut self) {
+        self.future = None;
         self.end();
+        self.counts.0.tasks.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

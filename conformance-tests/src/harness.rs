@@ -7,10 +7,12 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
+use tidegate_core::Instant;
 use tidegate_core::runtime::{self, Listener, Runtime, Spawn, Timer};
 
 use crate::attempt::Need;
@@ -56,22 +58,82 @@ pub trait Harness: 'static {
     fn listener(bound: TcpListener) -> io::Result<Self::Listener>;
 }
 
+/// How long the first use of a runtime may take: a few milliseconds are waited for.
+const WARM_UP: Duration = Duration::from_secs(5);
+
 /// Uses everything of a harness once, so that what its runtime opens lazily and keeps is open before
 /// anything is counted.
+///
+/// # Panics
+///
+/// If the runtime cannot wait: then no case could tell more.
+#[track_caller]
 pub(crate) fn warm_up<H: Harness>() {
     static WARM: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     if !lock(&WARM).insert(H::NAME) {
         return;
     }
-    H::block_on(|runtime| async move {
-        let Ok(bound) = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) else { return };
-        let Ok(to) = bound.local_addr() else { return };
-        let Ok(mut listener) = H::listener(bound) else { return };
-        let connected = runtime.connect(to).await;
-        let accepted = poll_fn(|cx| listener.poll_accept(cx)).await;
-        sleep(&runtime, Duration::from_millis(2)).await;
-        drop((connected, accepted));
+    let (done, warm) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let wrong = H::block_on(|runtime| async move {
+            let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).ok()?;
+            let to = bound.local_addr().ok()?;
+            let mut listener = H::listener(bound).ok()?;
+            let connected = runtime.connect(to).await;
+            let accepted = poll_fn(|cx| listener.poll_accept(cx)).await;
+            let clocks = Clocks::read(&runtime);
+            nap(&runtime, Duration::from_millis(2)).await;
+            drop((connected, accepted));
+            clocks.drift(&runtime)
+        });
+        let _ = done.send(wrong);
     });
+    match warm.recv_timeout(WARM_UP) {
+        Ok(None) => {}
+        Ok(Some(wrong)) => panic!("{}: {wrong}", H::NAME),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!(
+            "{}: a connection to this machine and a timer of 2ms were not there after {WARM_UP:?}. Look at \
+             `Timer::poll_fired` (it must register the waker of its last poll), at the future of `Runtime::connect` \
+             and at `Listener::poll_accept` (they must register the context's waker)",
+            H::NAME
+        ),
+    }
+}
+
+/// The runtime's clock beside the system's.
+pub(crate) struct Clocks {
+    /// Before and after theirs was read.
+    ours: [std::time::Instant; 2],
+    theirs: Instant,
+}
+
+impl Clocks {
+    /// How coarse a clock may be.
+    const COARSE: Duration = Duration::from_millis(20);
+
+    pub(crate) fn read<R: Runtime>(runtime: &R) -> Clocks {
+        let before = std::time::Instant::now();
+        Clocks { theirs: runtime.now(), ours: [before, std::time::Instant::now()] }
+    }
+
+    /// What is wrong with how far the runtime's clock has gone since.
+    pub(crate) fn drift<R: Runtime>(&self, runtime: &R) -> Option<String> {
+        let now = Clocks::read(runtime);
+        let passed = now.theirs.saturating_since(self.theirs);
+        let (least, most) = (now.ours[0] - self.ours[1], now.ours[1] - self.ours[0]);
+        let is_wrong = passed + Clocks::COARSE < least || most + Clocks::COARSE < passed;
+        is_wrong.then(|| {
+            format!(
+                "the clock went on by {passed:?} while {least:?} passed. Look at `Runtime::now`: it must be the \
+                 monotonic clock, with one epoch for the process"
+            )
+        })
+    }
 }
 
 /// Waits, by the runtime's own clock and timer.
@@ -80,15 +142,24 @@ pub(crate) async fn sleep<R: Runtime>(runtime: &R, length: Duration) {
     let mut timer = pin!(runtime.timer());
     timer.as_mut().arm(at);
     poll_fn(|cx| {
-        loop {
-            if runtime.now() >= at {
-                return Poll::Ready(());
-            }
-            if timer.as_mut().poll_fired(cx).is_pending() {
-                return Poll::Pending;
-            }
-            timer.as_mut().arm(at);
+        if runtime.now() >= at {
+            return Poll::Ready(());
         }
+        if timer.as_mut().poll_fired(cx).is_ready() {
+            // Early. Others get their turn before it is asked again: the clock may stand still.
+            timer.as_mut().arm(at);
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     })
     .await;
+}
+
+/// As [`sleep`], but no longer than the system's clock says, if anything wakes.
+pub(crate) async fn nap<R: Runtime>(runtime: &R, length: Duration) {
+    const STUCK: Duration = Duration::from_secs(1);
+    let began = std::time::Instant::now();
+    let mut sleep = pin!(sleep(runtime, length));
+    poll_fn(|cx| if began.elapsed() > length + STUCK { Poll::Ready(()) } else { sleep.as_mut().poll(cx) })
+        .await;
 }

@@ -14,11 +14,13 @@ pub(crate) struct Missed {
     pub(crate) late: bool,
     /// Something that waits for no deadline, and came late.
     pub(crate) slow: bool,
+    /// The case blocks the thread: what the runtime believes of its sockets is old when a deadline is due.
+    pub(crate) stalled: bool,
 }
 
 /// The guesses, the surest first; at most two, since more would be none.
 pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> Vec<&'static str> {
-    let hangs = real.faults.iter().any(|fault| fault.contains("did not end within"));
+    let hangs = real.faults.iter().any(|fault| fault.contains("scripts did not end within"));
     let more_on_their_way = real.snapshots.iter().any(|(name, seen)| {
         oracle.snapshots.get(name).is_some_and(|expected| expected.syn_sent < seen.syn_sent)
     });
@@ -27,6 +29,10 @@ pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> V
 
     let mut hints = Vec::new();
     hints.extend(missed.early.then_some(EARLY));
+    let tasks_left = real.faults.iter().any(|fault| fault.starts_with("connections"));
+    hints.extend((tasks_left && !hangs).then_some(TASK));
+    let resets = |t: &Transcript| t.outcomes.iter().filter(|seen| seen.failure == Some(RESET)).count();
+    hints.extend((resets(real) < resets(oracle)).then_some(SWALLOWED));
     if more_on_their_way || sockets_left {
         let never_open = oracle.upstreams.len() < attempts(oracle);
         hints.push(if never_open { CONNECT } else { OPEN });
@@ -42,6 +48,8 @@ pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> V
     }
     if fired < expected {
         hints.push(NEVER);
+    } else if fired > expected && missed.stalled {
+        hints.push(DIRECT);
     } else if fired > expected || missed.slow || (hangs && expected == 0) {
         // What was waited for was there, and nobody looked.
         hints.push(WAKER);
@@ -67,6 +75,9 @@ fn timeouts(t: &Transcript) -> usize {
     t.outcomes.iter().filter(|seen| matches!(seen.failure, Some(Failure::Timeout { .. }))).count()
 }
 
+/// What a reset by the upstream is called.
+const RESET: Failure = Failure::Other("UpstreamReset");
+
 const EARLY: &str = "Something ended before its limit had passed. The timer cannot do that, since the clock is asked when it \
     fires: look at `Runtime::now`. It must be the monotonic clock, never ahead of it, with one epoch for the process.";
 const LATE: &str = "A deadline came late. Look at `Timer::arm` (the instant is absolute, on the clock of `Runtime::now`; a later \
@@ -83,8 +94,15 @@ const RST: &str = "The peer saw FIN where it must see RST. Look at `Stream::abor
 const FIN: &str = "The peer never saw the end. Look at `Stream::poll_shutdown_write`: it must send FIN \
     (`tidegate_core::runtime::shutdown_write`); the `close` of some runtimes only flushes.";
 const FIN_LOST: &str = "The peer saw RST where it must see FIN first. Look at `Stream::poll_shutdown_write`: it must send FIN before \
-    the stream is dropped, since a close with unread bytes is an RST.";
+    the stream is dropped, since a close with unread bytes is an RST. And at the drop of the `Stream`: without \
+    `Stream::abort` it must close in order, and not set `SO_LINGER`.";
 const CONNECT: &str = "A connection attempt outlived its future. Look at the drop of `Runtime::Connect`: it must close the \
     descriptor inline; a task that was spawned for it goes on.";
 const OPEN: &str = "A descriptor outlived its owner. Look at the drop of the `Stream`: it must close inline, so nobody else may hold \
     the socket, no clone, no half, and no reactor.";
+const DIRECT: &str = "A deadline came although what it waited for was in the kernel. Look at `Stream::try_read` and \
+    `Stream::try_write_vectored`: each must be one system call, whatever readiness the runtime has cached.";
+const SWALLOWED: &str = "An error of a socket was taken for an end. Look at `Stream::poll_read`: it must return the error of the \
+    system call; zero bytes are FIN alone.";
+const TASK: &str = "A task outlived its end. Look at `Spawn::spawn`: the executor must drop a future once it is ready, and all of \
+    them when it ends.";

@@ -98,6 +98,7 @@ pub mod cases;
 mod child;
 mod command;
 mod counted;
+mod cut;
 mod diag;
 mod exec;
 pub mod expect;
@@ -132,11 +133,12 @@ mod wrap;
 
 pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
+pub use crate::cut::Cut;
 pub use crate::harness::{ClientStream, Harness};
 pub use crate::migrate::{Hopping, Migrating, check_migration};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
-pub use crate::run_virtual::{Observe, Route, run_virtual};
+pub use crate::run_virtual::{Observe, Route, run_cut, run_virtual};
 pub use crate::run_wait::{WaitRun, check_wait, check_wait_virtual, wait_can_fail};
 pub use crate::verdict::{check, check_virtual, judge_virtual};
 

@@ -18,7 +18,7 @@ use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::counted::{Counted, CountedConnection, Counts, Held};
 use crate::gauges;
-use crate::harness::{Harness, sleep, warm_up};
+use crate::harness::{Clocks, Harness, nap, sleep, warm_up};
 use crate::hostile::{Hostile, HostileListener};
 use crate::names;
 use crate::peers::{SMALL, Stage};
@@ -213,6 +213,7 @@ async fn serve<R, L>(
     let proxy = Proxy::with_resolver(counted, upstreams, config(case), resolver);
     // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
     let (theirs, ours) = (runtime.now(), Instant::now());
+    let clocks = Clocks::read(&runtime);
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
     let observe = observe(board, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
@@ -254,10 +255,11 @@ async fn serve<R, L>(
     let until = Instant::now() + SETTLE;
     beside(server.as_mut(), &ended, async {
         while left(proxy.gauges()) && Instant::now() < until {
-            sleep(&runtime, Duration::from_millis(2)).await;
+            nap(&runtime, Duration::from_millis(2)).await;
         }
     })
     .await;
+    clocks.drift(&runtime).into_iter().for_each(|wrong| board.fault(wrong));
     let now = proxy.gauges();
     check_left(board, "connections", now.tasks, idle.tasks);
     check_left(board, "idle upstream connections", now.idle_upstreams, idle.idle_upstreams);

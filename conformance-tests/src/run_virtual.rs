@@ -8,6 +8,7 @@ use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Upstr
 use crate::board::Board;
 use crate::command::{Handle, govern};
 use crate::counted::{Counted, Counts, Held};
+use crate::cut::{Cut, PATIENCE, Scissors};
 use crate::exec::block;
 use crate::hostile::{Hostile, HostileListener};
 use crate::names;
@@ -51,6 +52,16 @@ pub fn run_virtual(case: &Case) -> Transcript {
 
 /// Runs a case in virtual time, inside whatever executor polls this.
 pub(crate) async fn play(case: &Case) -> Transcript {
+    play_with(case, None).await.0
+}
+
+/// Plays a case, and drops the connection whose turn it is at poll `at` of all connections' polls. Without `at` nothing is
+/// dropped: it says how many polls there are.
+pub fn run_cut(case: &Case, at: Option<usize>) -> Cut {
+    block(play_with(case, at)).1
+}
+
+async fn play_with(case: &Case, cut: Option<usize>) -> (Transcript, Cut) {
     let world = World::new();
     if case.small_buffers {
         world.set_hop(SMALL_HOP);
@@ -67,7 +78,8 @@ pub(crate) async fn play(case: &Case) -> Transcript {
 
     let counts = Counts::default();
     let clock = world.clone();
-    let hostile = Hostile::new(runtime.clone(), case.habits);
+    let scissors = Scissors::new(runtime.clone(), cut);
+    let hostile = Hostile::new(scissors.clone(), case.habits);
     let logged = Logged::new(hostile, Arc::clone(&board), case.pace, move |d| clock.block(d));
     let logged = Counted::new(logged, &counts);
     let upstreams = Upstreams::with_limits(names::targets(case, &stage.upstreams), case.limits);
@@ -93,11 +105,17 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     let (tasks, mut held) = (proxy.gauges().tasks, counts.held());
     stage.start_peers(case);
 
-    match world.run_until(stage.epoch + case.lasts, || board.all_rest() || board.is_faulty()).await {
+    let is_over = || board.all_rest() || board.is_faulty() || scissors.have_cut();
+    match world.run_until(stage.epoch + case.lasts, is_over).await {
         Ran::Done => {}
         ran => board.fault(format!("the scripts never ended ({}): {}", words(ran), board.steps())),
     }
+    if scissors.have_cut() {
+        world.run_until(world.now() + PATIENCE, || board.all_rest()).await;
+    }
     world.cancel_tasks(Owner::Peer);
+    // What a script misses whose connection was cut is no fault.
+    let known = if scissors.have_cut() { board.transcript().faults.len() } else { 0 };
     let quiet = world.now() + QUIET;
     if world.run_until(quiet, || false).await == Ran::Spinning {
         board.fault("after the case the proxy polls without end".into());
@@ -131,7 +149,8 @@ pub(crate) async fn play(case: &Case) -> Transcript {
     }
     let mut transcript = board.transcript();
     transcript.clear_chance();
-    transcript
+    let left = transcript.faults[known..].to_vec();
+    (transcript, Cut { polls: scissors.polls(), left })
 }
 
 pub(crate) fn check_left(board: &Board, what: &str, there: usize, expected: usize) {

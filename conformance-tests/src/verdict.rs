@@ -93,6 +93,7 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, F
             early: as_expected && any(&|expect| expect.is_early(seen)),
             late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
+            stalled: case.stall.is_some(),
         };
         let mut words = report(case, &place, &wrong, &runs);
         for hint in hints(oracle, seen, missed) {

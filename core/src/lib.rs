@@ -87,7 +87,7 @@ pub use crate::driver::{
     UpstreamLimits, Upstreams, WaitFor,
 };
 pub use crate::error::{Error, IoFailure, IoKind, Phase, Side, TimeoutError};
-pub use crate::http::RequestHead;
+pub use crate::http::{Prefix, RequestHead};
 pub use crate::relay::{Config, Outcome, Timing};
 pub use crate::time::Instant;
 pub use crate::timeout::{Deadline, DeadlineKind, Deadlines, Kinds, TimeoutPolicy};

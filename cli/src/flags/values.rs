@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tidegate_core::http::{Prefix, PrefixError};
 use tidegate_core::{Target, TargetError};
 
 /// A limit on a wait; a type of its own because `off` is a value.
@@ -114,6 +115,13 @@ pub(super) fn protocol(given: &str) -> Result<String, String> {
         return Err(format!("HTTP inside a tunnel would pass unchecked; {EXPECTED}"));
     }
     Ok(given.to_owned())
+}
+
+/// An address, or all that begin with the same bits.
+pub(super) fn trusted(given: &str) -> Result<Prefix, String> {
+    given.parse().map_err(|why: PrefixError| {
+        format!("{why}; expected an IP address, or a prefix such as 10.0.0.0/8 or 2001:db8::/32")
+    })
 }
 
 /// What is wrong with the form is said in more words than the library has.

@@ -115,7 +115,9 @@ pub(super) fn stuck_in(phase: &str, id: &'static str, title: &'static str) -> Ca
         "connect" => case
             .upstream_is(Upstream::FullBacklog { freed_by: None })
             .client(asks().get("/").pause(ms(10)).mark("reached").then(answered())),
+        // Full at once, so that at the limit it is the upstream that is waited for.
         "write, upstream slow" => case
+            .small_buffers()
             .upstream(script().read_head().pause(ms(10)).mark("reached").wait_for("answered").read_to_end())
             .client(
                 asks()

@@ -1,7 +1,6 @@
-//! The suite on the executor and the adapter that `docs/ADAPTER.md` writes from nothing; that the page shows exactly
-//! this code; and what the suite says if a line of it is wrong.
+//! The suite on the executor and the adapter that `docs/ADAPTER.md` writes from nothing, and that the page shows exactly
+//! this code. What the suite says if something of it is wrong is in `tests/mutants/`.
 
-mod broken;
 mod tiny;
 
 mod whole {

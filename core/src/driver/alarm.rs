@@ -5,9 +5,9 @@
 use core::pin::Pin;
 use core::task::Context;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
+use crate::driver::sync::atomic::{AtomicBool, Ordering};
 use crate::runtime::Timer;
 use crate::time::Instant;
 

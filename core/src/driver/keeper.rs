@@ -8,12 +8,13 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::Shared;
+use crate::driver::sync::Mutex;
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Pool, UpstreamId};

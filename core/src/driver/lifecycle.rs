@@ -3,11 +3,12 @@
 //! Every task that the driver starts is registered here, so that none is left that nobody can end. A
 //! stopped task closes itself when it is polled; nothing is cancelled from outside.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::driver::room::{Room, Waiting};
+use crate::driver::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::driver::sync::{Mutex, MutexGuard};
 use crate::time::Instant;
 
 /// What a task is to do.
@@ -230,7 +231,7 @@ impl Lifecycle {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -15,6 +15,7 @@ mod room;
 mod scope;
 mod serve;
 mod stats;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod upstreams;

@@ -4,10 +4,11 @@
 //! upstream: `granted + free` is constant, a place that becomes free is handed to the one that has waited longest,
 //! and only that one is woken. Which client is asked to make room is not decided here but in `lifecycle.rs`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
+use crate::driver::sync::Mutex;
+use crate::driver::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
 

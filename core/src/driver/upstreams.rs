@@ -3,9 +3,10 @@
 //! It locks and wakes; who is granted what is decided by [`Admission`].
 
 use core::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
+use crate::driver::sync::Mutex;
 use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Target, Ticket, UpstreamId};
 

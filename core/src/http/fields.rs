@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use httparse::Header;
 
+use super::trust::Hops;
 use super::{Framing, HttpError};
 
 /// Field lines in a head; one bit each in a [`Survey`]. More are [`HttpError::HeadTooLarge`].
@@ -31,9 +32,23 @@ enum Name {
     RequestId,
     /// Concerns one hop only, whatever Connection says (`http.md` H2).
     HopByHop,
-    /// What a request says about hops before us: nobody vouches for it.
-    Forwarding,
+    /// What a request says about hops before us: passed on only if a trusted proxy says it.
+    Forwarding(Hop),
     Other,
+}
+
+/// Which field about the hops before us.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Hop {
+    Forwarded,
+    For,
+    Host,
+    Proto,
+    /// One that we do not write, but that servers behind a proxy are known to believe.
+    Foreign,
+    /// Never passed on: read as one of the others by servers to which `_` and `-` are the same (CGI and what follows
+    /// it), or a response's Proxy-Status.
+    Disguised,
 }
 
 fn name(text: &str) -> Name {
@@ -45,7 +60,8 @@ fn name(text: &str) -> Name {
         6 if is("expect") => Name::Expect,
         7 if is("upgrade") => Name::Upgrade,
         7 if is("trailer") => Name::HopByHop,
-        9 if is("forwarded") => Name::Forwarding,
+        9 if is("forwarded") => Name::Forwarding(Hop::Forwarded),
+        9 if is("x-real-ip") => Name::Forwarding(Hop::Foreign),
         10 if is("connection") => Name::Connection,
         10 if is("keep-alive") => Name::HopByHop,
         10 if is("tracestate") => Name::TraceState,
@@ -54,12 +70,28 @@ fn name(text: &str) -> Name {
         12 if is("x-request-id") => Name::RequestId,
         14 if is("content-length") => Name::ContentLength,
         14 if is("http2-settings") => Name::HopByHop,
-        15 if is("x-forwarded-for") => Name::Forwarding,
+        12 if is("proxy-status") => Name::Forwarding(Hop::Disguised),
+        15 if is("x-forwarded-for") => Name::Forwarding(Hop::For),
         16 if is("proxy-connection") => Name::HopByHop,
-        16 if is("x-forwarded-host") => Name::Forwarding,
+        16 if is("x-forwarded-host") => Name::Forwarding(Hop::Host),
         17 if is("transfer-encoding") => Name::TransferEncoding,
-        17 if is("x-forwarded-proto") => Name::Forwarding,
-        _ => Name::Other,
+        17 if is("x-forwarded-proto") => Name::Forwarding(Hop::Proto),
+        _ => forwarding_like(text.as_bytes()),
+    }
+}
+
+/// Names that servers may take for one about the hops before us.
+fn forwarding_like(text: &[u8]) -> Name {
+    let is = |known: &[u8], text: &[u8]| {
+        let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k, *t) == (b'-', b'_');
+        known.len() == text.len() && known.iter().zip(text).all(same)
+    };
+    let prefix = text.get(..11).is_some_and(|prefix| is(b"x-forwarded", prefix));
+    let like = is(b"x-real-ip", text) || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
+    match like {
+        false => Name::Other,
+        true if text.contains(&b'_') => Name::Forwarding(Hop::Disguised),
+        true => Name::Forwarding(Hop::Foreign),
     }
 }
 
@@ -102,6 +134,8 @@ pub(super) struct Survey<'a> {
     /// The value of Host (the last one), and how many there are.
     pub(super) host: Option<&'a [u8]>,
     pub(super) host_lines: usize,
+    /// Of a request from a trusted proxy; replaced.
+    hops: Hops,
     /// Of a request; both are replaced.
     pub(super) traceparent: Once<'a>,
     pub(super) request_id: Once<'a>,
@@ -115,11 +149,13 @@ pub(super) struct Survey<'a> {
 }
 
 impl<'a> Survey<'a> {
-    /// Judges the framing fields and Connection, and notes the rest.
+    /// Judges the framing fields and Connection, and notes the rest. Who sent it is `trusted` to say what hops were
+    /// before it, or not.
     pub(super) fn of(
         fields: &[Header<'a>],
         direction: Direction,
         http10: bool,
+        trusted: bool,
     ) -> Result<Survey<'a>, HttpError> {
         let mut s = Survey::default();
         let mut length: Option<&[u8]> = None;
@@ -187,7 +223,21 @@ impl<'a> Survey<'a> {
                     false
                 }
                 Name::HopByHop => true,
-                Name::Forwarding => direction == Direction::Request,
+                Name::Forwarding(_) if direction == Direction::Response => false,
+                Name::Forwarding(hop) => {
+                    let lines = match hop {
+                        Hop::Forwarded => Some(&mut s.hops.forwarded),
+                        Hop::For => Some(&mut s.hops.x_for),
+                        Hop::Host => Some(&mut s.hops.x_host),
+                        Hop::Proto => Some(&mut s.hops.x_proto),
+                        Hop::Foreign | Hop::Disguised => None,
+                    };
+                    match lines {
+                        Some(lines) if trusted => *lines |= 1 << i,
+                        _ => {}
+                    }
+                    hop != Hop::Foreign || !trusted
+                }
             };
             s.removed |= u128::from(remove) << i;
         }
@@ -202,7 +252,10 @@ impl<'a> Survey<'a> {
             }
             s.chunked = true;
         }
-        s.connection(fields, connection_lines)?;
+        let named = s.connection(fields, connection_lines)?;
+        for lines in [&mut s.hops.forwarded, &mut s.hops.x_for, &mut s.hops.x_host, &mut s.hops.x_proto] {
+            *lines &= !named;
+        }
         s.upgrade &= !http10;
         for field in [&mut s.traceparent, &mut s.request_id] {
             // What Connection names was meant for us alone.
@@ -217,13 +270,16 @@ impl<'a> Survey<'a> {
         self.removed |= lines;
     }
 
+    /// What a trusted proxy said about the hops before it, but for what Connection has kept for us alone.
+    pub(super) fn hops(&self) -> Hops {
+        self.hops
+    }
+
     /// Reads the Connection lines and removes what they name. Host and the framing fields cannot be lost
-    /// that way: they do not travel by their lines (`http.md` H3).
-    fn connection(&mut self, fields: &[Header<'a>], mut lines: u128) -> Result<(), HttpError> {
-        let mut named = 0;
-        while lines != 0 {
-            let line = lines.trailing_zeros() as usize;
-            lines &= lines - 1;
+    /// that way: they do not travel by their lines (`http.md` H3). Returns a bit for each line that was named.
+    fn connection(&mut self, fields: &[Header<'a>], lines: u128) -> Result<u128, HttpError> {
+        let (mut named, mut hits) = (0, 0);
+        for line in bits(lines) {
             for option in list(fields[line].value) {
                 if option.is_empty() {
                     continue;
@@ -242,12 +298,13 @@ impl<'a> Survey<'a> {
                     }
                     for (i, field) in fields.iter().enumerate() {
                         let hit = field.name.as_bytes().eq_ignore_ascii_case(option);
-                        self.removed |= u128::from(hit) << i;
+                        hits |= u128::from(hit) << i;
                     }
                 }
             }
         }
-        Ok(())
+        self.removed |= hits;
+        Ok(hits)
     }
 
     /// The protocols that Upgrade names, in order, if it is meant for this hop (RFC 9110 section 7.8): members
@@ -319,8 +376,17 @@ fn transfer_coding(value: &[u8]) -> Result<(), HttpError> {
     Err(HttpError::TransferCoding)
 }
 
+/// The places of the bits that are set, from the lowest.
+pub(super) fn bits(mut set: u128) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let at = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(at)
+    })
+}
+
 /// The members of a comma-separated list, blanks around them removed, empty ones included.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
 

@@ -34,14 +34,16 @@ mod scan;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 pub use body::{BodyDecoder, Decoded, Framing};
 pub use chunk::{ChunkLine, LAST_CHUNK};
 pub use ids::IdSource;
 pub use own::{HttpDate, OwnResponse, reason, write_own};
-pub use request::{PeerAddr, RequestHead, RequestInfo, Version, rewrite_request};
+pub use request::{RequestHead, RequestInfo, Version, rewrite_request};
 pub use response::{ResponseContext, ResponseInfo, rewrite_response};
 pub use scan::{HeadScan, leading_crlf};
+pub use trust::{PeerAddr, Prefix, PrefixError};
 
 /// What is wrong with a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -6,9 +6,8 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 use core::mem::MaybeUninit;
-use core::net::IpAddr;
 use core::str;
 
 use memchr::memchr;
@@ -16,6 +15,7 @@ use memchr::memchr;
 use super::fields::{self, Direction, MAX_FIELDS, Survey, put_field, put_framing, put_upgrade};
 use super::ids::{IdSource, REQUEST_ID, TRACEPARENT, is_request_id, parse_traceparent, put_ids};
 use super::target::{Target, is_authority, parse_target, split_absolute};
+use super::trust::{PeerAddr, put_hops};
 use super::{Framing, HttpError};
 
 /// The longest method (`http.md` B1); registered ones have 17 letters at most.
@@ -51,42 +51,8 @@ pub struct RequestInfo {
     pub upgrade: Option<u16>,
 }
 
-/// A client's address as it is written into X-Forwarded-For: formatted once a connection.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct PeerAddr {
-    /// The longest address: eight groups of four digits.
-    text: [u8; 39],
-    len: u8,
-}
-
-impl PeerAddr {
-    /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.text[..self.len as usize]
-    }
-}
-
-impl From<IpAddr> for PeerAddr {
-    fn from(addr: IpAddr) -> PeerAddr {
-        let mut peer = PeerAddr { text: [0; 39], len: 0 };
-        // Every address fits; a mapped IPv4 address is written as IPv4.
-        let _ = write!(peer, "{}", addr.to_canonical());
-        peer
-    }
-}
-
-impl fmt::Write for PeerAddr {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        let at = self.len as usize;
-        let room = self.text.get_mut(at..at + s.len()).ok_or(fmt::Error)?;
-        room.copy_from_slice(s.as_bytes());
-        self.len += s.len() as u8;
-        Ok(())
-    }
-}
-
 /// Judges a complete head, as [`HeadScan`](super::HeadScan) found it, and appends to `out` the head that goes
-/// upstream. `peer` is the client's address for X-Forwarded-For. Of the protocols that an Upgrade names, the first
+/// upstream. `peer` is the client, for X-Forwarded-For and Forwarded. Of the protocols that an Upgrade names, the first
 /// that is in `upgrades` (in any case) goes with it, and no other. A request without an id of its own gets one from
 /// `ids`. On an error `out` is as it was.
 ///
@@ -125,21 +91,28 @@ pub fn rewrite_request(
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     let http10 = version == Version::Http10;
     let target = parse_target(method, target)?;
-    let mut survey = Survey::of(parsed.headers, Direction::Request, http10)?;
+    let trusted = peer.is_some_and(PeerAddr::is_trusted);
+    let mut survey = Survey::of(parsed.headers, Direction::Request, http10, trusted)?;
     let host = host(&survey, http10)?;
     // For other methods the field means nothing (RFC 9110 section 7.6.2).
     let max_forwards = match method {
         "OPTIONS" | "TRACE" => max_forwards(&survey)?,
         _ => None,
     };
-    let upgrade = survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades));
     let framing = match survey.length {
         _ if survey.chunked => Framing::Chunked,
         Some(n) => Framing::Length(n),
         None => Framing::None,
     };
+    // With a body it stays here: there are servers (whatever llhttp parses) that take the body for the tunnel's bytes.
+    let upgrade = match framing {
+        Framing::None | Framing::Length(0) => {
+            survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades))
+        }
+        _ => None,
+    };
 
-    out.reserve(head.len() + 384);
+    out.reserve(head.len() + 448);
     put_request_line(method, &target, out);
     let authority = target.authority.map(str::as_bytes).or(host);
     put_field("host", authority.unwrap_or_default(), out);
@@ -152,13 +125,7 @@ pub fn rewrite_request(
         put_upgrade(protocol, out);
     }
     put_field("via", if http10 { b"1.0 tidegate" } else { b"1.1 tidegate" }, out);
-    if let Some(peer) = peer {
-        put_field("x-forwarded-for", peer.as_bytes(), out);
-    }
-    put_field("x-forwarded-proto", b"http", out);
-    if let Some(authority) = authority {
-        put_field("x-forwarded-host", authority, out);
-    }
+    put_hops(&survey, parsed.headers, peer, authority, out);
     out.extend_from_slice(b"\r\n");
 
     Ok(RequestInfo {

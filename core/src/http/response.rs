@@ -74,7 +74,7 @@ pub fn rewrite_response(
         return Err(HttpError::Malformed);
     };
     let http10 = minor == 0;
-    let survey = Survey::of(parsed.headers, Direction::Response, http10)?;
+    let survey = Survey::of(parsed.headers, Direction::Response, http10, false)?;
     let upgrade = if status == 101 { Some(switched(&survey, parsed.headers, cx)?) } else { None };
     let interim = status < 200 && upgrade.is_none();
     let framing = match survey.length {

@@ -50,7 +50,7 @@ pub(crate) use self::lent::Spares;
 use self::outcome::{Actions, End, Reported};
 use self::upstream::{Ended, UpstreamConn};
 use crate::error::{Error, IoFailure, IoKind, Side};
-use crate::http::{PeerAddr, RequestHead};
+use crate::http::{PeerAddr, Prefix, RequestHead};
 use crate::time::Instant;
 use crate::timeout::{Deadline, DeadlineKind, Deadlines, TimeoutPolicy};
 use crate::upstream::{Addresses, UpstreamId};
@@ -80,6 +80,9 @@ pub struct Config {
     /// The protocols to which a client may upgrade, as in the field Upgrade: after the upstream's `101` bytes are passed
     /// on as they are. Compared in any case; empty: none. HTTP itself (`h2c`) never passes. Default: `websocket`.
     pub upgrades: Vec<String>,
+    /// The proxies in front of this one: what they say about the hops before them (`X-Forwarded-*`, `Forwarded`) is
+    /// passed on, and ours is appended; anybody else's is removed. Default: none.
+    pub trusted: Vec<Prefix>,
     /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
     /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
@@ -92,6 +95,7 @@ impl Default for Config {
             max_head: 64 * 1024,
             max_body: None,
             upgrades: vec![String::from("websocket")],
+            trusted: Vec::new(),
             max_client_conns: 1000,
         }
     }
@@ -116,7 +120,7 @@ impl Relay {
     /// The machine for a client that was accepted at `now` from `peer`.
     pub fn new(config: Arc<Config>, peer: Option<IpAddr>, now: Instant) -> Relay {
         let mut relay = Relay {
-            peer: peer.map(PeerAddr::from),
+            peer: peer.map(|addr| PeerAddr::new(addr, &config.trusted)),
             client: ClientConn::new(),
             upstream: Lent::NONE,
             exchange: Lent::NONE,
@@ -412,7 +416,8 @@ impl Relay {
         }
     }
 
-    /// The request is answered here: `body` whole, with our own framing fields besides `fields`.
+    /// The request is answered here: `body` whole, with our own framing fields besides `fields`. If the request has a
+    /// body, the client's connection ends after it.
     pub fn respond(&mut self, status: u16, fields: &[(&str, &str)], body: &[u8], env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Routing {
             self.begin_answer(status, fields, body, env);

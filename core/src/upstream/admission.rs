@@ -371,6 +371,25 @@ mod tests {
         assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
     }
 
+    #[test]
+    fn what_was_removed_is_granted_to_nobody_and_counted_to_its_end() {
+        let mut a = admission(2, 2, 9);
+        assert_eq!(granted(a.admit(&[], NOW, &0)), 0);
+        a.remove(id(0));
+        assert_eq!([a.is_active(id(0)), a.is_active(id(1))], [false, true]);
+        for _ in 0..2 {
+            assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
+        }
+        assert_eq!([a.in_flight(id(0)), a.in_flight(id(1))], [1, 2]);
+        let waits = ticket(a.admit(&[], NOW, &0));
+        a.release(id(0));
+        assert_eq!((a.hand_over(NOW), a.in_flight(id(0))), (None, 0));
+        a.cancel(waits);
+        a.remove(id(1));
+        assert_eq!(a.admit(&[], NOW, &0), Admitted::Exhausted);
+        assert!(!a.is_active(id(9)) && a.in_flight(id(9)) == 0, "one that there never was");
+    }
+
     proptest! {
         /// Whatever happens in whatever order, no permit is lost and none is made.
         #[test]

@@ -22,6 +22,7 @@ writes CONFORMANCE.md and conformance.xml (JUnit). Exits with 1 if a case fails.
   --package NAME   the package whose tests hold the suites; of the current directory if not given
   --output FILE    the report; CONFORMANCE.md at the root of the workspace if not given
   --junit FILE     conformance.xml in the target directory if not given
+  --results DIR    runs nothing, but reads what tests wrote that ran with TIDEGATE_CONFORMANCE_RESULTS=DIR
   --check          writes no report: exits with 1 if the one that is there says something else, figures apart
 ";
 
@@ -29,6 +30,7 @@ struct Options {
     package: Option<String>,
     output: Option<PathBuf>,
     junit: Option<PathBuf>,
+    results: Option<PathBuf>,
     check: bool,
 }
 
@@ -62,13 +64,14 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
         Some(other) => return Err(format!("there is no command {other:?}")),
         None => return Err("what is to be done?".into()),
     }
-    let mut options = Options { package: None, output: None, junit: None, check: false };
+    let mut options = Options { package: None, output: None, junit: None, results: None, check: false };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--package" | "-p" => options.package = Some(value()?),
             "--output" => options.output = Some(value()?.into()),
             "--junit" => options.junit = Some(value()?.into()),
+            "--results" => options.results = Some(value()?.into()),
             "--check" => options.check = true,
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("there is no option {other:?}")),
@@ -80,7 +83,10 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
 /// Whether everything holds, and the report with it if it was checked.
 fn report(options: &Options) -> Result<bool, String> {
     let place = run::place(options.package.as_deref())?;
-    let report = run::run(&place, options.package.as_deref())?;
+    let report = match &options.results {
+        Some(directory) => run::read(directory)?,
+        None => run::run(&place, options.package.as_deref())?,
+    };
     let junit = options.junit.clone().unwrap_or_else(|| place.target.join("conformance.xml"));
     write(&junit, &junit::write(&report))?;
 

@@ -110,6 +110,14 @@ impl Report {
         Ok(())
     }
 
+    /// Puts the cases of each runtime into the catalogue's order, and leaves out runtimes without any.
+    pub(crate) fn sort(&mut self) {
+        self.runtimes.retain(|runtime| !runtime.cases.is_empty());
+        for runtime in &mut self.runtimes {
+            runtime.cases.sort_by(|a, b| (&a.id, &a.case).cmp(&(&b.id, &b.case)));
+        }
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Case)> {
         self.runtimes.iter().flat_map(|runtime| runtime.cases.iter().map(|case| (&*runtime.name, case)))
     }

@@ -90,11 +90,24 @@ pub(crate) fn run(place: &Place, package: Option<&str>) -> Result<Report, String
             ));
         }
     }
-    report.runtimes.retain(|runtime| !runtime.cases.is_empty());
-    for runtime in &mut report.runtimes {
-        runtime.cases.sort_by(|a, b| (&a.id, &a.case).cmp(&(&b.id, &b.case)));
-    }
+    report.sort();
     Ok(report)
+}
+
+/// Collects what tests wrote that somebody else has run.
+pub(crate) fn read(directory: &Path) -> Result<Report, String> {
+    let mut report = Report::default();
+    for line in lines(directory).map_err(|e| format!("{}: {e}", directory.display()))? {
+        report.add(&line)?;
+    }
+    // Whoever tries single cases, on an adapter that is broken on purpose for example, is no suite.
+    report.runtimes.retain(|runtime| runtime.cases.len() >= cases::NAMES.len());
+    report.sort();
+    match report.runtimes.iter().find(|runtime| runtime.cases.len() > cases::NAMES.len()) {
+        _ if report.runtimes.is_empty() => Err(format!("{} has no whole suite", directory.display())),
+        Some(runtime) => Err(format!("{} has more than one run on {}", directory.display(), runtime.name)),
+        None => Ok(report),
+    }
 }
 
 fn start(suite: &Suite, directory: &Path) -> Result<Child, String> {

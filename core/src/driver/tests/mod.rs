@@ -3,6 +3,8 @@
 
 mod connection;
 mod limits;
+#[cfg(shuttle)]
+mod model;
 mod resolving;
 mod serve;
 mod stats;

@@ -16,14 +16,20 @@ mod request;
 mod response;
 mod scan;
 mod target;
+mod trust;
 mod upgrade;
 
 /// What a peer's head becomes on the other side.
 type Rewritten<T> = Result<(T, String), HttpError>;
 
-/// A head that stands alone in `bytes`.
+/// A head that stands alone in `bytes`. It must be found in the same way if it comes one byte at a time (G1).
 fn scan(bytes: &[u8]) -> Result<&[u8], HttpError> {
-    let len = HeadScan::new().advance(bytes, 64 * 1024)?.ok_or(HttpError::Malformed)?;
+    let found = HeadScan::new().advance(bytes, 64 * 1024);
+    let mut scan = HeadScan::new();
+    let one_by_one = (0..=bytes.len()).map(|end| scan.advance(&bytes[..end], 64 * 1024));
+    let decisive = one_by_one.into_iter().find(|found| *found != Ok(None)).unwrap_or(Ok(None));
+    assert_eq!(decisive, found, "one byte at a time: {:?}", text(bytes));
+    let len = found?.ok_or(HttpError::Malformed)?;
     Ok(&bytes[..len])
 }
 

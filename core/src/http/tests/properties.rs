@@ -124,6 +124,36 @@ fn framings() -> impl Strategy<Value = Framing> {
     ]
 }
 
+/// What may be said about hops, nearly.
+fn hops() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec![
+        "for=",
+        "192.0.2.1",
+        "::1",
+        "\"[::1]:80\"",
+        "\"",
+        "\\",
+        ";",
+        ",",
+        ", ",
+        " ",
+        "=",
+        "by=_x",
+        "proto=https",
+        "host=",
+        "\"a:1\"",
+        "unknown",
+        ":80",
+        "_x",
+        "x=",
+        "\"\"",
+        "[",
+        "]",
+        "for=1.2.3.4",
+    ]);
+    vec_of(part, 0..10).prop_map(|parts| parts.concat())
+}
+
 /// Asserts that an accepted request means one thing, by a parser that is not ours.
 fn assert_unambiguous(out: &[u8], info: &RequestInfo) {
     assert_eq!(HeadScan::new().advance(out, usize::MAX), Ok(Some(out.len())), "{:?}", text(out));
@@ -147,7 +177,7 @@ fn assert_unambiguous(out: &[u8], info: &RequestInfo) {
     assert!(upgrade.as_deref().is_none_or(|p| p == "websocket" || p == "a/1"), "{upgrade:?}");
     let connection = upgrade.iter().map(|_| String::from("upgrade")).collect::<Vec<_>>();
     assert_eq!((all("connection"), all("upgrade")), (connection, upgrade.into_iter().collect()));
-    for name in ["te", "keep-alive", "proxy-connection", "trailer", "forwarded", "http2-settings"] {
+    for name in ["te", "keep-alive", "proxy-connection", "trailer", "http2-settings"] {
         assert_eq!(all(name).len(), 0, "{name}");
     }
     assert!(all("via").last().is_some_and(|v| v.ends_with(" tidegate")));
@@ -218,7 +248,7 @@ proptest! {
     #[test]
     fn f17_what_goes_upstream_has_one_meaning(head in likely_requests()) {
         let mut out = vec![];
-        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::from(core::net::IpAddr::from([192, 0, 2, 1]))), &upgrades(), &mut ids(), &mut out) {
+        if let Ok(info) = rewrite_request(&head, Some(&PeerAddr::new([192, 0, 2, 1].into(), &[])), &upgrades(), &mut ids(), &mut out) {
             assert_unambiguous(&out, &info);
             // It is a request that we would accept ourselves, with the same meaning.
             let mut again = vec![];
@@ -233,6 +263,33 @@ proptest! {
             prop_assert_eq!((again.request_id(), again.trace_id()), (sent.request_id(), sent.trace_id()));
             if sent.target() != "*" {
                 prop_assert_eq!(received.path(), sent.path());
+            }
+        }
+    }
+
+    /// A chain that we have written is sound: the next hop that trusts us keeps all of it.
+    #[test]
+    fn h11_what_is_said_about_hops_is_kept_by_the_next(
+        lines in vec_of((prop::sample::select(vec!["X-Forwarded-For", "Forwarded"]), hops()), 0..5)
+    ) {
+        let peer = PeerAddr::new([10, 0, 0, 1].into(), &[Prefix::from(core::net::IpAddr::from([10, 0, 0, 1]))]);
+        let mut head = String::from("GET / HTTP/1.1\r\nHost: h\r\n");
+        for (name, value) in lines {
+            head += &[name, ": ", &value, "\r\n"].concat();
+        }
+        head += "\r\n";
+        let (mut once, mut twice) = (vec![], vec![]);
+        if let Ok(info) = rewrite_request(head.as_bytes(), Some(&peer), &[], &mut ids(), &mut once) {
+            assert_unambiguous(&once, &info);
+            rewrite_request(&once, Some(&peer), &[], &mut ids(), &mut twice).unwrap();
+            let (once, twice) = (text(&once), text(&twice));
+            for (name, ours) in [
+                ("x-forwarded-for", "10.0.0.1"),
+                ("forwarded", "for=10.0.0.1;by=_tidegate;host=h;proto=http"),
+            ] {
+                let expected: Vec<String> = values(&once, name).iter().map(|v| [*v, ", ", ours].concat()).collect();
+                prop_assert_eq!(values(&twice, name), expected);
+                prop_assert!(values(&once, name).iter().all(|v| v.ends_with(ours)));
             }
         }
     }

@@ -22,15 +22,15 @@ fn f17_the_head_that_goes_upstream_is_ours() {
         Empty:\r\nVIA: 1.0 a\r\nConnection: close\r\nForwarded: for=1\r\nX-Forwarded-For: 6.6.6.6\r\n\
         X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nAuthorization: a\r\n\r\n";
     for (peer, line) in [
-        ("192.0.2.1", "x-forwarded-for: 192.0.2.1\r\n"),
-        ("2001:db8::1", "x-forwarded-for: 2001:db8::1\r\n"),
-        ("::ffff:192.0.2.1", "x-forwarded-for: 192.0.2.1\r\n"),
-        ("", ""),
+        ("192.0.2.1", "x-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1"),
+        ("2001:db8::1", "x-forwarded-for: 2001:db8::1\r\nforwarded: for=\"[2001:db8::1]\""),
+        ("::ffff:192.0.2.1", "x-forwarded-for: 192.0.2.1\r\nforwarded: for=192.0.2.1"),
+        ("", "forwarded: for=unknown"),
     ] {
         let mut out = b"before".to_vec();
         let info = rewrite_request(
             head,
-            peer.parse::<core::net::IpAddr>().ok().map(PeerAddr::from).as_ref(),
+            peer.parse::<core::net::IpAddr>().ok().map(|addr| PeerAddr::new(addr, &[])).as_ref(),
             &upgrades(),
             &mut ids(),
             &mut out,
@@ -38,7 +38,7 @@ fn f17_the_head_that_goes_upstream_is_ours() {
         .unwrap();
         let expected = format!(
             "beforePATCH /x?y HTTP/1.1\r\nhost: h:80\r\n{NEW_IDS}X-One: 1\r\nx-one: \u{e9}\r\nEmpty: \r\nVIA: 1.0 a\r\n\
-            Authorization: a\r\ncontent-length: 7\r\nvia: 1.1 tidegate\r\n{line}x-forwarded-proto: http\r\n\
+            Authorization: a\r\ncontent-length: 7\r\nvia: 1.1 tidegate\r\n{line};by=_tidegate;host=\"h:80\";proto=http\r\nx-forwarded-proto: http\r\n\
             x-forwarded-host: h:80\r\n\r\n"
         );
         assert_eq!(text(&out), expected);
@@ -341,7 +341,7 @@ fn h1_connection_and_what_it_names_stay_here() {
     .unwrap();
     let expected = format!(
         "POST / HTTP/1.1\r\nhost: h\r\n{NEW_IDS}X-C: 3\r\nX-AB: 5\r\nvia: 1.1 tidegate\r\n\
-        x-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n"
+        forwarded: for=unknown;by=_tidegate;host=h;proto=http\r\nx-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n"
     );
     assert_eq!(head, expected);
     let many: Vec<String> = (0..65).map(|i| format!("x{i}")).collect();
@@ -352,16 +352,9 @@ fn h1_connection_and_what_it_names_stay_here() {
 
 #[test]
 fn h2_hop_by_hop_fields_stay_here_even_unnamed() {
-    for name in [
-        "Keep-Alive",
-        "Proxy-Connection",
-        "TE",
-        "Trailer",
-        "Upgrade",
-        "HTTP2-Settings",
-        "Forwarded",
-        "X-FORWARDED-FOR",
-    ] {
+    for name in
+        ["Keep-Alive", "Proxy-Connection", "TE", "Trailer", "Upgrade", "HTTP2-Settings", "X-FORWARDED-FOR"]
+    {
         let (_, head) = with(&format!("{name}: trailers\r\n")).unwrap();
         assert_eq!(values(&head, name).len(), 0, "{name}");
     }
@@ -370,7 +363,7 @@ fn h2_hop_by_hop_fields_stay_here_even_unnamed() {
 #[test]
 fn h3_connection_cannot_take_host_or_our_own_fields_away() {
     let (info, head) = with(
-        "Connection: host, content-length, via, x-forwarded-proto, x-forwarded-host, connection\r\nContent-Length: 2\r\n",
+        "Connection: host, content-length, via, forwarded, x-forwarded-proto, x-forwarded-host, connection\r\nContent-Length: 2\r\n",
     )
     .unwrap();
     assert_eq!(info.framing, Framing::Length(2));
@@ -378,6 +371,7 @@ fn h3_connection_cannot_take_host_or_our_own_fields_away() {
         ("host", "h"),
         ("content-length", "2"),
         ("via", "1.1 tidegate"),
+        ("forwarded", "for=unknown;by=_tidegate;host=h;proto=http"),
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "h"),
     ] {

@@ -48,11 +48,14 @@ fn u3_u4_what_goes_upstream_is_one_protocol_of_the_list_or_none() {
     for (name, fields, expected) in REQUESTS {
         for (body, framing) in [
             ("", Framing::None),
+            ("Content-Length: 0\r\n", Framing::Length(0)),
             ("Content-Length: 3\r\n", Framing::Length(3)),
             ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
         ] {
             let (info, head) =
                 request(format!("GET / HTTP/1.1\r\nHost: h\r\n{body}{fields}X: y\r\n\r\n")).unwrap();
+            // llhttp would take a body for the tunnel's bytes.
+            let expected = &expected.filter(|_| matches!(framing, Framing::None | Framing::Length(0)));
             let asked = info.upgrade.map(|place| upgrades()[usize::from(place)].clone());
             assert_eq!(asked.as_deref(), *expected, "{name}");
             assert_eq!(values(&head, "upgrade"), expected.iter().copied().collect::<Vec<_>>(), "{name}");

@@ -127,3 +127,32 @@ fn the_total_bounds_an_error_response_that_the_client_does_not_take() {
     assert_eq!(rig.timeout().kind, Kind::Read);
     assert_eq!(rig.actions(), [Action::Report, Action::ShutdownWrite(Side::Client)]);
 }
+
+/// Whether the connection is kept after an answer of our own must not depend on how much of the request's body came with
+/// its head: found by fuzzing.
+#[test]
+fn g1_an_answer_of_our_own_to_a_request_with_a_body_ends_the_connection() {
+    let max_forwards = "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n";
+    for (head, answers) in [(max_forwards, false), ("POST / HTTP/1.1\r\nHost: a\r\n", true)] {
+        for (framing, body, kept) in [
+            ("Content-Length: 5\r\n\r\n", "hello", false),
+            ("Transfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n", false),
+            ("Transfer-Encoding: chunked\r\n\r\n", "broken", false),
+            ("Content-Length: 0\r\n\r\n", "", true),
+            ("\r\n", "", true),
+        ] {
+            let whole = [head, framing, body].concat();
+            for together in [true, false] {
+                let mut rig = Rig::new(profile());
+                rig.answers = answers;
+                rig.client(
+                    &whole.as_bytes()[..if together { whole.len() } else { whole.len() - body.len() }],
+                );
+                let got = rig.client_gets();
+                assert!(got.starts_with("HTTP/1.1 200 "), "{whole:?} {got}");
+                assert_eq!(!got.contains("connection: close"), kept, "{whole:?} {together}");
+                assert_eq!(rig.outcome().error, None);
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod deadlines;
 mod endings;
 mod exchanges;
 mod mixed;
+mod mutants;
 mod properties;
 mod relaying;
 mod resolving;

@@ -14,13 +14,31 @@ struct Result {
     closed: bool,
 }
 
-fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize) -> Result {
-    let mut rig = Rig::new(TimeoutPolicy::OFF);
+/// In pieces, and `step` milliseconds between two of them, under limits that no piece exceeds.
+fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize, step: u64) -> Result {
+    let hour = Some(Duration::from_secs(3600));
+    let limits = TimeoutPolicy {
+        connect: hour,
+        write: hour,
+        write_idle: hour,
+        read: hour,
+        total: hour,
+        client_head: hour,
+        client_body: hour,
+        client_write: hour,
+        keep_alive: hour,
+        linger: hour,
+        ..TimeoutPolicy::OFF
+    };
+    let mut clock = 0;
+    let mut rig = Rig::new(limits);
     let (mut sent, mut answered) = (0, 0);
     let (mut to_upstream, mut to_client) = (vec![], vec![]);
     let mut pieces = pieces.iter().cycle();
     let mut dialled = 0;
     loop {
+        clock += step;
+        rig.at(clock);
         let mut moved = false;
         let n = (*pieces.next().unwrap()).min(request.len() - sent);
         let n = rig.client(&request[sent..sent + n]);
@@ -113,6 +131,20 @@ const RESPONSES: [&[u8]; 9] = [
     b"HTTP/1.1 999999 OK\r\n\r\n",
 ];
 
+/// `http.md` G1: every pair, one byte at a time in both directions.
+#[test]
+fn g1_every_pair_of_messages_comes_to_the_same_one_byte_at_a_time() {
+    for request in REQUESTS {
+        for response in RESPONSES {
+            let whole = run(request, response, &[usize::MAX], usize::MAX, 0);
+            let split = run(request, response, &[1], 1, 250);
+            assert_eq!(whole.outcomes, split.outcomes, "{request:?} {response:?}");
+            assert_eq!(decoded(&whole.to_client), decoded(&split.to_client));
+            assert_eq!(whole.closed, split.closed);
+        }
+    }
+}
+
 proptest! {
     /// `http.md` G1, V-14 of the conformance suite.
     #[test]
@@ -121,10 +153,11 @@ proptest! {
         response in 0..RESPONSES.len(),
         pieces in proptest::collection::vec(1usize..40, 1..8),
         drain in 1usize..200,
+        step in 0u64..500,
     ) {
         let (request, response) = (REQUESTS[request], RESPONSES[response]);
-        let whole = run(request, response, &[usize::MAX], usize::MAX);
-        let split = run(request, response, &pieces, drain);
+        let whole = run(request, response, &[usize::MAX], usize::MAX, 0);
+        let split = run(request, response, &pieces, drain, step);
         prop_assert_eq!(&whole.outcomes, &split.outcomes);
         prop_assert_eq!(decoded(&whole.to_client), decoded(&split.to_client));
         if whole.outcomes.iter().all(|o| o.1.is_none()) {

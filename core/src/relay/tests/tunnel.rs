@@ -317,21 +317,22 @@ fn u1_a_101_before_the_request_is_complete_is_502() {
     rig.upstream(SWITCHING);
     assert_eq!(status(&mut rig), "502");
     assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::UnexpectedUpgrade)));
-    // Once it is whole, a body is no obstacle, and belongs to the request alone.
-    let mut rig = Rig::relaying(profile(), &post(b"5"));
-    rig.client(b"abcdefgh");
-    assert!(rig.upstream_gets().ends_with("\r\n\r\nabcde"));
+    // Not even once it is whole: with a body no upgrade is asked for (`http.md` U3).
+    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    for request in [&[&post(b"5"), b"abcde".as_slice()].concat(), chunked.as_slice()] {
+        let mut rig = Rig::relaying(profile(), request);
+        assert!(!rig.upstream_gets().contains("upgrade"));
+        rig.upstream(SWITCHING);
+        assert_eq!(status(&mut rig), "502");
+    }
+    // A length of zero is no body.
+    let mut rig = Rig::relaying(profile(), &post(b"0"));
+    rig.upstream_gets();
     rig.upstream(b"HTTP/1.1 103 Early\r\n\r\n");
     rig.client_gets();
     rig.upstream(SWITCHING);
-    assert_eq!((rig.client_gets().as_str(), rig.upstream_gets().as_str()), (SWITCHED, "fgh"));
-    // The same in chunks: a tunnel has none.
-    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-        Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nraw";
-    let mut rig = Rig::relaying(profile(), chunked);
-    assert!(rig.upstream_gets().ends_with("3\r\nabc\r\n0\r\n\r\n"));
-    rig.upstream(SWITCHING);
-    assert_eq!(rig.upstream_gets(), "raw");
+    assert_eq!(rig.client_gets(), SWITCHED);
 }
 
 #[test]

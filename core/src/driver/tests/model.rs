@@ -1,0 +1,235 @@
+//! The small concurrent parts under a model checker: the order in which threads run is the checker's, at every lock and
+//! every atomic. A wake-up that is lost is a deadlock, which it reports with a schedule that repeats it.
+//!
+//! `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate-core --lib model`. Without the flag nothing of it is built.
+
+use core::future::poll_fn;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+
+use shuttle::future::block_on;
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::sync::{Condvar, Mutex, MutexGuard};
+use shuttle::thread;
+
+use crate::driver::alarm::Alarm;
+use crate::driver::lifecycle::{Lifecycle, Membership, Phase};
+use crate::driver::{UpstreamLimits, Upstreams};
+use crate::runtime::Timer;
+use crate::time::Instant;
+use crate::upstream::{Admitted, Ticket, UpstreamId};
+
+const NOW: Instant = Instant::from_millis(5);
+
+/// Many schedules at random, and many that run few threads long, which finds what few switches are enough for.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    let model = Arc::new(model);
+    let other = Arc::clone(&model);
+    shuttle::check_random(move || model(), 1000);
+    shuttle::check_pct(move || other(), 1000, 3);
+}
+
+/// Asks for an upstream and waits for it; gives up instead of its poll number `patience`.
+async fn acquire(upstreams: &Upstreams, patience: usize) -> Option<UpstreamId> {
+    let (mut ticket, mut polls) = (None::<Ticket>, 0);
+    poll_fn(|cx| {
+        polls += 1;
+        if polls > patience {
+            ticket.take().into_iter().for_each(|ticket| upstreams.cancel(ticket, NOW));
+            return Poll::Ready(None);
+        }
+        match ticket.take() {
+            None => match upstreams.admit(None, &[], NOW, cx.waker()) {
+                Admitted::Granted(id) => return Poll::Ready(Some(id)),
+                Admitted::Waits(waits) => ticket = Some(waits),
+                other => panic!("{other:?}"),
+            },
+            Some(waits) => match upstreams.fetch(waits, cx.waker()) {
+                Ok(id) => return Poll::Ready(Some(id)),
+                Err(waits) => ticket = Some(waits),
+            },
+        }
+        if polls == patience {
+            // Leaves at some moment, which may be the one at which it is granted.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[test]
+fn a_place_in_the_queue_is_handed_over_whoever_leaves_when() {
+    check(|| {
+        let limits = UpstreamLimits { max_conns: 1, max_queue: 9 };
+        let upstreams = Upstreams::with_limits([SocketAddr::from(([192, 0, 2, 1], 1))], limits);
+        let (held, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let threads = [usize::MAX, 1, usize::MAX].map(|patience| {
+            let (upstreams, held, served) = (upstreams.clone(), Arc::clone(&held), Arc::clone(&served));
+            thread::spawn(move || {
+                let Some(id) = block_on(acquire(&upstreams, patience)) else { return };
+                assert_eq!(held.fetch_add(1, Ordering::SeqCst), 0, "the limit is exact");
+                thread::yield_now();
+                held.fetch_sub(1, Ordering::SeqCst);
+                served.fetch_add(1, Ordering::SeqCst);
+                upstreams.release(id, NOW);
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(served.load(Ordering::SeqCst) >= 2, "those who wait are served");
+        assert_eq!((upstreams.busy(), upstreams.waiting()), (0, 0));
+    });
+}
+
+/// Waits until the group is stopped.
+async fn stopped(member: &mut Membership) {
+    poll_fn(|cx| match member.poll_phase(cx) {
+        Phase::Stopped => Poll::Ready(()),
+        _ => Poll::Pending,
+    })
+    .await;
+}
+
+#[test]
+fn a_stop_reaches_whoever_registers_meanwhile_and_the_server_the_end_of_the_last() {
+    check(|| {
+        let root = Arc::new(Lifecycle::new(9));
+        let group = root.group();
+        let mut server = group.join(false);
+        let client = {
+            let group = Arc::clone(&group);
+            thread::spawn(move || block_on(async { stopped(&mut group.join(true)).await }))
+        };
+        let later = {
+            let root = Arc::clone(&root);
+            // A group that is made while the stop is under way.
+            thread::spawn(move || block_on(async { stopped(&mut root.group().join(false)).await }))
+        };
+        let stop = {
+            let root = Arc::clone(&root);
+            thread::spawn(move || root.stop())
+        };
+        block_on(poll_fn(|cx| match server.poll_phase(cx) {
+            // As `Serve` ends: when it is alone.
+            Phase::Stopped if group.members() == 1 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }));
+        [client, later, stop].into_iter().for_each(|thread| thread.join().unwrap());
+        drop(server);
+        assert_eq!((root.members(), root.clients()), (0, 0));
+    });
+}
+
+#[test]
+fn at_the_limit_an_idle_client_makes_room_and_the_one_that_waits_is_woken() {
+    const CLIENTS: usize = 3;
+    check(|| {
+        let root = Arc::new(Lifecycle::new(1));
+        let (there, joined) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let threads = [(); CLIENTS].map(|()| {
+            let (root, there, joined) = (Arc::clone(&root), Arc::clone(&there), Arc::clone(&joined));
+            thread::spawn(move || {
+                let (group, mut waiting) = (root.group(), None);
+                let mut member = block_on(poll_fn(|cx| group.poll_join(&mut waiting, cx)));
+                assert_eq!(there.fetch_add(1, Ordering::SeqCst), 0, "the limit is exact");
+                if joined.fetch_add(1, Ordering::SeqCst) + 1 == CLIENTS {
+                    // Nobody comes who would ask this one to leave.
+                    root.stop();
+                }
+                block_on(poll_fn(|cx| {
+                    // As a turn: asked before it is idle, while it becomes so, or later.
+                    let is_stopped = member.poll_phase(cx) == Phase::Stopped;
+                    if is_stopped || member.is_to_leave(true) {
+                        return Poll::Ready(());
+                    }
+                    member.set_idle(true, NOW);
+                    Poll::Pending
+                }));
+                there.fetch_sub(1, Ordering::SeqCst);
+            })
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((root.clients(), root.members()), (0, 0));
+    });
+}
+
+/// A timer that another thread lets fire: too early at first, and in time once it was armed again.
+#[derive(Clone, Default)]
+struct Shared(Arc<(Mutex<Inner>, Condvar)>);
+
+#[derive(Default)]
+struct Inner {
+    waker: Option<Waker>,
+    arms: usize,
+    fired: bool,
+    due: bool,
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Fires once it was armed so many times.
+    fn fire(&self, arms: usize, due: bool) {
+        let mut inner = self.inner();
+        while inner.arms < arms {
+            inner = self.0.1.wait(inner).unwrap();
+        }
+        (inner.fired, inner.due) = (true, due);
+        let waker = inner.waker.take();
+        drop(inner);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Timer for Shared {
+    fn arm(self: Pin<&mut Self>, _at: Instant) {
+        let mut inner = self.inner();
+        inner.arms += 1;
+        inner.fired = false;
+        self.0.1.notify_all();
+    }
+
+    fn poll_fired(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.inner();
+        if inner.fired {
+            return Poll::Ready(());
+        }
+        inner.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+#[test]
+fn a_timer_that_fires_on_another_thread_and_too_early_is_armed_again_and_loses_no_deadline() {
+    check(|| {
+        let timer = Shared::default();
+        let driver = {
+            let timer = timer.clone();
+            thread::spawn(move || {
+                timer.fire(1, false);
+                timer.fire(2, true);
+            })
+        };
+        let mut alarm = pin!(Alarm::new(timer.clone()));
+        let mut turns = 0;
+        block_on(poll_fn(|cx| {
+            turns += 1;
+            // The clock is read, then the alarm is set: the deadline may come in between.
+            if timer.inner().due {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().set(NOW, cx);
+            if turns == 1 {
+                // Woken by something else, too: the alarm is not touched again.
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        }));
+        driver.join().unwrap();
+    });
+}

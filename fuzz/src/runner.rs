@@ -1,0 +1,75 @@
+//! Runs a target over many inputs, each of which follows from a number, and makes what fails smaller.
+//!
+//! Without instrumentation, so that it works on stable Rust: the generators' structure is what leads it into the depth.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use crate::targets::Target;
+
+/// The input of a case: the same for the same numbers, on every machine.
+pub fn input(seed: u64, case: u64) -> Vec<u8> {
+    let mut state = seed ^ case.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    };
+    let len = (next() % 600) as usize;
+    // Small numbers are what most decisions take.
+    (0..len).map(|_| next()).map(|n| if n >> 62 == 0 { (n % 8) as u8 } else { n as u8 }).collect()
+}
+
+/// Runs cases of `target` from `seed` on until `until`, at most `most`; says how many. The input that fails is made
+/// smaller and returned with what was said of it.
+pub fn run(target: Target, seed: u64, most: u64, until: Instant) -> Result<u64, (Vec<u8>, String)> {
+    for case in 0..most {
+        if case % 64 == 0 && Instant::now() >= until {
+            return Ok(case);
+        }
+        let bytes = input(seed, case);
+        if let Some(mut why) = fails(target, &bytes) {
+            let mut smallest = bytes;
+            while let Some((bytes, said)) = smaller(target, &smallest) {
+                (smallest, why) = (bytes, said);
+            }
+            return Err((smallest, why));
+        }
+    }
+    Ok(most)
+}
+
+/// What the target panicked with.
+pub fn fails(target: Target, bytes: &[u8]) -> Option<String> {
+    let panic = catch_unwind(AssertUnwindSafe(|| target.1(bytes))).err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
+}
+
+/// A shorter input, or one of smaller numbers, that fails, too.
+fn smaller(target: Target, bytes: &[u8]) -> Option<(Vec<u8>, String)> {
+    let mut size = bytes.len().div_ceil(2);
+    while size > 0 {
+        for from in (0..bytes.len()).step_by(size) {
+            let to = (from + size).min(bytes.len());
+            let without = [&bytes[..from], &bytes[to..]].concat();
+            if let Some(why) = fails(target, &without) {
+                return Some((without, why));
+            }
+        }
+        size /= 2;
+    }
+    for at in 0..bytes.len() {
+        let mut lower = bytes.to_vec();
+        lower[at] /= 2;
+        if lower[at] == bytes[at] {
+            continue;
+        }
+        if let Some(why) = fails(target, &lower) {
+            return Some((lower, why));
+        }
+    }
+    None
+}
