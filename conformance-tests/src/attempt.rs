@@ -52,6 +52,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// What the report says of a run that was repeated: what was missed first, and how late the machine was.
+    fn brief(&self) -> String {
+        let missed = self.words.lines().find_map(|line| line.strip_prefix("- ")).unwrap_or(&self.words);
+        format!("{missed} (the machine was up to {:.0} ms late)", self.machine_late.as_secs_f64() * 1e3)
+    }
+
     /// Whether the machine alone may be to blame. The limits of a case differ by some fifty milliseconds: a machine that
     /// holds somebody up for so long decides which of them comes first, and what a peer did by then. Nothing makes a
     /// deadline early.
@@ -92,7 +98,7 @@ impl<'a> About<'a> {
             self.record(H::NAME, H::NOTES, "skipped", json!({ "why": why }));
             return;
         }
-        let (mut took, mut repeated) = (Duration::ZERO, 0);
+        let (mut took, mut repeated) = (Duration::ZERO, Vec::new());
         let ran = panic::catch_unwind(AssertUnwindSafe(|| {
             let exact = {
                 let _beside = Machine::shared();
@@ -108,14 +114,16 @@ impl<'a> About<'a> {
                 match result {
                     Ok(late) => return late,
                     Err(failure)
-                        if failure.shows_nothing() && repeated + 1 < RUNS && first.elapsed() < PATIENCE =>
+                        if failure.shows_nothing()
+                            && repeated.len() + 1 < RUNS
+                            && first.elapsed() < PATIENCE =>
                     {
-                        repeated += 1;
                         let (name, runtime) = (self.name, H::NAME);
                         println!(
                             "{name} on {runtime}: the machine held it up, and it is run again: {}",
                             failure.words
                         );
+                        repeated.push(failure);
                     }
                     Err(failure) => panic!("{}", failure.words),
                 }
@@ -125,12 +133,9 @@ impl<'a> About<'a> {
         match ran {
             Ok(late) => {
                 let late: Vec<u128> = late.iter().map(Duration::as_micros).collect();
-                self.record(
-                    H::NAME,
-                    H::NOTES,
-                    "passed",
-                    json!({ "took": took, "late": late, "repeated": repeated }),
-                );
+                let repeated: Vec<_> = repeated.iter().map(Failure::brief).collect();
+                let more = json!({ "took": took, "late": late, "repeated": repeated });
+                self.record(H::NAME, H::NOTES, "passed", more);
             }
             Err(panic) => {
                 let why = words(&*panic);

@@ -60,7 +60,7 @@
 //! under `cargo test`, under runners that give each test a process, and for the report.
 //!
 //! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
-//! it is repeated, five times at most, and the report says how often.
+//! it is repeated, five times at most, and the report lists each repetition with what was missed.
 //!
 //! # The report
 //!
@@ -95,6 +95,7 @@
 mod attempt;
 mod board;
 pub mod cases;
+mod child;
 mod command;
 mod counted;
 mod cut;
@@ -107,11 +108,13 @@ mod hint;
 pub mod hostile;
 mod interp;
 pub mod machine;
+mod migrate;
 mod names;
 mod pattern;
 mod peers;
 pub mod recorder;
 pub mod reference;
+mod replay;
 mod run_fake;
 mod run_live;
 mod run_real;
@@ -120,6 +123,7 @@ mod run_wait;
 pub mod script;
 pub mod sim;
 mod steps;
+pub mod trace;
 pub mod transcript;
 mod verdict;
 mod virtual_peers;
@@ -131,6 +135,7 @@ pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::cut::Cut;
 pub use crate::harness::{ClientStream, Harness};
+pub use crate::migrate::{Hopping, Migrating, check_migration};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_cut, run_virtual};
@@ -198,7 +203,12 @@ macro_rules! __suite_tests {
         $(
             #[test]
             fn $live() {
-                $crate::check_live::<$harness>(stringify!($live), $crate::cases::live::$live::<$harness>, &$skip);
+                $crate::check_live::<$harness>(
+                    stringify!($live),
+                    module_path!(),
+                    $crate::cases::live::$live::<$harness>,
+                    &$skip,
+                );
             }
         )*
     };

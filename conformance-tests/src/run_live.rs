@@ -16,6 +16,7 @@ use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
 
 use crate::attempt::{About, Failure, Lateness, Skips};
 use crate::board::lock;
+use crate::child;
 use crate::command::Handle;
 use crate::counted::{Counted, Counts, Held};
 use crate::gauges;
@@ -32,6 +33,8 @@ const BOUND: Duration = Duration::from_secs(30);
 pub struct Live {
     wrong: Mutex<Vec<String>>,
     spoil: bool,
+    /// The name of its test, and of the module in which that is.
+    test: Option<(&'static str, String)>,
 }
 
 /// A live case on a harness.
@@ -50,6 +53,13 @@ impl Live {
         if self.spoil { TimeoutPolicy { linger: policy.linger, ..TimeoutPolicy::OFF } } else { policy }
     }
 
+    /// How the test is called in its program, for a case that starts it again; `None` if it runs as no test.
+    pub(crate) fn test(&self) -> Option<String> {
+        let (module, name) = self.test.as_ref()?;
+        // The program names its tests without itself.
+        Some(module.split_once("::").map_or_else(|| name.clone(), |(_, module)| format!("{module}::{name}")))
+    }
+
     /// Whether the case is expected to fail: what has no limit to get wrong breaks something else.
     pub fn is_spoilt(&self) -> bool {
         self.spoil
@@ -58,8 +68,11 @@ impl Live {
 
 /// Runs a live case; what is wrong with it, empty if nothing is. With `spoil` there ought to be something.
 pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
+    run::<H>(case, Live { spoil, ..Live::default() })
+}
+
+fn run<H: Harness>(case: LiveCase, live: Live) -> Vec<String> {
     warm_up::<H>();
-    let live = Live { spoil, ..Live::default() };
     let sockets = gauges::sockets();
     case(&live);
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
@@ -67,19 +80,24 @@ pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
     live.wrong.into_inner().unwrap_or_default()
 }
 
-/// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds.
+/// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is
+/// that of the test, with its program (`module_path!()`): some cases start the test again in a process of its own.
 ///
 /// # Panics
 ///
 /// If the case fails; that is its purpose.
 #[track_caller]
-pub fn check_live<H: Harness>(name: &str, case: LiveCase, skips: &Skips) {
+pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, skips: &Skips) {
+    if child::enter::<H>() {
+        return;
+    }
     About::named(name, true).attempt::<H, _>(
         skips,
         || (),
         |()| {
             let watch = Watch::start();
-            let wrong = run_live::<H>(case, false);
+            let test = Some((module, name.to_owned()));
+            let wrong = run::<H>(case, Live { test, ..Live::default() });
             let machine_late = watch.stop();
             if wrong.is_empty() {
                 return Ok(Lateness::new());

@@ -321,7 +321,7 @@ fn messages(log: &ConnLog, other: &ConnLog, exact: bool) -> String {
     if out.is_empty() { "nothing".into() } else { out }
 }
 
-fn outcome(seen: &Seen) -> String {
+pub(crate) fn outcome(seen: &Seen) -> String {
     let Seen { status, failure, upstream, attempts, reused, .. } = seen;
     format!(
         "status {status:?}, error {failure:?}, upstream {upstream:?}, {attempts} connects, reused {reused}"

@@ -28,3 +28,9 @@ impl Harness for Global {
 }
 
 tidegate_conformance::suite!(Global);
+
+/// Every connection on another thread at each poll: nothing changes.
+#[test]
+fn a_09_migration() {
+    tidegate_conformance::check_migration::<Global>();
+}

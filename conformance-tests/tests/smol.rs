@@ -62,3 +62,9 @@ mod global {
 mod local {
     tidegate_conformance::suite!(super::Local);
 }
+
+/// Every connection on another thread at each poll: nothing changes.
+#[test]
+fn a_09_migration_global() {
+    tidegate_conformance::check_migration::<Global>();
+}

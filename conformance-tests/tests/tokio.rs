@@ -70,3 +70,15 @@ fn every_live_case_can_fail() {
         assert!(!wrong.is_empty(), "{name} holds although it ought not to");
     }
 }
+
+/// Every connection on another thread at each poll: nothing changes.
+#[test]
+fn a_09_migration_current_thread() {
+    tidegate_conformance::check_migration::<CurrentThread>();
+}
+
+/// Likewise.
+#[test]
+fn a_09_migration_multi_thread() {
+    tidegate_conformance::check_migration::<MultiThread>();
+}

@@ -1,9 +1,11 @@
 //! Every case in virtual time alone; that virtual time repeats itself exactly; and that every case fails
 //! where it ought to.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tidegate_conformance::script::{Case, Upstream, ms};
+use tidegate_conformance::trace::trace;
 use tidegate_conformance::{cases, judge_virtual, run_exact, run_virtual};
 use tidegate_core::TimeoutPolicy;
 
@@ -17,6 +19,29 @@ fn the_same_case_gives_the_same_transcript() {
     }
     for (name, case) in cases::all_exact() {
         assert!(run_exact(case, None) == run_exact(case, None), "{name}");
+    }
+}
+
+/// The traces in `golden/`, to the letter. A change of the proxy that moves an event shows here before anywhere else; if it
+/// is meant, write them anew and read the difference:
+///
+/// ```text
+/// TIDEGATE_GOLDEN=write cargo test -p tidegate-conformance --test virtual v_01
+/// ```
+#[test]
+fn v_01_golden_traces() {
+    let writes = std::env::var_os("TIDEGATE_GOLDEN").is_some_and(|what| what == "write");
+    for (name, case) in cases::few() {
+        let trace = trace(&run_virtual(&case()));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name).with_extension("txt");
+        if writes {
+            std::fs::write(&path, &trace).expect("a place for traces");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        for (i, (now, then)) in trace.lines().zip(golden.lines()).enumerate() {
+            assert_eq!(now, then, "{name}: line {} is another one", i + 1);
+        }
+        assert_eq!(trace, golden, "{name} has more lines, or fewer");
     }
 }
 

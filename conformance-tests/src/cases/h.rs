@@ -90,6 +90,8 @@ fn connect(title: &'static str, framing: BodyFraming) -> Case {
 fn write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, Write)
         .alone()
+        // Full at once, so that at the limit it is the upstream that is waited for.
+        .small_buffers()
         .upstream(script().wait_for("over").read_to_end())
         .expect(upstream_end(0, End::Rst))
         .client(

@@ -14,6 +14,7 @@ pub mod hygiene;
 pub mod k;
 pub mod live;
 pub mod names;
+mod outside;
 pub mod p;
 pub mod q;
 pub mod r;
@@ -51,6 +52,26 @@ pub(crate) fn ok(len: u64) -> Script {
 
 /// A case with the name of its test.
 pub type Named = (&'static str, fn() -> Case);
+
+/// One case of each kind: what is kept as a golden trace, and what runs where the whole suite would say nothing more.
+/// None blocks a thread or wraps the runtime.
+pub fn few() -> Vec<Named> {
+    vec![
+        ("c_01_hang", c::c_01_hang),
+        ("c_17_next_upstream", upstreams::c_17_next_upstream),
+        ("q_05_client_stalls", q::q_05_client_stalls),
+        ("q_10_expect_late_100", answer::q_10_expect_late_100),
+        ("r_01_silent", r::r_01_silent),
+        ("r_06_stall_in_a_chunked_body", r::r_06_stall_in_a_chunked_body),
+        ("r_13_resume_is_a_full_period", r::r_13_resume_is_a_full_period),
+        ("t_02_outer_first", total::t_02_outer_first),
+        ("t_12_pipelined", total::t_12_pipelined),
+        ("k_03_slowloris", k::k_03_slowloris),
+        ("p_01_poison", p::p_01_poison),
+        ("u_04_half_close_client_first", u::u_04_half_close_client_first),
+        ("s_02_drain_expires_in_the_body", s::s_02_drain_expires_in_the_body),
+    ]
+}
 
 #[doc(hidden)]
 #[macro_export]
@@ -358,6 +379,8 @@ macro_rules! __for_each_case {
             a_14_ten_thousand_equal_deadlines
             a_15_arm_cancel_churn
             a_19_fairness_between_connections
+            a_20_whole_process_stopped
+            v_13_replay
         ] }
     };
 }

@@ -89,6 +89,8 @@ fn never_reused(id: &'static str, title: &'static str, first: Script) -> Case {
 pub fn p_02_poison_after_a_write_timeout() -> Case {
     let first = script().read_head().wait_for("over").read_to_end();
     never_reused("P-02", "poison after a write timeout", first)
+        // Full at once, so that at the limit it is the upstream that is waited for.
+        .small_buffers()
         .policy(|p| p.write = Some(ms(100)))
         .client(
             script()

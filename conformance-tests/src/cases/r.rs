@@ -45,6 +45,7 @@ pub fn r_01_silent() -> Case {
 /// The read limit is for each read: a slow response that goes on is fine.
 pub fn r_02_drip_is_fine() -> Case {
     Case::new("R-02", "drip is fine")
+        .policy(|p| p.read = Some(ms(250)))
         .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
         .client(script().connect().mark("start").get("/").read_message().mark("done"))
         .expect(status(0, 0, 200))
@@ -232,7 +233,10 @@ pub fn r_20_stale_readiness() -> Case {
 /// A response that drips on and on meets the total.
 pub fn r_03_drip_against_total() -> Case {
     Case::new("R-03", "drip against total")
-        .policy(|p| p.total = Some(ms(400)))
+        .policy(|p| {
+            p.read = Some(ms(200));
+            p.total = Some(ms(400));
+        })
         .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
         .client(script().connect().mark("start").get("/").read_to_end())
         .expect(cut(0, 0, 200, None))

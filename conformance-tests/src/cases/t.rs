@@ -77,15 +77,15 @@ pub fn t_15_remaining_budget() -> Case {
     let hanging = Upstream::FullBacklog { freed_by: None };
     Case::new("T-15", "remaining budget")
         .policy(|p| {
-            p.connect = Some(ms(70));
-            p.total = Some(ms(200));
+            p.connect = Some(ms(140));
+            p.total = Some(ms(400));
         })
         .upstream_is(hanging.clone())
         .other(hanging.clone())
         .other(hanging)
         .client(script().mark("start").connect().get("/").read_some().snapshot("answered").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(400)))
         .expect(timeout(0, Total, Some(Side::Upstream)))
         .expect(during(0, Phase::Connect))
         .expect(attempts(0, 3))
@@ -115,7 +115,9 @@ pub(super) fn stuck_in(phase: &str, id: &'static str, title: &'static str) -> Ca
         "connect" => case
             .upstream_is(Upstream::FullBacklog { freed_by: None })
             .client(asks().get("/").pause(ms(10)).mark("reached").then(answered())),
+        // Full at once, so that at the limit it is the upstream that is waited for.
         "write, upstream slow" => case
+            .small_buffers()
             .upstream(script().read_head().pause(ms(10)).mark("reached").wait_for("answered").read_to_end())
             .client(
                 asks()

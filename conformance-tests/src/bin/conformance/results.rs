@@ -23,8 +23,8 @@ pub(crate) struct Case {
     pub(crate) title: String,
     pub(crate) verdict: Verdict,
     pub(crate) took: f64,
-    /// How often it was run again because the machine held it up.
-    pub(crate) repeated: u64,
+    /// Why it was run again, each time: the machine held it up.
+    pub(crate) repeated: Vec<String>,
     /// How late each deadline was.
     pub(crate) late: Vec<Duration>,
 }
@@ -84,6 +84,10 @@ impl Report {
             "skipped" => Verdict::Skipped { why: why()? },
             _ => Verdict::Failed { why: why()? },
         };
+        let texts = |key: &str| {
+            let all = value[key].as_array().into_iter().flatten();
+            all.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
         let late = value["late"].as_array().into_iter().flatten();
         let case = Case {
             case: text("case")?,
@@ -91,16 +95,14 @@ impl Report {
             title: text("title")?,
             verdict,
             took: value["took"].as_f64().unwrap_or(0.0),
-            repeated: value["repeated"].as_u64().unwrap_or(0),
+            repeated: texts("repeated"),
             late: late.filter_map(Value::as_u64).map(Duration::from_micros).collect(),
         };
-        let notes = value["notes"].as_array().into_iter().flatten();
-        let notes = || notes.filter_map(Value::as_str).map(str::to_owned).collect();
         let name = text("runtime")?;
         let at = match self.runtimes.binary_search_by(|runtime| runtime.name.cmp(&name)) {
             Ok(at) => at,
             Err(at) => {
-                self.runtimes.insert(at, Runtime { name, notes: notes(), cases: Vec::new() });
+                self.runtimes.insert(at, Runtime { name, notes: texts("notes"), cases: Vec::new() });
                 at
             }
         };
