@@ -247,7 +247,8 @@ async fn serve<R, L>(
     if case.ends_the_server() {
         idle.tasks -= 1;
         sockets -= 1;
-        held = Held::default();
+        // Its task is over, and is dropped when everything here is.
+        held = Held { tasks: 1, ..Held::default() };
     }
     let left = |gauges: Gauges| {
         gauges != idle || !counts.held().beyond(held, "").is_empty() || gauges::sockets() > sockets

@@ -208,9 +208,9 @@ pub fn r_13_resume_is_a_full_period() -> Case {
 /// Data that came in time counts, though the thread was blocked until after the deadline.
 pub fn r_19_stall_of_the_executor() -> Case {
     Case::new("R-19", "stall of the executor")
-        .policy(|p| p.read = Some(ms(30)))
-        .stall("asked", ms(60))
-        .upstream(script().read_message().mark("asked").pause(ms(20)).then(ok(5)).body(5))
+        .policy(|p| p.read = Some(ms(100)))
+        .stall("asked", ms(200))
+        .upstream(script().read_message().mark("asked").pause(ms(40)).then(ok(5)).body(5))
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 5))
