@@ -16,6 +16,7 @@ pub fn q_01_upstream_never_reads() -> Case {
         .alone()
         // A client that is held up while it fills the buffers is no matter here.
         .policy(|p| p.client_body = None)
+        .small_buffers()
         .upstream(script().wait_for("answered").read_to_end())
         .client(
             script()
@@ -279,6 +280,8 @@ pub fn q_15_write_none_total_250() -> Case {
             p.write = None;
             p.total = Some(ms(250));
         })
+        // Full long before the limit: then nobody waits for the client.
+        .small_buffers()
         .upstream(script().read_head().wait_for("answered").read_to_end())
         .client(
             script()
