@@ -104,8 +104,7 @@ impl<'a> About<'a> {
                 let _beside = Machine::shared();
                 oracle()
             };
-            let _turn = turn(H::NAME);
-            let _machine = if self.alone { Machine::alone() } else { Machine::shared() };
+            let _turn = Turn::take(H::NAME, self.alone);
             let first = Instant::now();
             loop {
                 let began = Instant::now();
@@ -175,16 +174,32 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Real cases run one at a time within a process, because they count its sockets, and within a runtime, because they
-/// would make each other late. A runner that gives each test a process of its own runs one program in all of them.
-fn turn(runtime: &str) -> (MutexGuard<'static, ()>, Option<File>) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+/// would make each other late. Whatever opens sockets in a process of the suite takes its turn.
+pub(crate) struct Turn {
+    // Given back in this order.
+    _machine: Machine,
+    _file: Option<File>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Turn {
+    /// Waits for the turn on a runtime, with the machine alone or shared with cases in other processes.
+    pub(crate) fn take(runtime: &str, alone: bool) -> Turn {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let _file = runtime_lock(runtime);
+        let _machine = if alone { Machine::alone() } else { Machine::shared() };
+        Turn { _machine, _file, _turn }
+    }
+}
+
+/// A runner that gives each test a process of its own runs one program in all of them.
+fn runtime_lock(runtime: &str) -> Option<File> {
     let program = std::env::current_exe().ok();
     let program = program.as_ref().and_then(|path| path.file_stem()?.to_str()).unwrap_or_default();
     let name: String =
         format!("{program}-{runtime}").chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    let file = lock_file(&name).and_then(|file| file.lock().map(|()| file));
-    (turn, file.ok())
+    lock_file(&name).and_then(|file| file.lock().map(|()| file)).ok()
 }
 
 /// The machine, shared with cases in other processes or for one case alone. Given back when it is dropped, or when the

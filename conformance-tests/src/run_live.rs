@@ -14,7 +14,7 @@ use std::time::Duration;
 use tidegate_core::runtime;
 use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
 
-use crate::attempt::{About, Failure, Lateness, Skips};
+use crate::attempt::{About, Failure, Lateness, Skips, Turn};
 use crate::board::lock;
 use crate::child;
 use crate::command::Handle;
@@ -66,8 +66,10 @@ impl Live {
     }
 }
 
-/// Runs a live case; what is wrong with it, empty if nothing is. With `spoil` there ought to be something.
+/// Runs a live case when it is its turn; what is wrong with it, empty if nothing is. With `spoil` there ought to be
+/// something.
 pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
+    let _turn = Turn::take(H::NAME, true);
     run::<H>(case, Live { spoil, ..Live::default() })
 }
 
