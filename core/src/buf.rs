@@ -46,10 +46,6 @@ impl Block {
         Block(Box::new(Memory { bytes, end: 0, runs: [(0, 0); RUNS], bulk }))
     }
 
-    pub(crate) fn is_bulk(&self) -> bool {
-        self.0.bulk.is_some()
-    }
-
     /// What has been filled.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.0.bytes[..self.0.end]

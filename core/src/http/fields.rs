@@ -61,7 +61,6 @@ fn name(text: &str) -> Name {
         7 if is("upgrade") => Name::Upgrade,
         7 if is("trailer") => Name::HopByHop,
         9 if is("forwarded") => Name::Forwarding(Hop::Forwarded),
-        9 if is("x-real-ip") => Name::Forwarding(Hop::Foreign),
         10 if is("connection") => Name::Connection,
         10 if is("keep-alive") => Name::HopByHop,
         10 if is("tracestate") => Name::TraceState,

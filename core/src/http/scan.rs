@@ -46,7 +46,6 @@ impl HeadScan {
                 return if self.line == 0 { Err(HttpError::Malformed) } else { Ok(Some(lf + 1)) };
             }
             self.line = lf + 1;
-            self.scanned = lf + 1;
         }
         self.scanned = self.scanned.max(seen.len());
         if seen.len() < max {

@@ -12,7 +12,7 @@ use core::str::{self, FromStr};
 
 use httparse::Header;
 
-use super::fields::{Survey, bits, is_token, is_value_byte, list, put_field, trim};
+use super::fields::{Survey, bits, is_token, list, put_field, trim};
 use super::target::is_authority;
 
 /// How we call ourselves where RFC 7239 asks for the address that a request came in at: an obfuscated identifier
@@ -308,9 +308,9 @@ fn pair_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
     loop {
         match *text.get(at)? {
             b'"' => return Some(text.split_at(at + 1)),
-            b'\\' if is_value_byte(*text.get(at + 1)?) => at += 2,
-            b if is_value_byte(b) => at += 1,
-            _ => return None,
+            // No field value has other bytes than those that a quoted string may have.
+            b'\\' => at += 2,
+            _ => at += 1,
         }
     }
 }

@@ -86,25 +86,17 @@ impl ClientConn {
             let blank = http::leading_crlf(self.inbound.unparsed());
             self.inbound.skip(blank);
             self.blank_lines += blank / 2;
-            match self.inbound.unparsed() {
-                [] | [b'\r'] => {
-                    return if self.blank_lines > MAX_BLANK_LINES {
-                        Err(HttpError::Malformed)
-                    } else {
-                        Ok(false)
-                    };
-                }
-                _ => self.state = ClientState::Head,
-            }
             if self.blank_lines > MAX_BLANK_LINES {
                 return Err(HttpError::Malformed);
+            }
+            match self.inbound.unparsed() {
+                [] | [b'\r'] => return Ok(false),
+                _ => self.state = ClientState::Head,
             }
         }
         let Some(len) = self.scan.advance(self.inbound.unparsed(), max)? else { return Ok(false) };
         let out = &mut upstream.lend(&mut env.bufs.spares.upstreams).outbound;
-        if out.head.capacity() == 0 {
-            out.head = env.bufs.take_head();
-        }
+        out.head = env.bufs.take_head();
         let head = &self.inbound.unparsed()[..len];
         self.request = http::rewrite_request(head, peer, upgrades, env.ids, &mut out.head)?;
         self.inbound.skip(len);
@@ -132,7 +124,7 @@ impl ClientConn {
     pub(crate) fn linger(&mut self, env: &mut Env<'_>) -> bool {
         self.lingered += self.inbound.unparsed().len();
         self.inbound.discard(env.bufs);
-        self.inbound.eof || self.lingered > MAX_LINGER
+        self.inbound.eof || self.lingered >= MAX_LINGER
     }
 }
 

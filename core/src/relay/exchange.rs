@@ -405,10 +405,9 @@ impl Relay {
                 return self.release_upstream();
             }
             self.client.outbound.queue(&self.upstream.inbound, false);
-        } else if !self.client.outbound.head_sent() && !self.upstream.inbound.unparsed().is_empty() {
-            // An interim head is on its way to the client; what follows it waits.
-            return;
         }
+        // While an interim head waits for the client, what follows it is not looked at, and no end can be met: nothing
+        // is read then (`UpstreamConn::wants_read`).
         let error = match self.upstream.ended {
             None => return,
             Some(Ended::Fin) => Error::UpstreamClosed,

@@ -46,13 +46,8 @@ impl Inbound {
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
-        if self.bulk
-            && !for_head
-            && self.block.as_ref().is_none_or(|block| self.is_used_up(block))
-            && let Some(bulk) = pool.take_bulk()
-        {
-            self.parsed = 0;
-            self.block.replace(bulk).into_iter().for_each(|old| pool.give_block(old));
+        if self.bulk && !for_head && self.block.is_none() {
+            self.block = pool.take_bulk();
         }
         let block = self.block.get_or_insert_with(|| pool.take_block());
         if self.count == 0 && self.parsed > 0 && (self.parsed == block.len() || (for_head && block.is_full()))
@@ -64,11 +59,6 @@ impl Inbound {
             block.grow();
         }
         block.room()
-    }
-
-    /// A plain block of which all has been sent.
-    fn is_used_up(&self, block: &Block) -> bool {
-        !block.is_bulk() && self.count == 0 && self.parsed == block.len()
     }
 
     /// `n` bytes were read into [`Inbound::recv_buf`].

@@ -33,11 +33,6 @@ impl Kinds {
     pub const fn without(self, other: Kinds) -> Kinds {
         Kinds(self.0 & !other.0)
     }
-
-    /// Whether `kind` is in it.
-    pub const fn contains(self, kind: DeadlineKind) -> bool {
-        self.0 & (1 << kind as u16) != 0
-    }
 }
 
 impl Iterator for Kinds {
@@ -130,5 +125,20 @@ mod tests {
             assert_eq!(kind as usize, i);
         }
         assert!(DeadlineKind::ALL.is_sorted_by_key(|kind| kind.rank()));
+        // T3: the whole request, its upstream's part, its client's part, what is idle.
+        use DeadlineKind::{ClientHead, Connect, Drain, KeepAlive, Linger, Queue, Total};
+        let ranks = [Total, Drain, Connect, Queue, ClientHead, KeepAlive, Linger].map(DeadlineKind::rank);
+        assert_eq!(ranks, [0, 0, 1, 1, 2, 3, 3]);
+    }
+
+    #[test]
+    fn a_kind_is_shown_by_the_name_of_its_option() {
+        for (kind, name) in [
+            (DeadlineKind::Total, "total"),
+            (DeadlineKind::ClientHead, "client-head"),
+            (DeadlineKind::TunnelFin, "tunnel-half-close"),
+        ] {
+            assert_eq!(alloc::format!("{kind}"), name);
+        }
     }
 }

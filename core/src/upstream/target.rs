@@ -252,5 +252,20 @@ mod tests {
         assert_eq!(list.len(), Addresses::MAX);
         assert!(list.iter().eq((0..16).map(addr)));
         assert_eq!(list.get(16), None);
+        assert!(!list.is_empty() && Addresses::from_iter([]).is_empty());
+    }
+
+    #[test]
+    fn what_is_shown_is_what_was_given() {
+        let two: Vec<SocketAddr> = ["192.0.2.1:80", "[::1]:81"].map(|a| a.parse().unwrap()).to_vec();
+        let target = Target::from(two);
+        assert_eq!(target.to_string(), "192.0.2.1:80,[::1]:81");
+        assert_eq!(alloc::format!("{target:?}"), "Addresses([192.0.2.1:80, [::1]:81])");
+        let name: Name = "backend.example:9000".parse().unwrap();
+        assert_eq!(
+            (name.host(), name.port(), name.as_str()),
+            ("backend.example", 9000, "backend.example:9000")
+        );
+        assert_eq!(alloc::format!("{name} {name:?}"), "backend.example:9000 backend.example:9000");
     }
 }

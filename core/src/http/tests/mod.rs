@@ -10,6 +10,7 @@ use super::*;
 
 mod body;
 mod ids;
+mod names;
 mod own;
 mod properties;
 mod request;

@@ -122,3 +122,62 @@ fn own_responses_name_the_request_once() {
     let route = OwnResponse { fields: &[("X-Request-ID", "of-the-route")], ..r };
     assert_eq!(values(&write(&route), "x-request-id"), ["of-the-route"]);
 }
+
+/// The registry of status codes (RFC 9110 section 16.2.1), but for those that no response of ours has.
+const REGISTRY: &str = "100 Continue|103 Early Hints|200 OK|201 Created|202 Accepted|203 Non-Authoritative Information|\
+    204 No Content|205 Reset Content|206 Partial Content|300 Multiple Choices|301 Moved Permanently|302 Found|303 See Other|\
+    304 Not Modified|307 Temporary Redirect|308 Permanent Redirect|400 Bad Request|401 Unauthorized|402 Payment Required|\
+    403 Forbidden|404 Not Found|405 Method Not Allowed|406 Not Acceptable|407 Proxy Authentication Required|\
+    408 Request Timeout|409 Conflict|410 Gone|411 Length Required|412 Precondition Failed|413 Content Too Large|\
+    414 URI Too Long|415 Unsupported Media Type|416 Range Not Satisfiable|417 Expectation Failed|421 Misdirected Request|\
+    422 Unprocessable Content|425 Too Early|426 Upgrade Required|428 Precondition Required|429 Too Many Requests|\
+    431 Request Header Fields Too Large|451 Unavailable For Legal Reasons|500 Internal Server Error|501 Not Implemented|\
+    502 Bad Gateway|503 Service Unavailable|504 Gateway Timeout|505 HTTP Version Not Supported|507 Insufficient Storage|\
+    508 Loop Detected|511 Network Authentication Required";
+
+#[test]
+fn status_lines_have_the_registrys_words() {
+    let date = HttpDate::default();
+    for line in REGISTRY.split('|') {
+        let (status, words) = line.split_once(' ').unwrap();
+        let status: u16 = status.parse().unwrap();
+        assert_eq!(reason(status), words);
+        if status >= 200 {
+            let whole = write(&OwnResponse { status, ..base(&date) });
+            assert!(whole.starts_with(&alloc::format!("HTTP/1.1 {line}\r\n")), "{whole}");
+        }
+    }
+    assert_eq!(reason(299), "");
+}
+
+/// The status mapping of `http.md`, and what Proxy-Status says about it.
+#[test]
+fn each_fault_has_its_status_and_its_words() {
+    for (fault, status, words) in [
+        (HttpError::Malformed, 400, "malformed head"),
+        (HttpError::Target, 400, "invalid request target"),
+        (HttpError::Version, 505, "unsupported HTTP version"),
+        (HttpError::Host, 400, "missing or invalid Host"),
+        (HttpError::Framing, 400, "invalid or ambiguous framing"),
+        (HttpError::TransferCoding, 501, "unknown transfer coding"),
+        (HttpError::Connect, 501, "CONNECT is not supported"),
+        (HttpError::Chunk, 400, "malformed chunked body"),
+        (HttpError::TargetTooLong, 414, "request target too long"),
+        (HttpError::HeadTooLarge, 431, "head too large"),
+        (HttpError::BodyTooLarge, 413, "body too large"),
+        (HttpError::UnexpectedUpgrade, 400, "unexpected 101"),
+        (HttpError::TooManyInterim, 400, "too many interim responses"),
+    ] {
+        assert_eq!((fault.status(), fault.reason()), (status, words));
+        assert_eq!(alloc::format!("{fault}"), words);
+    }
+}
+
+#[test]
+fn own_responses_may_be_larger_than_their_heads() {
+    let (date, body) = (HttpDate::default(), [b'x'; 4096]);
+    let whole = write(&OwnResponse { body: &body, ..base(&date) });
+    assert!(whole.contains("\r\ncontent-length: 4096\r\n"));
+    assert_eq!(whole.split_once("\r\n\r\n").unwrap().1.as_bytes(), body);
+    assert_eq!(alloc::format!("{date:?}"), text(date.as_bytes()));
+}

@@ -53,3 +53,26 @@ fn f16_counts_complete_empty_lines() {
         assert_eq!(rewrite_request(head, None, &[], &mut ids(), &mut out), Err(HttpError::Malformed));
     }
 }
+
+/// A head is what [`HeadScan`] has found: one that goes on behind its blank line, or does not reach it, is none.
+#[test]
+fn what_follows_a_head_is_no_part_of_it() {
+    let date = HttpDate::default();
+    let cx = ResponseContext {
+        to_head: false,
+        client: Version::Http11,
+        keep_alive: true,
+        upgrade: None,
+        date: &date,
+    };
+    let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let response = "HTTP/1.1 200 OK\r\n\r\n";
+    for (cut, behind) in [(0, "G"), (0, "\r\n"), (2, "")] {
+        let with = |head: &str| alloc::format!("{}{behind}", &head[..head.len() - cut]);
+        let mut out = Vec::new();
+        let rewritten = rewrite_request(with(request).as_bytes(), None, &[], &mut ids(), &mut out);
+        assert_eq!(rewritten, Err(HttpError::Malformed));
+        assert_eq!(rewrite_response(with(response).as_bytes(), &cx, &mut out), Err(HttpError::Malformed));
+        assert_eq!(out, b"");
+    }
+}

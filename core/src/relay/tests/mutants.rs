@@ -69,8 +69,9 @@ fn the_limits_between_requests_are_those_of_the_connection() {
     rig.client(POST);
     rig.connected();
     rig.with(|relay, env| relay.drain(Instant::EPOCH, env));
+    assert_eq!(rig.next(), Some((200, Kind::Write)), "the drain is that of the connection");
     rig.at(150);
-    assert_eq!(rig.outcomes, [], "the drain is that of the connection");
+    assert_eq!(rig.outcomes, []);
     rig.at(200);
     rig.client_gets();
     assert_eq!(rig.next(), Some((1200, Kind::Linger)));
@@ -164,4 +165,114 @@ fn e3_a_client_that_does_not_wait_for_the_100_is_awaited_like_any_other() {
     rig.client(b"x");
     rig.upstream_gets();
     assert_eq!(rig.next(), Some((160, Kind::ClientBody)));
+}
+
+/// 4.9 of the limits: a queue that is full refuses, and only whoever asks for an upstream.
+#[test]
+fn p_12_a_full_queue_is_503_at_once_and_concerns_nobody_else() {
+    let mut rig = Rig::new(profile());
+    rig.full = true;
+    rig.client(GET);
+    rig.with(|relay, env| relay.refused(env));
+    let answer = rig.client_gets();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("error=connection_limit_reached; details=\"queue\"\r\n"), "{answer}");
+    assert_eq!((rig.outcome().error, rig.outcome().attempts), (Some(Error::QueueFull), 0));
+
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.with(|relay, env| relay.refused(env));
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    assert!(rig.client_gets().ends_with("hello"));
+}
+
+/// F16: four empty lines are skipped in front of a request, however they come; the fifth is one too many.
+#[test]
+fn f16_four_empty_lines_are_skipped_and_no_fifth() {
+    for together in [true, false] {
+        for (lines, status) in [(1, "200"), (4, "200"), (5, "400"), (6, "400")] {
+            let mut rig = Rig::new(profile());
+            rig.answers = true;
+            let whole = [b"\r\n".repeat(lines).as_slice(), GET].concat();
+            let pieces = if together { whole.len() } else { 1 };
+            whole.chunks(pieces).for_each(|piece| {
+                rig.client(piece);
+            });
+            assert_eq!(rig.client_gets().get(9..12), Some(status), "{lines} {together}");
+        }
+    }
+}
+
+#[test]
+fn the_queues_deadline_does_not_run_while_a_name_is_looked_up() {
+    let mut rig = Rig::new(TimeoutPolicy { queue: ms(50), ..profile() });
+    rig.named = true;
+    rig.client(GET);
+    assert_eq!(rig.next(), Some((100, Kind::Connect)));
+}
+
+/// T5: a lookup that was not begun is nothing that was waited for.
+#[test]
+fn t5_a_connect_that_may_not_start_is_no_dns_timeout() {
+    let mut rig = Rig::new(TimeoutPolicy { connect: ms(0), ..profile() });
+    rig.client(GET);
+    rig.at(0);
+    let answer = rig.client_gets();
+    assert!(answer.contains("error=connection_timeout; details=\"connect\""), "{answer}");
+    assert_eq!((rig.timeout().kind, rig.timeout().during), (Kind::Connect, Phase::Connect));
+}
+
+#[test]
+fn an_answer_of_our_own_comes_behind_what_is_left_of_an_interim_response() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    for taken in [0, 1, hints.len() - 1] {
+        let mut rig = Rig::relaying(TimeoutPolicy { total: ms(100), ..profile() }, GET);
+        rig.upstream_gets();
+        rig.upstream(hints.as_bytes());
+        let mut got = rig.take(Side::Client, taken);
+        rig.at(100);
+        got.extend(rig.take(Side::Client, usize::MAX));
+        let got = String::from_utf8(got).unwrap();
+        let answer = got.strip_prefix(hints).unwrap_or_else(|| panic!("{got}"));
+        assert!(answer.starts_with("HTTP/1.1 504 ") && answer.ends_with("(total)\n"), "{answer}");
+    }
+}
+
+/// C6: the end comes with the byte that fills the cap.
+#[test]
+fn c6_linger_ends_at_its_cap() {
+    let mut rig = Rig::new(profile());
+    rig.answers = true;
+    rig.client(POST);
+    rig.client_gets();
+    rig.actions();
+    let cap = 1 << 20;
+    assert_eq!(rig.client(&alloc::vec![b'x'; cap - 1]), cap - 1);
+    assert_eq!(rig.actions(), []);
+    rig.client(b"x");
+    assert_eq!(rig.actions(), [Action::Close(Side::Client)]);
+}
+
+/// The client's memory: a head may be larger than a block, and an upload that fills one gets a larger one.
+#[test]
+fn a_large_head_has_room_and_a_large_upload_a_larger_block() {
+    let field = "x".repeat(100_000);
+    let head =
+        alloc::format!("POST / HTTP/1.1\r\nHost: a\r\nX: {field}\r\nContent-Length: {}\r\n\r\n", 4 << 20);
+    let mut rig = Rig::with_config(Config { timeouts: profile(), max_head: 256 * 1024, ..Config::default() });
+    assert_eq!(rig.client(head.as_bytes()), head.len());
+    rig.connected();
+    assert!(rig.upstream_gets().contains(&field));
+    let body = alloc::vec![b'x'; 4 << 20];
+    let (mut fed, mut most) = (0, 0);
+    while fed < body.len() {
+        let taken = rig.client(&body[fed..]);
+        assert_ne!(taken, 0);
+        (fed, most) = (fed + taken, most.max(taken));
+        rig.upstream_gets();
+    }
+    assert_eq!(most, crate::BULK_BLOCK);
+    rig.upstream(OK5);
+    rig.client_gets();
+    assert_eq!(rig.outcome().request_bytes, 4 << 20);
 }
