@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::buf::{BLOCK, Block, BufPool, RUNS};
-use crate::http::{BodyDecoder, ChunkLine, HttpError};
+use crate::http::{BodyDecoder, ChunkLine, Decoded, HttpError};
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
 pub const MAX_SLICES: usize = RUNS + 3;
@@ -50,8 +50,7 @@ impl Inbound {
             self.block = pool.take_bulk();
         }
         let block = self.block.get_or_insert_with(|| pool.take_block());
-        if self.count == 0 && self.parsed > 0 && (self.parsed == block.len() || (for_head && block.is_full()))
-        {
+        if self.count == 0 && (self.parsed == block.len() || (for_head && block.is_full())) {
             block.shift(self.parsed);
             self.parsed = 0;
         }
@@ -117,18 +116,17 @@ impl Inbound {
     /// Decodes what can be decoded, into runs.
     pub(crate) fn decode(&mut self, decoder: &mut BodyDecoder) -> Result<u64, HttpError> {
         let mut body = 0;
-        while !decoder.is_complete() && !self.unparsed().is_empty() {
+        loop {
             let step = decoder.decode(self.unparsed())?;
+            if step == Decoded::default() {
+                return Ok(body);
+            }
             self.parsed += step.skip;
             if step.data > 0 {
                 self.push_run(step.data);
                 body += step.data as u64;
             }
-            if step.skip + step.data == 0 {
-                break;
-            }
         }
-        Ok(body)
     }
 
     fn push_run(&mut self, len: usize) {

@@ -276,3 +276,138 @@ fn a_large_head_has_room_and_a_large_upload_a_larger_block() {
     rig.client_gets();
     assert_eq!(rig.outcome().request_bytes, 4 << 20);
 }
+
+/// A head that ends with its block leaves room for the body, and the next head's beginning does for its rest.
+#[test]
+fn a_block_that_is_used_up_is_begun_anew() {
+    let block = crate::BLOCK;
+    let config = Config { timeouts: profile(), max_head: block, ..Config::default() };
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\nX: ";
+    let head = alloc::format!("{head}{}\r\n\r\n", "x".repeat(block - head.len() - 4));
+    let body = "0123456789".repeat(7000);
+    let mut rig = Rig::with_config(config.clone());
+    assert_eq!(rig.client(head.as_bytes()), block);
+    assert_eq!(rig.client(body.as_bytes()), block, "what has come waits for the upstream");
+    rig.connected();
+    let mut sent = rig.upstream_gets();
+    assert_eq!(rig.client(&body.as_bytes()[block..]), body.len() - block);
+    sent += &rig.upstream_gets();
+    assert!(sent.ends_with(&alloc::format!("\r\n\r\n{body}")));
+
+    // The same for the response's.
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 70000\r\nX: ";
+    let head = alloc::format!("{head}{}\r\n\r\n", "x".repeat(block - head.len() - 4));
+    rig.upstream(head.as_bytes());
+    rig.upstream(body.as_bytes());
+    let mut got = rig.client_gets();
+    rig.upstream(&body.as_bytes()[block..]);
+    got += &rig.client_gets();
+    assert!(got.ends_with(&alloc::format!("\r\n\r\n{body}")));
+
+    // A head that begins near the end of the block behind another is not held up there.
+    let mut rig = Rig::with_config(config);
+    rig.answers = true;
+    let first = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+    let first = alloc::format!("{first}{}\r\n\r\n", "x".repeat(block - first.len() - 4 - 10));
+    assert_eq!(rig.client(alloc::format!("{first}{}", text(&GET[..10])).as_bytes()), block);
+    assert!(rig.client_gets().ends_with("here"));
+    assert_eq!(rig.client(&GET[10..]), GET.len() - 10);
+    assert!(rig.client_gets().ends_with("here"));
+    assert_eq!(rig.outcomes.len(), 2);
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What an early answer leaves of a request is not sent with the next one.
+#[test]
+fn q_08_nothing_of_a_request_that_was_answered_early_reaches_the_next() {
+    let post = |body: &str| alloc::format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n{body}");
+    let mut rig = Rig::relaying(profile(), post("hello").as_bytes());
+    let head = rig.relay.send_bufs(Side::Upstream).next().map_or(0, <[u8]>::len);
+    rig.take(Side::Upstream, head + 1);
+    rig.upstream(OK5);
+    assert!(rig.client_gets().ends_with("hello"));
+    rig.client(post("world").as_bytes());
+    rig.connected();
+    let sent = rig.upstream_gets();
+    assert!(sent.ends_with("\r\n\r\nworld"), "{sent}");
+    assert_eq!(rig.outcomes.len(), 1);
+}
+
+/// RFC 9112 section 9.5: what an upstream no longer takes is still read, until its answer comes or a limit ends it.
+#[test]
+fn an_upload_that_its_upstream_does_not_take_is_read_on() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), head);
+    rig.upstream_gets();
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+    assert_eq!(rig.client(&alloc::vec![b'x'; 900_000]), 900_000);
+    rig.upstream(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+    assert!(rig.client_gets().starts_with("HTTP/1.1 413 "));
+}
+
+/// A larger block is for a body that fills it: one that has become slow has a plain one again.
+#[test]
+fn a_body_that_becomes_slow_gives_its_larger_block_back() {
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n");
+    rig.client_gets();
+    let flood = alloc::vec![b'x'; 2 << 20];
+    let mut turn = |rig: &mut Rig, n: usize| {
+        let taken = rig.upstream(&flood[..n]);
+        rig.client_gets();
+        taken
+    };
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK);
+    assert_eq!(turn(&mut rig, crate::BLOCK), crate::BLOCK);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK, "a block's worth at once is no reason");
+    assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK);
+}
+
+/// Body bytes are written from where the kernel put them: what is adjacent in one piece, what is not in several.
+#[test]
+fn body_bytes_are_not_moved_together_without_need() {
+    let slices = |response: &[&[u8]]| {
+        let mut rig = Rig::relaying(profile(), GET);
+        rig.upstream_gets();
+        response.iter().for_each(|part| {
+            rig.upstream(part);
+        });
+        let all: Vec<String> = rig.relay.send_bufs(Side::Client).map(text).collect();
+        all[1..].to_vec()
+    };
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let got = slices(&[chunked, b"3\r\nabc\r\n", b"3\r\nd", b"ef\r\n3\r\nghi\r\n"]);
+    assert_eq!(got, ["3\r\n", "abc", "\r\n"], "our chunk is what came first");
+    let got = slices(&[&[chunked.as_slice(), b"3\r\nabc\r\n3\r\ndef\r\n2\r\ngh\r\n"].concat()]);
+    assert_eq!(got, ["8\r\n", "abc", "def", "gh", "\r\n"]);
+    let length = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+    assert_eq!(slices(&[length, b"def", b"gh"]), ["abcdefgh"]);
+}
+
+/// F13: an empty body is the last chunk and nothing else, whether it leaves with its head or after it.
+#[test]
+fn f13_an_empty_chunked_body_is_one_last_chunk() {
+    let (head, end) = ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n");
+    for together in [true, false] {
+        let mut rig = Rig::relaying(profile(), GET);
+        rig.upstream_gets();
+        rig.upstream(head.as_bytes());
+        let mut got = if together { String::new() } else { rig.client_gets() };
+        rig.upstream(end.as_bytes());
+        got += &rig.client_gets();
+        assert_eq!(got.split_once("\r\n\r\n").map(|(_, body)| body), Some(end), "{together}");
+
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut rig = Rig::relaying(profile(), request);
+        let mut got = if together { String::new() } else { rig.upstream_gets() };
+        rig.client(end.as_bytes());
+        got += &rig.upstream_gets();
+        assert_eq!(got.split_once("\r\n\r\n").map(|(_, body)| body), Some(end), "{together}");
+    }
+}
