@@ -94,3 +94,25 @@ impl Spares {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shelf_keeps_no_more_than_it_may_and_lends_what_it_keeps_emptied() {
+        let mut shelf = Spares::new(2).reports;
+        let mut lent: Vec<Lent<Reported>> = (0..3).map(|_| Lent::NONE).collect();
+        for own in &mut lent {
+            own.lend(&mut shelf).head = Vec::from(*b"head");
+        }
+        for (own, kept) in lent.iter_mut().zip([1, 2, 2]) {
+            own.give_back(&mut shelf);
+            assert!(!own.is_some());
+            assert_eq!(shelf.spares.len(), kept);
+        }
+        assert!(lent[0].lend(&mut shelf).head.is_empty());
+        assert!(lent[0].is_some());
+        assert_eq!(shelf.spares.len(), 1);
+    }
+}

@@ -78,17 +78,11 @@ impl UpstreamConn {
         self.outbound.is_done()
     }
 
-    /// The last byte of the response came.
-    pub(crate) fn response_received(&self) -> bool {
-        self.response.is_some() && self.decoder.is_complete()
-    }
-
-    /// Whether more bytes of the response are wanted and have a place. None are while an interim head
+    /// Whether more bytes of the response are wanted and have a place; not asked once it is complete. None are while an interim head
     /// waits in `out` for the client: what follows it cannot be looked at, and so not be bounded.
     pub(crate) fn wants_read(&self, out: &Outbound) -> bool {
         (self.outbound.head_sent() || self.write_failed.is_some())
             && self.ended.is_none()
-            && !self.response_received()
             && (self.response.is_some() || out.head_sent())
             && self.inbound.has_room(self.response.is_none())
     }

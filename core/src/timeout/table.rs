@@ -132,6 +132,14 @@ mod tests {
     }
 
     #[test]
+    fn a_set_holds_each_kind_once() {
+        use DeadlineKind::{Linger, Read, Total};
+        let set = Kinds::NONE.with(Read, true).with(Linger, true).with(Read, true).with(Total, false);
+        assert!(set.with(Read, false).eq([Read, Linger]), "what is in it stays");
+        assert!(set.without(Kinds::NONE.with(Read, true).with(Total, true)).eq([Linger]));
+    }
+
+    #[test]
     fn a_kind_is_shown_by_the_name_of_its_option() {
         for (kind, name) in [
             (DeadlineKind::Total, "total"),

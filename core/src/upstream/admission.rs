@@ -151,7 +151,7 @@ impl<W: Clone> Admission<W> {
             state.busy < self.limit && (state.down <= now || !any_up)
         };
         let chosen = order(self.turn).filter(usable).find(free)?;
-        self.turn = (chosen + 1) % ring;
+        self.turn = chosen + 1;
         Some(id(chosen))
     }
 
@@ -332,6 +332,23 @@ mod tests {
         assert_eq!(a.hand_over(NOW), Some(3));
         assert_eq!(a.fetch(third, &3), Admitted::Granted(id(0)));
         assert_eq!(a.busy(), 1);
+    }
+
+    #[test]
+    fn a_place_in_the_queue_is_used_again() {
+        let mut a = admission(1, 1, 9);
+        granted(a.admit(&[], NOW, &0));
+        for n in 0..100 {
+            let waits = ticket(a.admit(&[], NOW, &n));
+            if n % 2 == 0 {
+                a.cancel(waits);
+                continue;
+            }
+            a.release(id(0));
+            assert_eq!(a.hand_over(NOW), Some(n));
+            assert_eq!(a.fetch(waits, &n), Admitted::Granted(id(0)));
+        }
+        assert_eq!((a.waiters.len(), a.vacant.len()), (1, 1), "its memory is that of those who wait at once");
     }
 
     #[test]

@@ -113,6 +113,7 @@ mod tests {
         for (id, name) in [(a, "a1"), (b, "b1"), (a, "a2")] {
             pool.put(id, name, at(100)).unwrap();
         }
+        assert!(!pool.is_empty());
         assert_eq!(pool.take(a, at(0)), Some("a2"));
         assert_eq!(pool.take(a, at(0)), Some("a1"));
         assert_eq!(pool.take(a, at(0)), None);

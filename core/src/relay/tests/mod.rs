@@ -12,6 +12,7 @@ mod relaying;
 mod resolving;
 mod service;
 mod tunnel;
+mod verdicts;
 
 use alloc::string::String;
 use alloc::vec::Vec;
