@@ -339,14 +339,16 @@ mod tests {
         let mut a = admission(1, 1, 9);
         granted(a.admit(&[], NOW, &0));
         for n in 0..100 {
+            // Whoever was granted leaves before it has fetched that, every other time.
             let waits = ticket(a.admit(&[], NOW, &n));
             if n % 2 == 0 {
-                a.cancel(waits);
-                continue;
+                a.release(id(0));
+                assert_eq!(a.hand_over(NOW), Some(n));
             }
-            a.release(id(0));
-            assert_eq!(a.hand_over(NOW), Some(n));
-            assert_eq!(a.fetch(waits, &n), Admitted::Granted(id(0)));
+            a.cancel(waits);
+            if n % 2 == 0 {
+                granted(a.admit(&[], NOW, &0));
+            }
         }
         assert_eq!((a.waiters.len(), a.vacant.len()), (1, 1), "its memory is that of those who wait at once");
     }
