@@ -154,6 +154,11 @@ impl Lifecycle {
         self.room.taken()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err() || self.room.is_locked()
+    }
+
     fn root(&self) -> &Lifecycle {
         let mut root = self;
         while let Some(parent) = &root.parent {

@@ -177,6 +177,11 @@ impl<R: Runtime> Proxy<R> {
         self.shared.tally.sum()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Arc<Shared<R>> {
+        Arc::clone(&self.shared)
+    }
+
     /// How much is there now.
     pub fn gauges(&self) -> Gauges {
         Gauges {

@@ -86,20 +86,31 @@ impl Lookup {
     }
 }
 
+#[cfg(test)]
+impl Answer {
+    pub(crate) fn is_locked(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| slot.0.try_lock().is_err())
+    }
+}
+
 impl Future for Lookup {
     type Output = Found;
 
     /// May be polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
-        match &mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut before = None;
+        let polled = match &mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Given(found) => Poll::Ready(found.clone()),
             State::Awaited(waker) => {
                 if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
+                    before = waker.replace(cx.waker().clone());
                 }
                 Poll::Pending
             }
-        }
+        };
+        // Outside the lock: it may be the last handle of a task.
+        drop(before);
+        polled
     }
 }
 

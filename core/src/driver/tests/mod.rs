@@ -3,6 +3,7 @@
 
 mod connection;
 mod limits;
+mod locks;
 #[cfg(shuttle)]
 mod model;
 mod resolving;
@@ -274,6 +275,7 @@ pub(super) struct FakeStream {
 
 impl Drop for FakeStream {
     fn drop(&mut self) {
+        locks::probe();
         self.world.0.borrow_mut().open -= 1;
         self.peer.borrow_mut().closed = true;
     }
