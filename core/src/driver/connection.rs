@@ -418,6 +418,14 @@ where
         }
     }
 
+    /// The resolver that said where `id` is hears that it is not there.
+    fn unreached(&self, id: UpstreamId) {
+        let Some(found) = self.relay.unreached() else { return };
+        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
+            self.shared.resolver.unreached(&name, found);
+        }
+    }
+
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, idle } => {
@@ -451,6 +459,7 @@ where
                 }
             }
             Action::Admit { failed } => {
+                failed.into_iter().for_each(|id| self.unreached(id));
                 match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
                     Admitted::Granted(id) => {
                         *self.place = Place::Granted(id);

@@ -270,6 +270,13 @@ impl Relay {
         &self.exchange.tried
     }
 
+    /// Where the upstream was believed to be that [`Action::Admit`] says could not be reached, if that was known: not one
+    /// of these addresses can be connected to. Stands until the next attempt.
+    pub fn unreached(&self) -> Option<&Addresses> {
+        let failed = self.exchange.stage == Stage::Queued && !self.exchange.tried.is_empty();
+        self.exchange.addresses.as_ref().filter(|_| failed)
+    }
+
     /// The request may use this upstream.
     pub fn granted(&mut self, id: UpstreamId, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Queued {

@@ -50,6 +50,11 @@ pub type Found = Result<Addresses, IoFailure>;
 pub trait Resolver: Send + Sync {
     /// Starts to look `name` up, or knows already. It is called inside a task, and must not block.
     fn resolve(&self, name: &Name) -> Resolution;
+
+    /// None of `found`, which was an answer for `name`, could be connected to: one that remembers it should not give it
+    /// again, but look `name` up for whoever asks next. It must not block. A resolver that remembers nothing has nothing
+    /// to do here, which is the default.
+    fn unreached(&self, _name: &Name, _found: &Addresses) {}
 }
 
 /// What a [`Resolver`] says at once.

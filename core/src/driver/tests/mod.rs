@@ -110,6 +110,8 @@ pub(super) struct World {
     pub(super) upstreams: Vec<Handle>,
     /// Whether attempts to connect succeed, or wait.
     pub(super) connects: bool,
+    /// Attempts fail at once.
+    pub(super) refuses: bool,
     connecting: Option<Waker>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -128,6 +130,7 @@ impl Fake {
             next: None,
             upstreams: Vec::new(),
             connects: true,
+            refuses: false,
             connecting: None,
             tasks: Vec::new(),
         })))
@@ -257,6 +260,10 @@ impl Future for FakeConnect {
             let peer = next.unwrap_or_else(peer);
             self.stream = Some(self.world.stream(&peer));
             self.world.0.borrow_mut().upstreams.push(peer);
+        }
+        if self.world.0.borrow().refuses {
+            self.stream = None;
+            return Poll::Ready(Err(ErrorKind::ConnectionRefused.into()));
         }
         let mut world = self.world.0.borrow_mut();
         if !world.connects {
