@@ -19,6 +19,7 @@ mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upstreams;
 
 pub use self::connection::Connection;
