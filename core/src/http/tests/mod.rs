@@ -59,7 +59,7 @@ fn response(head: impl AsRef<[u8]>, cx: &ResponseContext<'_>) -> Rewritten<Respo
 
 /// What a request without ids of its own gets from [`ids`].
 const NEW_IDS: &str = "x-request-id: 00000000000200000000204000220001\r\n\
-    traceparent: 00-00000000000200000000204000220001-0800440010820245-01\r\n";
+    traceparent: 00-00000000000200000000204000220001-0800440010820245-00\r\n";
 
 /// Always the same ids.
 fn ids() -> IdSource {
