@@ -57,6 +57,8 @@ pub(super) struct Peer {
     /// What the proxy wrote.
     pub(super) got: Vec<u8>,
     pub(super) got_fin: bool,
+    /// FIN cannot be sent: that fails, or never comes to an end.
+    pub(super) no_fin: Option<Poll<()>>,
     /// How the proxy ended it: by RST or by a close.
     pub(super) aborted: bool,
     pub(super) closed: bool,
@@ -325,6 +327,11 @@ impl Stream for FakeStream {
     }
 
     fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.peer.borrow().no_fin {
+            Some(Poll::Ready(())) => return Poll::Ready(Err(ErrorKind::Unsupported.into())),
+            Some(Poll::Pending) => return Poll::Pending,
+            None => {}
+        }
         self.peer.borrow_mut().got_fin = true;
         Poll::Ready(Ok(()))
     }
