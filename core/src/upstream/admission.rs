@@ -61,6 +61,23 @@ enum Answer {
 }
 
 /// The limits and the queue of one list of upstreams. `W` is what wakes a waiter.
+///
+/// ```
+/// use tidegate_core::{Admission, Admitted, Instant};
+///
+/// // One upstream, for one exchange at a time; one more may wait. What wakes is a name here.
+/// let (mut admission, now) = (Admission::new(1, 1), Instant::EPOCH);
+/// let id = admission.add().ok_or("too many upstreams")?;
+/// assert_eq!(admission.admit(&[], now, &"first"), Admitted::Granted(id));
+/// let Admitted::Waits(ticket) = admission.admit(&[], now, &"second") else { panic!("there is room in the queue") };
+/// assert_eq!(admission.admit(&[], now, &"third"), Admitted::Refused);
+///
+/// // What the first gives back is the second's, who is told so.
+/// admission.release(id);
+/// assert_eq!(admission.hand_over(now), Some("second"));
+/// assert_eq!(admission.fetch(ticket, &mut "second"), Admitted::Granted(id));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug)]
 pub struct Admission<W> {
     states: Vec<State>,

@@ -16,6 +16,22 @@ struct Idle<S> {
 }
 
 /// Idle connections of type `S`, by upstream.
+///
+/// ```
+/// use tidegate_core::{Instant, Pool, UpstreamId};
+///
+/// let (id, at) = (UpstreamId::new(0).ok_or("no such upstream")?, Instant::from_millis);
+/// let (mut pool, mut gone) = (Pool::default(), Vec::new());
+/// pool.put(id, "older", at(100))?;
+/// pool.put(id, "newer", at(200))?;
+/// assert_eq!(pool.take(id, at(0), &mut gone), Some("newer"));
+///
+/// // Whoever watches the pool moves out what is due or dead, and knows when to look again.
+/// assert_eq!(pool.sweep(at(99), &mut gone, |_, _| false), at(100));
+/// assert_eq!(pool.sweep(at(100), &mut gone, |_, _| false), Instant::NEVER);
+/// assert_eq!(gone, ["older"]);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug)]
 pub struct Pool<S> {
     idle: Vec<Vec<Idle<S>>>,
