@@ -137,7 +137,7 @@ impl<S: Stream> Idle<S> {
     pub(crate) fn close(&self) {
         drop(self.with(|state| {
             state.closed = true;
-            mem::take(&mut state.pool)
+            state.pool.clear()
         }));
     }
 
@@ -200,7 +200,7 @@ impl<R: Runtime> Keeper<R> {
     pub(crate) fn abandon(&self) {
         drop(self.shared.idle.with(|state| {
             let alone = state.keepers.iter().all(|(n, _)| *n == self.number);
-            alone.then(|| mem::take(&mut state.pool))
+            alone.then(|| state.pool.clear())
         }));
     }
 }

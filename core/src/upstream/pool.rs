@@ -102,6 +102,12 @@ impl<S> Pool<S> {
         next
     }
 
+    /// Takes everything out.
+    pub fn clear(&mut self) -> Vec<S> {
+        self.len = 0;
+        core::mem::take(&mut self.idle).into_iter().flatten().map(|i| i.stream).collect()
+    }
+
     /// How many connections are idle.
     pub fn len(&self) -> usize {
         self.len
@@ -194,5 +200,7 @@ mod tests {
             pool.put(a, n, at(1)).unwrap();
         }
         assert_eq!(pool.put(a, 999, at(1)), Err(999));
+        assert_eq!((pool.clear().len(), pool.len()), (Pool::<usize>::MAX_PER_UPSTREAM, 0));
+        assert_eq!(pool.put(a, 0, at(1)), Ok(()));
     }
 }
