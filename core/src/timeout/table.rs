@@ -33,6 +33,11 @@ impl Kinds {
     pub const fn without(self, other: Kinds) -> Kinds {
         Kinds(self.0 & !other.0)
     }
+
+    /// Whether `kind` is in it.
+    pub const fn contains(self, kind: DeadlineKind) -> bool {
+        self.0 & (1 << kind as u16) != 0
+    }
 }
 
 impl Iterator for Kinds {
@@ -151,6 +156,7 @@ mod tests {
         use DeadlineKind::{Linger, Read, Total};
         let set = Kinds::NONE.with(Read, true).with(Linger, true).with(Read, true).with(Total, false);
         assert!(set.with(Read, false).eq([Read, Linger]), "what is in it stays");
+        assert_eq!([Total, Read, Linger].map(|kind| set.contains(kind)), [false, true, true]);
         assert!(set.without(Kinds::NONE.with(Read, true).with(Total, true)).eq([Linger]));
     }
 
