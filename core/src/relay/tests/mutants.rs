@@ -388,6 +388,9 @@ fn body_bytes_are_not_moved_together_without_need() {
     assert_eq!(got, ["8\r\n", "abc", "def", "gh", "\r\n"]);
     let length = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
     assert_eq!(slices(&[length, b"def", b"gh"]), ["abcdefgh"]);
+    // More pieces than one write may have: the head, which was left out above, is one of them.
+    let got = slices(&[&[chunked.as_slice(), &b"1\r\nx\r\n".repeat(40)].concat()]);
+    assert_eq!((got.len() + 1, got.concat()), (MAX_SLICES, alloc::format!("28\r\n{}\r\n", "x".repeat(40))));
 }
 
 /// F13: an empty body is the last chunk and nothing else, whether it leaves with its head or after it.
@@ -410,4 +413,19 @@ fn f13_an_empty_chunked_body_is_one_last_chunk() {
         got += &rig.upstream_gets();
         assert_eq!(got.split_once("\r\n\r\n").map(|(_, body)| body), Some(end), "{together}");
     }
+}
+
+/// What could not be reached is told while the next upstream is asked for, and what is tried now is not among it.
+#[test]
+fn what_is_tried_now_was_not_found_unreachable() {
+    let mut rig = Rig::new(profile());
+    rig.upstreams = 2;
+    rig.client(GET);
+    assert_eq!(rig.relay.unreached(), None);
+    rig.full = true;
+    rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
+    assert_eq!(rig.relay.unreached(), Some(&addresses(1)));
+    rig.with(|relay, env| relay.granted(UpstreamId::new(1).unwrap(), env));
+    assert!(matches!(rig.actions.last(), Some(Action::Connect { .. })), "{:?}", rig.actions);
+    assert_eq!(rig.relay.unreached(), None);
 }
