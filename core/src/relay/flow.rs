@@ -152,16 +152,17 @@ impl Inbound {
         self.pending
     }
 
-    /// The first `limit` waiting body bytes, as slices.
+    /// The first `limit` waiting body bytes, as slices; what lies behind them is empty.
     fn run_slices(&self, limit: usize) -> impl Iterator<Item = &[u8]> {
         let (filled, runs) = match &self.block {
             Some(block) => (block.filled(), &block.runs()[..self.count]),
             None => (&[][..], &[][..]),
         };
-        runs.iter().scan(limit, move |left, &(at, len)| {
-            let take = (len as usize).min(*left);
-            *left -= take;
-            (take > 0).then(|| &filled[at as usize..at as usize + take])
+        let mut left = limit;
+        runs.iter().map(move |&(at, len)| {
+            let take = (len as usize).min(left);
+            left -= take;
+            &filled[at as usize..at as usize + take]
         })
     }
 

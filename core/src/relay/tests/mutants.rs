@@ -356,7 +356,7 @@ fn a_body_that_becomes_slow_gives_its_larger_block_back() {
     rig.upstream(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n");
     rig.client_gets();
     let flood = alloc::vec![b'x'; 2 << 20];
-    let mut turn = |rig: &mut Rig, n: usize| {
+    let turn = |rig: &mut Rig, n: usize| {
         let taken = rig.upstream(&flood[..n]);
         rig.client_gets();
         taken
