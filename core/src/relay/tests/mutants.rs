@@ -429,3 +429,15 @@ fn what_is_tried_now_was_not_found_unreachable() {
     assert!(matches!(rig.actions.last(), Some(Action::Connect { .. })), "{:?}", rig.actions);
     assert_eq!(rig.relay.unreached(), None);
 }
+
+/// C-05: no address has a share while none is tried, though some of the upstream that failed are left.
+#[test]
+fn no_share_runs_while_the_next_upstream_is_waited_for() {
+    let mut rig = Rig::new(TimeoutPolicy { total: ms(1000), ..profile() });
+    (rig.upstreams, rig.addresses) = (2, 2);
+    rig.client(GET);
+    assert_eq!(rig.next(), Some((50, Kind::ConnectAddress)));
+    rig.full = true;
+    rig.at(100);
+    assert_eq!(rig.next(), Some((1000, Kind::Total)));
+}
