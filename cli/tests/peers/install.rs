@@ -107,8 +107,8 @@ fn debian(name: &str, version: &str, packages: &[&str]) -> Option<Program> {
     }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers-debian").join(name);
     let unpacked = || {
-        let libraries = fs::read_dir(dir.join("usr/lib")).ok()?.flatten().map(|entry| entry.path());
-        let libraries = libraries.filter(|path| path.to_string_lossy().ends_with("-linux-gnu")).next();
+        let mut entries = fs::read_dir(dir.join("usr/lib")).ok()?.flatten().map(|entry| entry.path());
+        let libraries = entries.find(|path| path.to_string_lossy().ends_with("-linux-gnu"));
         let places = ["usr/sbin", "usr/bin"].map(|place| dir.join(place).join(name));
         let path = places.into_iter().find(|path| path.is_file())?;
         works(&Program { path, libraries })

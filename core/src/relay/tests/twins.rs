@@ -72,10 +72,6 @@ impl Twin {
         Some(Twin { how, rig, dice, pending, fin: [false; 2], left: false, reported: 0, same: [0; 2] })
     }
 
-    fn piece(&mut self) -> usize {
-        piece(self.how, &mut self.dice)
-    }
-
     /// Nothing waits for it to take it.
     fn is_level(&self) -> bool {
         self.pending.iter().all(Vec::is_empty) && self.fin == [false; 2]
