@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::beside;
 use crate::harness::Harness;
 
 /// The environment variable that names a directory for results: a line of JSON for each case, in a file for each
@@ -151,13 +152,14 @@ impl<'a> About<'a> {
 
     /// Writes a line for the report. A line is one write to a file of this process, so that lines do not mix.
     fn record(&self, runtime: &str, notes: &[&str], result: &str, more: serde_json::Value) {
-        let Some(directory) = std::env::var_os(RESULTS) else { return };
         let mut line = json!({
             "runtime": runtime, "notes": notes, "case": self.name, "id": self.id, "title": self.title, "result": result,
         });
         if let (Some(line), serde_json::Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);
         }
+        beside::tell(&line);
+        let Some(directory) = std::env::var_os(RESULTS) else { return };
         let file = PathBuf::from(directory).join(format!("{}.jsonl", std::process::id()));
         let written = OpenOptions::new().create(true).append(true).open(&file);
         let written = written.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));

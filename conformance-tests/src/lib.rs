@@ -92,7 +92,9 @@
 //! the minor version; everything else is public for those who write cases of their own, and may change as the
 //! catalogue needs it.
 
+mod abroad;
 mod attempt;
+mod beside;
 mod board;
 pub mod cases;
 mod child;
@@ -131,11 +133,13 @@ pub mod virtual_rt;
 mod watch;
 mod wrap;
 
+#[doc(hidden)]
+pub use crate::abroad::{Abroad, At, Home, check_abroad};
 pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::cut::Cut;
 pub use crate::harness::{ClientStream, Harness};
-pub use crate::migrate::{Hopping, Migrating, check_migration};
+pub use crate::migrate::{Hopping, Migrating};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_cut, run_virtual};
@@ -144,7 +148,8 @@ pub use crate::verdict::{check, check_virtual, judge_virtual};
 
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
 ///
-/// Several runtimes in one test target go into modules of their own.
+/// Several runtimes in one test target go into modules of their own; each of them then runs in a process of its own, all
+/// of them side by side.
 ///
 /// A case that cannot hold on a runtime is skipped with a reason, which is printed by its test and shown by the
 /// report:
@@ -180,22 +185,31 @@ macro_rules! suite {
 #[macro_export]
 macro_rules! __suite_tests {
     ([$harness:ty, $skip:tt] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*] [$($abroad:ident)*]) => {
         $(
             #[test]
             fn $name() {
+                if $crate::__ran(module_path!(), stringify!($name)) {
+                    return;
+                }
                 $crate::check::<$harness>($crate::cases::$module::$name(), &$skip);
             }
         )*
         $(
             #[test]
             fn $wait() {
+                if $crate::__ran(module_path!(), stringify!($wait)) {
+                    return;
+                }
                 $crate::check_wait::<$harness, $crate::cases::wait::$wait>(&$skip);
             }
         )*
         $(
             #[test]
             fn $exact() {
+                if $crate::__ran(module_path!(), stringify!($exact)) {
+                    return;
+                }
                 let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
                 $crate::check_exact::<$harness>(stringify!($exact), case, &$skip);
             }
@@ -203,6 +217,9 @@ macro_rules! __suite_tests {
         $(
             #[test]
             fn $live() {
+                if $crate::__ran(module_path!(), stringify!($live)) {
+                    return;
+                }
                 $crate::check_live::<$harness>(
                     stringify!($live),
                     module_path!(),
@@ -211,7 +228,27 @@ macro_rules! __suite_tests {
                 );
             }
         )*
+        $(
+            #[test]
+            fn $abroad() {
+                // What a harness cannot have is found where it can.
+                #[allow(unused_imports)]
+                use $crate::Home as _;
+                if $crate::__ran(module_path!(), stringify!($abroad)) {
+                    return;
+                }
+                let case = $crate::At::<$harness>::harness().$abroad();
+                $crate::check_abroad::<$harness>(stringify!($abroad), &case, &$skip);
+            }
+        )*
     };
+}
+
+/// Whether the case of this test ran in another process (`beside.rs`).
+#[doc(hidden)]
+#[track_caller]
+pub fn __ran(module: &str, case: &str) -> bool {
+    beside::ran(module, case)
 }
 
 #[doc(hidden)]
@@ -253,7 +290,7 @@ pub const VIRTUAL: &str = "in_virtual_time";
 #[macro_export]
 macro_rules! __virtual_tests {
     ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*] [$($abroad:ident)*]) => {
         $(
             #[test]
             fn $name() {

@@ -15,6 +15,7 @@ use tidegate_core::runtime;
 use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
 
 use crate::attempt::{About, Failure, Lateness, Skips, Turn};
+use crate::beside;
 use crate::board::lock;
 use crate::child;
 use crate::command::Handle;
@@ -56,8 +57,7 @@ impl Live {
     /// How the test is called in its program, for a case that starts it again; `None` if it runs as no test.
     pub(crate) fn test(&self) -> Option<String> {
         let (module, name) = self.test.as_ref()?;
-        // The program names its tests without itself.
-        Some(module.split_once("::").map_or_else(|| name.clone(), |(_, module)| format!("{module}::{name}")))
+        Some(beside::name_of(module, name))
     }
 
     /// Whether the case is expected to fail: what has no limit to get wrong breaks something else.

@@ -63,7 +63,7 @@ pub fn check<H: Harness>(case: Case, skips: &Skips) {
 }
 
 #[track_caller]
-fn oracle(case: &Case) -> Transcript {
+pub(crate) fn oracle(case: &Case) -> Transcript {
     let oracle = run_virtual(case);
     let wrong = judge_virtual(case, &oracle);
     if !wrong.is_empty() {
@@ -73,7 +73,7 @@ fn oracle(case: &Case) -> Transcript {
     oracle
 }
 
-fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
+pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
     let run = run_real::<H>(case);
     let mut tolerance = slack();
     tolerance.slack += run.machine_late;

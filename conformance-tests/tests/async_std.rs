@@ -25,12 +25,10 @@ impl Harness for Global {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<AsyncStd>> {
+        Some(Ok(AsyncStd::new()))
+    }
 }
 
 tidegate_conformance::suite!(Global);
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration() {
-    tidegate_conformance::check_migration::<Global>();
-}

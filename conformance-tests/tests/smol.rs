@@ -31,6 +31,10 @@ impl Harness for Global {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<Smol>> {
+        Some(Ok(Smol::new()))
+    }
 }
 
 struct Local;
@@ -61,10 +65,4 @@ mod global {
 
 mod local {
     tidegate_conformance::suite!(super::Local);
-}
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration_global() {
-    tidegate_conformance::check_migration::<Global>();
 }

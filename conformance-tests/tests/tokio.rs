@@ -32,6 +32,10 @@ impl Harness for CurrentThread {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<Tokio>> {
+        Some(Tokio::new())
+    }
 }
 
 struct MultiThread;
@@ -52,6 +56,10 @@ impl Harness for MultiThread {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<Tokio>> {
+        Some(Tokio::new())
+    }
 }
 
 mod current_thread {
@@ -69,16 +77,4 @@ fn every_live_case_can_fail() {
         let wrong = tidegate_conformance::run_live::<CurrentThread>(case, true);
         assert!(!wrong.is_empty(), "{name} holds although it ought not to");
     }
-}
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration_current_thread() {
-    tidegate_conformance::check_migration::<CurrentThread>();
-}
-
-/// Likewise.
-#[test]
-fn a_09_migration_multi_thread() {
-    tidegate_conformance::check_migration::<MultiThread>();
 }

@@ -77,7 +77,7 @@ pub fn few() -> Vec<Named> {
 #[macro_export]
 macro_rules! __list_cases {
     ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]
-     [$($live:ident)*]) => {
+     [$($live:ident)*] [$($abroad:ident)*]) => {
         /// Every scripted case with the name of its test.
         pub fn all() -> Vec<Named> {
             vec![$((stringify!($name), $module::$name)),*]
@@ -85,7 +85,8 @@ macro_rules! __list_cases {
 
         /// The names of the tests of all cases.
         pub const NAMES: &[&str] =
-            &[$(stringify!($name),)* $(stringify!($wait),)* $(stringify!($exact),)* $(stringify!($live)),*];
+            &[$(stringify!($name),)* $(stringify!($wait),)* $(stringify!($exact),)* $(stringify!($live),)*
+              $(stringify!($abroad)),*];
 
         /// The cases about `wait_for`: the name of the test, what it should be, and whether the case can fail.
         pub fn all_waits() -> Vec<(&'static str, String, fn() -> bool)> {
@@ -381,6 +382,9 @@ macro_rules! __for_each_case {
             a_19_fairness_between_connections
             a_20_whole_process_stopped
             v_13_replay
+        ] [
+            a_09_migration
+            a_11_wrong_runtime
         ] }
     };
 }
