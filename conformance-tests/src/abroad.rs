@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Duration;
 
 use tidegate_core::runtime;
 
@@ -23,6 +22,7 @@ use crate::migrate::{MOVES, Migrating};
 use crate::script::Case;
 use crate::transcript::Transcript;
 use crate::verdict::{oracle, real};
+use crate::watch::Machine;
 
 /// A case of this kind on a harness, or why it does not apply.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Known {
 
 /// What holds whatever the machine did: it fails at once.
 fn wrong(words: String) -> Failure {
-    Failure { words, machine_late: Duration::ZERO, early: false }
+    Failure { words, machine: Machine::default(), early: false }
 }
 
 /// The cases on a harness. Those that only some can have are methods twice: of this type where the bounds hold, and of

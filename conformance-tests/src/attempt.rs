@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::beside;
 use crate::harness::Harness;
+use crate::watch;
 
 /// The environment variable that names a directory for results: a line of JSON for each case, in a file for each
 /// process. Nothing is written if it is not set.
@@ -46,8 +47,8 @@ pub(crate) type Lateness = Vec<Duration>;
 pub(crate) struct Failure {
     /// What is wrong, in words.
     pub(crate) words: String,
-    /// How late the machine was by itself meanwhile.
-    pub(crate) machine_late: Duration,
+    /// What the machine did by itself meanwhile.
+    pub(crate) machine: watch::Machine,
     /// Whether something came before it was due.
     pub(crate) early: bool,
 }
@@ -56,19 +57,27 @@ impl Failure {
     /// What the report says of a run that was repeated: what was missed first, and how late the machine was.
     fn brief(&self) -> String {
         let missed = self.words.lines().find_map(|line| line.strip_prefix("- ")).unwrap_or(&self.words);
-        format!("{missed} (the machine was up to {:.0} ms late)", self.machine_late.as_secs_f64() * 1e3)
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        format!(
+            "{missed} (the machine was up to {:.0} ms late, and held threads up for {:.0} ms in all)",
+            ms(self.machine.late),
+            ms(self.machine.held_up)
+        )
     }
 
     /// Whether the machine alone may be to blame. The limits of a case differ by some fifty milliseconds: a machine that
-    /// holds somebody up for so long decides which of them comes first, and what a peer did by then. Nothing makes a
-    /// deadline early.
+    /// holds somebody up for so long, at once or one after the other, decides which of them comes first, and what a peer did
+    /// by then. Nothing makes a deadline early.
     fn shows_nothing(&self) -> bool {
-        self.machine_late > STEADY && !self.early
+        (self.machine.late > STEADY || self.machine.held_up > HELD_UP) && !self.early
     }
 }
 
 /// How late a machine may be for a failure on it to count at once.
 const STEADY: Duration = Duration::from_millis(15);
+
+/// How long all threads of a case together may have waited for a core likewise: as much as its limits differ by.
+const HELD_UP: Duration = Duration::from_millis(50);
 
 /// How often a case is run before a failure on a machine that is not steady counts.
 const RUNS: usize = 6;

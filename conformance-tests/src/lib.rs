@@ -59,8 +59,9 @@
 //! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
 //! under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
-//! it is repeated, five times at most, and the report lists each repetition with what was missed.
+//! A run that fails on a machine that was held up itself for more than 15 ms, or that let the threads of the case wait for a
+//! core for more than 50 ms in all, shows nothing, unless something came *early*: it is repeated, five times at most, and the
+//! report lists each repetition with what was missed.
 //!
 //! # The report
 //!

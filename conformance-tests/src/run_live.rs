@@ -100,12 +100,12 @@ pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, 
             let watch = Watch::start();
             let test = Some((module, name.to_owned()));
             let wrong = run::<H>(case, Live { test, ..Live::default() });
-            let machine_late = watch.stop();
+            let machine = watch.stop();
             if wrong.is_empty() {
                 return Ok(Lateness::new());
             }
             let words = format!("{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
-            Err(Failure { words, machine_late, early: false })
+            Err(Failure { words, machine, early: false })
         },
     );
 }
@@ -114,7 +114,7 @@ pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, 
 pub(crate) fn with_slack<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let watch = Watch::start();
     let result = work();
-    (result, slack().slack + watch.stop())
+    (result, slack().slack + watch.stop().late)
 }
 
 /// What a proxy that served a live case left.

@@ -25,7 +25,7 @@ use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
-use crate::watch::Watch;
+use crate::watch::{Machine, Watch};
 use crate::wrap::{Inline, Logged, LoggedListener};
 
 /// Longer than any case takes; then the watchdog gives up.
@@ -42,8 +42,8 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
-    /// How late this machine was by itself, at worst (`machine.rs`).
-    pub(crate) machine_late: Duration,
+    /// What this machine did by itself (`watch.rs`).
+    pub(crate) machine: Machine,
 }
 
 /// Runs a case on the harness's runtime.
@@ -67,7 +67,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
             board.forget_order();
         }
         if round == case.rounds || board.is_faulty() {
-            return Run { transcript: board.transcript(), machine_late: watch.stop() };
+            return Run { transcript: board.transcript(), machine: watch.stop() };
         }
         round += 1;
     }

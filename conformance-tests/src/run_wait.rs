@@ -120,10 +120,11 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     match receiver.recv_timeout(BOUND) {
         Ok(run) => {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
-            let machine_late = watch.stop() + looking;
+            let machine = watch.stop();
+            let late_by_itself = machine.late + looking;
             let early = run.took < C::LIMIT;
-            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + machine_late)
-                .map(|words| Failure { words, machine_late, early });
+            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + late_by_itself)
+                .map(|words| Failure { words, machine, early });
             if !C::LIMIT.is_zero() {
                 late.push(run.took.saturating_sub(C::LIMIT + looking));
             }

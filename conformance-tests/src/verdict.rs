@@ -76,13 +76,13 @@ pub(crate) fn oracle(case: &Case) -> Transcript {
 pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
     let run = run_real::<H>(case);
     let mut tolerance = slack();
-    tolerance.slack += run.machine_late;
+    tolerance.slack += run.machine.late;
     let mut wrong = judge(case, &run.transcript, tolerance);
     if !case.by_chance {
         wrong.extend(Transcript::differences(oracle, &run.transcript, !case.fills_buffers()));
     }
     if !wrong.is_empty() {
-        let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
+        let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine.late);
         let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
         let any = |of: &dyn Fn(&Expect) -> bool| case.expect.iter().any(of);
         let (seen, slack) = (&run.transcript, tolerance.slack);
@@ -99,7 +99,7 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
         for hint in hints(oracle, seen, missed) {
             let _ = writeln!(words, "Most likely: {hint}");
         }
-        return Err(Failure { words, machine_late: run.machine_late, early: missed.early });
+        return Err(Failure { words, machine: run.machine, early: missed.early });
     }
     Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }

@@ -7,14 +7,17 @@
 //! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
 //!   process was ready to run and did not get a core (Linux), and the longest wait counts.
 //!
-//! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
+//! What happens between a deadline and the last that is seen of it may be a dozen wake-ups, one after the other, as where
+//! another upstream is connected to. Whether the machine was steady is therefore told by all these waits together.
+//!
+//! An adapter that is late by itself shows in none of them. Nothing here shortens a window or moves its lower end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,10 +30,19 @@ const LINKS: usize = 3;
 /// The threads are asked about every so many trips: a hundred of them cost a millisecond.
 const TRIPS: usize = 4;
 
+/// What a machine did to a case.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Machine {
+    /// The two measurements, added up: how late what is due may be.
+    pub(crate) late: Duration,
+    /// How long the threads of this process waited for a core, all together, those apart that measure.
+    pub(crate) held_up: Duration,
+}
+
 /// A measurement under way.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<Duration>>,
+    thread: JoinHandle<io::Result<Machine>>,
 }
 
 impl Watch {
@@ -41,23 +53,31 @@ impl Watch {
     }
 
     /// The worst that was seen.
-    pub(crate) fn stop(self) -> Duration {
+    pub(crate) fn stop(self) -> Machine {
         self.stop.store(true, Ordering::Relaxed);
         // Without descriptors there is no measurement, and no allowance.
         self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
-fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
+fn measure(stopped: &AtomicBool) -> io::Result<Machine> {
     // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
     let (mut first, mut last) = UnixStream::pair()?;
     let mut links = Vec::new();
+    let (own, ids) = mpsc::channel();
+    let _ = own.send(thread_id());
     for _ in 0..LINKS {
         let (to, next) = UnixStream::pair()?;
         let from = std::mem::replace(&mut last, next);
-        links.push(thread::spawn(move || pass_on(from, to)));
+        let own = own.clone();
+        links.push(thread::spawn(move || {
+            let _ = own.send(thread_id());
+            drop(own);
+            pass_on(from, to);
+        }));
     }
-    let mut waits = Waits::default();
+    drop(own);
+    let mut waits = Waits { measuring: ids.into_iter().flatten().collect(), ..Waits::default() };
     waits.look();
     let (mut worst, mut event) = (Duration::ZERO, [0]);
     for trip in 1.. {
@@ -78,7 +98,7 @@ fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
     for link in links {
         let _ = link.join();
     }
-    Ok(worst + waits.longest)
+    Ok(Machine { late: worst + waits.longest, held_up: waits.sum })
 }
 
 fn pass_on(mut from: UnixStream, mut to: UnixStream) {
@@ -86,13 +106,22 @@ fn pass_on(mut from: UnixStream, mut to: UnixStream) {
     while from.read_exact(&mut event).and_then(|()| to.write_all(&event)).is_ok() {}
 }
 
+/// Of the calling thread, as the system counts them.
+fn thread_id() -> Option<u64> {
+    fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// How long the threads of this process waited for a core.
 #[derive(Default)]
 struct Waits {
+    /// The threads of the measurement itself.
+    measuring: BTreeSet<u64>,
     /// By thread, as the system counts it.
     total: BTreeMap<u64, Duration>,
     /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
     longest: Duration,
+    /// All of them together, but for the measurement's own.
+    sum: Duration,
 }
 
 impl Waits {
@@ -111,11 +140,15 @@ impl Waits {
         for (id, wait) in &total {
             // A thread that is new has waited since it began.
             let before = self.total.get(id).copied().unwrap_or_default();
-            self.longest = self.longest.max(wait.saturating_sub(before));
+            let waited = wait.saturating_sub(before);
+            self.longest = self.longest.max(waited);
+            if !self.measuring.contains(id) {
+                self.sum += waited;
+            }
         }
         // The threads that were there before anything was measured say nothing yet.
         if self.total.is_empty() {
-            self.longest = Duration::ZERO;
+            (self.longest, self.sum) = (Duration::ZERO, Duration::ZERO);
         }
         self.total = total;
     }
@@ -138,9 +171,11 @@ mod tests {
             .collect();
         let watch = Watch::start();
         thread::sleep(Duration::from_millis(300));
-        let late = watch.stop();
+        let machine = watch.stop();
         stop.store(true, Ordering::Relaxed);
         busy.into_iter().for_each(|thread| thread.join().expect("it only spins"));
-        assert!(late > Duration::from_micros(500), "{late:?}");
+        assert!(machine.late > Duration::from_micros(500), "{machine:?}");
+        // Of eight threads on two cores, six wait at any time.
+        assert!(machine.held_up > Duration::from_millis(300), "{machine:?}");
     }
 }

@@ -107,7 +107,8 @@ pub fn h_06_buffers<H: Harness>(live: &Live) {
     let (seen, observe) = watch();
     let sizes = Mutex::new(Vec::new());
     let rounds = if live.is_spoilt() { 1 } else { 20 };
-    let policy = TimeoutPolicy { read: Some(ms(10)), ..P };
+    // No other deadline comes first, however late the machine is.
+    let policy = TimeoutPolicy { read: Some(ms(10)), linger: P.linger, ..TimeoutPolicy::OFF };
     let left = site::<H>(live, policy, half, observe, |at| {
         for _ in 0..rounds {
             let get = |_| thread::spawn(move || get(at, "/").map(|text| text.len()));
@@ -200,7 +201,7 @@ pub fn h_09_panic_in_a_user_hook<H: Harness>(live: &Live) {
             std::panic::resume_unwind(Box::new("a hook of the embedder's"));
         }
     });
-    let policy = TimeoutPolicy { read: Some(ms(40)), ..P };
+    let policy = TimeoutPolicy { read: Some(ms(100)), ..P };
     let left = site::<H>(live, policy, answers_the_root, observe, |at| {
         for _ in 0..2 {
             let _ = get(at, "/silent");

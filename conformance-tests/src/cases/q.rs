@@ -167,6 +167,8 @@ pub fn q_04_small_request_into_the_void() -> Case {
 /// A final response head stops the write deadline; when nothing moves after it, the read deadline cuts the response.
 pub fn q_08_response_started_request_unfinished() -> Case {
     Case::new("Q-08", "response started, request unfinished")
+        // Full at once, so that at the limit nobody waits for the client.
+        .small_buffers()
         .upstream(
             script()
                 .read_head()
