@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -128,18 +129,27 @@ impl Results {
             drop(facts);
             self.change.notify_all();
         }
-        self.end(module, "");
     }
 
-    fn end(&self, module: &str, words: &str) {
-        let mut facts = lock(&self.facts);
-        facts.words.push_str(words);
-        facts.over.push(module.to_owned());
-        self.change.notify_all();
+    /// Runs tests of a module in a process.
+    fn run(&self, program: &Path, module: &str, tests: Vec<String>) -> io::Result<()> {
+        let mut process = Command::new(program)
+            .arg("--exact")
+            .args(tests)
+            .env(PART, module)
+            // Nothing ever comes; it ends when this process does.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let _open = process.stdin.take();
+        if let Some(out) = process.stdout.take() {
+            self.listen(module, out);
+        }
+        process.wait().map(drop)
     }
 }
 
-/// Starts a process for each suite; `None` if there is one suite only.
+/// Starts processes for each suite; `None` if there is one suite only.
 fn start() -> io::Result<Option<Arc<Results>>> {
     let program = std::env::current_exe()?;
     let asked: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -149,29 +159,20 @@ fn start() -> io::Result<Option<Arc<Results>>> {
         return Ok(None);
     }
     let results = Arc::new(Results::default());
+    let alone = cases::alone();
     for (module, tests) in suites {
-        let started = Command::new(&program)
-            .arg("--exact")
-            .args(tests)
-            .env(PART, &module)
-            // Nothing ever comes; it ends when this process does.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let results = Arc::clone(&results);
-        let mut process = match started {
-            Ok(process) => process,
-            Err(e) => {
-                results.end(&module, &e.to_string());
-                continue;
-            }
-        };
+        // Those for which all others stop come first, so that nobody stops again and again.
+        let is_alone = |test: &String| alone.iter().any(|name| test.rsplit("::").next() == Some(name));
+        let (first, then): (Vec<_>, Vec<_>) = tests.into_iter().partition(is_alone);
+        let (program, results) = (program.clone(), Arc::clone(&results));
         thread::spawn(move || {
-            let _open = process.stdin.take();
-            if let Some(out) = process.stdout.take() {
-                results.listen(&module, out);
+            for tests in [first, then].into_iter().filter(|tests| !tests.is_empty()) {
+                if let Err(e) = results.run(&program, &module, tests) {
+                    lock(&results.facts).words.push_str(&e.to_string());
+                }
             }
-            let _ = process.wait();
+            lock(&results.facts).over.push(module);
+            results.change.notify_all();
         });
     }
     Ok(Some(results))
@@ -212,6 +213,7 @@ mod tests {
         let said = format!("test x ... {WORD}{{\"case\":\"x\",\"result\":\"failed\"}}\nnoise\n");
         results.listen("a", said.as_bytes());
         assert_eq!(results.wait("a::x").map(|result| result["result"] == "failed"), Some(true));
+        lock(&results.facts).over.push("a".into());
         assert_eq!((results.wait("a::y"), &*lock(&results.facts).words), (None, "noise\n"));
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn run<H: Harness>(case: LiveCase, live: Live) -> Vec<String> {
     case(&live);
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
     live.expect(left <= sockets, format!("no socket left: {left} after the case, {sockets} before it"));
-    live.wrong.into_inner().unwrap_or_default()
+    live.wrong.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is

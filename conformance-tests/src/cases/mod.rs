@@ -97,6 +97,14 @@ macro_rules! __list_cases {
             )),*]
         }
 
+        /// The names of the tests of those that run while no other case does.
+        pub(crate) fn alone() -> Vec<&'static str> {
+            let scripted = all().into_iter().filter(|(_, case)| case().alone).map(|(name, _)| name);
+            let waits = [$((stringify!($wait), <wait::$wait as wait::WaitCase>::ALONE)),*];
+            let waits = waits.into_iter().filter(|(_, alone)| *alone).map(|(name, _)| name);
+            scripted.chain(waits).chain([$(stringify!($live)),*]).collect()
+        }
+
         /// Every case in exact time with the name of its test.
         pub fn all_exact() -> Vec<(&'static str, ExactCase)> {
             vec![$((stringify!($exact), |exact| Box::pin($place::$exact(exact)))),*]

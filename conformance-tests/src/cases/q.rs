@@ -13,7 +13,6 @@ use crate::transcript::End;
 /// An upload that the upstream does not read is given up, and the upstream can see that it was cut.
 pub fn q_01_upstream_never_reads() -> Case {
     Case::new("Q-01", "upstream never reads")
-        .alone()
         // A client that is held up while it fills the buffers is no matter here.
         .policy(|p| p.client_body = None)
         .small_buffers()
@@ -42,7 +41,6 @@ pub fn q_02_progress_does_not_reset() -> Case {
     // Never at the limit itself: what is written in that turn changes whom it waits for.
     let drain = Step::ReadSlowly { size: 4096, every: ms(45), until: "answered" };
     Case::new("Q-02", "progress does not reset")
-        .alone()
         .small_buffers()
         .policy(|p| p.client_body = None)
         .upstream(script().step(drain).read_to_end())
