@@ -41,8 +41,8 @@
 //!   equal where a message is complete, and a verified prefix otherwise;
 //! - what a deadline ends must end in `[limit, limit + slack)`. Early is always a failure. The slack is
 //!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
-//!   set, plus what the machine was late itself while the case ran, which a thread without any runtime
-//!   measures;
+//!   set, plus what the machine was late itself while the case ran: threads without any runtime measure it, and the
+//!   system says how long the threads of the case waited for a core;
 //! - sockets, spawned tasks, timers, wakers of tasks that are over, granted upstreams, places in the queue and idle
 //!   upstream connections must be back where they were, while the proxy still runs and after it was stopped.
 //!
@@ -54,14 +54,15 @@
 //!
 //! # Side by side, one at a time, alone
 //!
-//! Cases run one at a time within a process and within a runtime; several runtimes may run side by side in processes of
-//! their own. A case that blocks a thread, floods, or weighs memory runs while no other case does on this machine
-//! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
-//! under `cargo test`, under runners that give each test a process, and for the report.
+//! Cases run one at a time within a process and within a runtime; several runtimes run side by side in processes of
+//! their own, also where one test program has several suites: then each gets a process, started by the first test, and the
+//! tests wait for what comes of theirs. A case that blocks a thread, floods, or weighs memory runs while no other case does
+//! on this machine ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for
+//! that, so it holds under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! A run that fails on a machine that was held up itself for more than 15 ms, or that let the threads of the case wait for a
-//! core for more than 50 ms in all, shows nothing, unless something came *early*: it is repeated, five times at most, and the
-//! report lists each repetition with what was missed.
+//! A run that fails on a machine that held somebody up for more than 15 ms at once, or for more than 50 ms in all, shows
+//! nothing, unless something came *early*: it is repeated, five times at most, and the report lists each repetition with
+//! what was missed.
 //!
 //! # The report
 //!

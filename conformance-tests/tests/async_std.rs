@@ -14,6 +14,7 @@ impl Harness for Global {
     type Listener = Listener;
     const NAME: &'static str = "async-std";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-async-std`.",
         "Its project is discontinued; it runs on the parts of smol, and behaves as smol does.",
         "A thread for each core. Tasks go on after `block_on` has returned.",
     ];

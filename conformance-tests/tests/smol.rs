@@ -16,6 +16,7 @@ impl Harness for Global {
     type Listener = Listener;
     const NAME: &'static str = "smol, global executor";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-smol`.",
         "Timers are as exact as the kernel's.",
         "Tasks go on after `block_on` has returned: the end of a server is `stop()`, a drain, or dropping its future, never \
          the end of `main`'s future.",
@@ -44,6 +45,7 @@ impl Harness for Local {
     type Listener = Listener;
     const NAME: &'static str = "smol, local executor";
     const NOTES: &'static [&'static str] = &[
+        "The same crate.",
         "Connections stay on one thread; hooks need not be `Send`.",
         "Dropping the executor drops every connection.",
     ];

@@ -20,6 +20,7 @@ impl Harness for CurrentThread {
     type Listener = Listener;
     const NAME: &'static str = "tokio, current thread";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-tokio`.",
         "Timers tick in milliseconds and are rounded up, so a deadline is a millisecond later than elsewhere.",
         "Dropping the runtime drops every connection.",
     ];
@@ -45,6 +46,7 @@ impl Harness for MultiThread {
     type Listener = Listener;
     const NAME: &'static str = "tokio, two threads";
     const NOTES: &'static [&'static str] = &[
+        "The same crate.",
         "Timers tick in milliseconds, as with one thread.",
         "Connections move between the threads; they and the embedder's hooks are `Send`.",
     ];
