@@ -44,14 +44,20 @@ pub(crate) fn ran(module: &str, case: &str) -> bool {
         let words = lock(&results.facts).words.clone();
         panic!("{test}: its process ended without a result, and said:\n{words}");
     };
-    match (result["result"].as_str(), result["why"].as_str()) {
-        (Some("failed"), why) => panic!("{}", why.unwrap_or_default()),
-        (Some("skipped"), Some(why)) => {
+    repeat(case, &result);
+    true
+}
+
+/// Says here what was said there.
+#[track_caller]
+fn repeat(case: &str, result: &Value) {
+    match (result["result"].as_str(), result["why"].as_str().unwrap_or_default()) {
+        (Some("passed"), _) => {}
+        (Some("skipped"), why) => {
             println!("{case}: skipped on {}: {why}", result["runtime"].as_str().unwrap_or_default());
         }
-        _ => {}
+        (_, why) => panic!("{why}"),
     }
-    true
 }
 
 /// How a test is called in its program, which names its tests without itself.
@@ -205,6 +211,14 @@ mod tests {
         let expected = [("", "c_01_hang"), ("a", "a::c_01_hang")];
         assert!(suites.iter().map(|(m, t)| (&**m, &*t[0])).eq(expected), "{suites:?}");
         assert_eq!((name_of("p::a", "x"), name_of("p", "x")), ("a::x".into(), "x".into()));
+    }
+
+    #[test]
+    #[should_panic(expected = "EARLY")]
+    fn what_fails_there_fails_here() {
+        repeat("x", &serde_json::json!({ "result": "passed" }));
+        repeat("x", &serde_json::json!({ "result": "skipped", "why": "one thread" }));
+        repeat("x", &serde_json::json!({ "result": "failed", "why": "it was EARLY" }));
     }
 
     #[test]

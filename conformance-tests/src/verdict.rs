@@ -90,7 +90,7 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
         let failures = |t: &Transcript| t.outcomes.iter().map(|seen| seen.failure).collect::<Vec<_>>();
         let as_expected = case.by_chance || failures(oracle) == failures(seen);
         let missed = Missed {
-            early: as_expected && any(&|expect| expect.is_early(seen)),
+            early: as_expected && any(&|expect| expect.is_early(seen, oracle)),
             late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
             stalled: case.stall.is_some(),
