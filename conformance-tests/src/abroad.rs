@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::panic;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,7 +69,7 @@ impl<H: Harness> At<H> {
 
     /// On an executor that is not the adapter's.
     pub fn a_11_wrong_runtime(&self) -> Abroad {
-        let run: Result<Run, _> = match H::outside() {
+        let run: Result<Run, _> = match outside::<H>() {
             Some(Ok(_)) => Ok(|known| known.run::<Guest<H>>()),
             Some(Err(_)) => Ok(|_| refuses::<H>().map(|()| Lateness::new())),
             None => Err("the adapter is made of its executor and cannot be without it"),
@@ -145,20 +145,32 @@ pub fn check_abroad<H: Harness>(name: &'static str, case: &Abroad, skips: &Skips
 
 /// Where its runtime is not, an adapter that cannot work says so when it is made, in words, and so does its listener.
 fn refuses<H: Harness>() -> Result<(), Failure> {
-    let refused = |what: &str, made: io::Result<()>| match made {
+    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let listener = bound.and_then(|bound| no_panic(|| H::listener(bound)).map(drop));
+    refused("the adapter", outside::<H>().map_or(Ok(()), |made| made.map(drop)))?;
+    refused("a listener", listener)
+}
+
+fn outside<H: Harness>() -> Option<io::Result<H::Runtime>> {
+    no_panic(|| H::outside().transpose()).transpose()
+}
+
+/// Who panics does not refuse in words.
+fn no_panic<T>(make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(make))
+        .unwrap_or_else(|_| Err(io::Error::other("it panics instead of returning an error")))
+}
+
+fn refused(what: &str, made: io::Result<()>) -> Result<(), Failure> {
+    match made {
         Err(e) if e.to_string().contains("runtime") => Ok(()),
         Err(e) => {
             Err(wrong(format!("{what} is refused outside the runtime, in words that do not name it: {e}")))
         }
-        Ok(()) => Err(wrong(format!("{what} can be made outside the runtime, and the adapter cannot"))),
-    };
-    let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let listener = bound.and_then(|bound| {
-        panic::catch_unwind(|| H::listener(bound).map(drop))
-            .unwrap_or_else(|_| Err(io::Error::other("it panics instead of returning an error")))
-    });
-    refused("the adapter", H::outside().map_or(Ok(()), |made| made.map(drop)))?;
-    refused("a listener", listener)
+        Ok(()) => {
+            Err(wrong(format!("{what} can be made outside the runtime, where the other part is refused")))
+        }
+    }
 }
 
 /// A harness whose adapter runs on an executor that knows nothing of it: this thread, which sleeps until it is woken.
@@ -170,7 +182,7 @@ impl<H: Harness> Harness for Guest<H> {
     const NAME: &'static str = H::NAME;
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(H::Runtime) -> F) -> T {
-        match H::outside() {
+        match outside::<H>() {
             Some(Ok(runtime)) => sleep_on(main(runtime)),
             Some(Err(e)) => panic!("the adapter was made outside its runtime once, and then no more: {e}"),
             None => panic!("the adapter was made outside its runtime once, and then no more"),
@@ -199,5 +211,19 @@ fn sleep_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Ready(done) => return done,
             Poll::Pending => thread::park(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_runtime() {
+        let words = |made| refused("a listener", made).err().map(|failure| failure.words).unwrap_or_default();
+        assert_eq!(words(Err(io::Error::other("there is no runtime"))), "");
+        assert!(words(Err(io::Error::other("no"))).contains("do not name it"));
+        assert!(words(Ok(())).contains("can be made outside"));
+        assert!(words(no_panic(|| std::panic::resume_unwind(Box::new(0)))).contains("panics"));
     }
 }
