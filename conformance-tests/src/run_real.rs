@@ -56,7 +56,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     let mut round = 1;
     loop {
         let board = Arc::new(Board::default());
-        if let Err(e) = act::<H>(case, &board, sockets, &mut at) {
+        if let Err(e) = act::<H>(case, &board, sockets, &mut at, &watch) {
             board.fault(format!("the suite could not set the case up: {e}"));
         }
         let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
@@ -79,6 +79,7 @@ fn act<H: Harness>(
     board: &Arc<Board>,
     sockets: usize,
     at: &mut SocketAddr,
+    watch: &Watch,
 ) -> io::Result<()> {
     let bound = runtime::bind(*at)?;
     if case.small_buffers {
@@ -107,6 +108,7 @@ fn act<H: Harness>(
     if !board.all_rest() {
         board.fault(format!("the scripts did not end within {BOUND:?}: {}", board.steps()));
     }
+    watch.looks().look();
     stage.stop();
     board.mark(PEERS_GONE, Duration::ZERO);
     let since = Instant::now();

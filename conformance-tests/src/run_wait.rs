@@ -94,6 +94,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     let looking = Arc::new(AtomicU64::new(0));
     let looked = Arc::clone(&looking);
     let watch = Watch::start();
+    let looks = watch.looks();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Declared first, so that it is closed last.
@@ -112,6 +113,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
         let (env, took) = H::block_on(|runtime| async move {
             let env = Env::new(runtime, at, established, thread::sleep);
             let took = C::run(&env).await;
+            looks.look();
             (env, took)
         });
         let _ = sender.send(WaitRun { lines: env.finish(), took });

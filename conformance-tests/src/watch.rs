@@ -16,9 +16,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::board::lock;
 
 /// How often the chain is started.
 const NAP: Duration = Duration::from_millis(5);
@@ -44,14 +46,30 @@ pub(crate) struct Machine {
 /// A measurement under way.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
+    waits: Looks,
     thread: JoinHandle<io::Result<Machine>>,
+}
+
+/// Looks at the threads once more: before some of them end, and what they waited is forgotten.
+#[derive(Clone, Default)]
+pub(crate) struct Looks(Arc<Mutex<Waits>>);
+
+impl Looks {
+    pub(crate) fn look(&self) {
+        lock(&self.0).look();
+    }
 }
 
 impl Watch {
     pub(crate) fn start() -> Watch {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        Watch { stop, thread: thread::spawn(move || measure(&stopped)) }
+        let (stopped, waits) = (Arc::clone(&stop), Looks::default());
+        let looks = waits.clone();
+        Watch { stop, waits, thread: thread::spawn(move || measure(&stopped, &looks)) }
+    }
+
+    pub(crate) fn looks(&self) -> Looks {
+        self.waits.clone()
     }
 
     /// The worst that was seen.
@@ -62,7 +80,7 @@ impl Watch {
     }
 }
 
-fn measure(stopped: &AtomicBool) -> io::Result<Machine> {
+fn measure(stopped: &AtomicBool, waits: &Looks) -> io::Result<Machine> {
     // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
     let (mut first, mut last) = UnixStream::pair()?;
     let mut links = Vec::new();
@@ -79,7 +97,7 @@ fn measure(stopped: &AtomicBool) -> io::Result<Machine> {
         }));
     }
     drop(own);
-    let mut waits = Waits { measuring: ids.into_iter().flatten().collect(), ..Waits::default() };
+    lock(&waits.0).measuring = ids.into_iter().flatten().collect();
     waits.look();
     let (mut worst, mut event) = (Duration::ZERO, [0]);
     for trip in 1.. {
@@ -100,6 +118,7 @@ fn measure(stopped: &AtomicBool) -> io::Result<Machine> {
     for link in links {
         let _ = link.join();
     }
+    let waits = lock(&waits.0);
     Ok(Machine { at_once: worst + waits.longest, late: worst + waits.longest.max(waits.most) })
 }
 
