@@ -199,14 +199,16 @@ mod tests {
                 thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
             })
             .collect();
+        let began = Instant::now();
         let watch = Watch::start();
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(600));
         let machine = watch.stop();
+        let took = began.elapsed();
         stop.store(true, Ordering::Relaxed);
         busy.into_iter().for_each(|thread| thread.join().expect("it only spins"));
         assert!(machine.at_once > Duration::from_micros(500), "{machine:?}");
-        // Of eight threads on two cores, some wait at any time, and that is all that counts.
+        // Of eight threads on two cores six wait at any time, but time passes once.
         assert!(machine.late > Duration::from_millis(100), "{machine:?}");
-        assert!(machine.late < Duration::from_secs(1), "{machine:?}");
+        assert!(machine.late < 3 * took, "{machine:?} in {took:?}");
     }
 }
