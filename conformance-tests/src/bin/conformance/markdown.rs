@@ -120,12 +120,11 @@ From the end of a limit to the moment at which a peer in another thread saw what
 proxy's turn, the kernel, and the peer's own wake-up. In milliseconds, all runtimes side by side on one machine.
 
 A busy machine can hold up a client of the suite's own, so that another deadline comes first, and rightly. So a run that
-fails may be repeated, under these rules. What comes **early** fails at once, if everything began and ended as it should. On a machine that
-held no thread up for more than 15 ms at once, nor all of a case for more than 50 ms in all, **everything** that is wrong
-fails at once. Otherwise the run shows nothing and is
-repeated, five times and for 15 seconds at most; what is wrong each time fails. A fault that shows now and then, and only on
-a busy machine, can hide behind a repetition: therefore each one is listed here, with what was missed. A fault that came
-again and again in this list would be one of the runtime's.
+fails may be repeated, under these rules. What comes **early** fails at once, if everything began and ended as it should. On
+a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, **everything** that
+is wrong fails at once. Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most; what is wrong
+each time fails. A fault that shows now and then, and only on a busy machine, can hide behind a repetition: therefore each one
+is listed here, with what was missed. A fault that came again and again in this list would be one of the runtime's.
 
 {}
 
