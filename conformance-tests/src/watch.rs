@@ -65,7 +65,10 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, waits) = (Arc::clone(&stop), Looks::default());
         let looks = waits.clone();
-        Watch { stop, waits, thread: thread::spawn(move || measure(&stopped, &looks)) }
+        // Here, since a busy machine may not start a thread before all is over; and how long it takes to, counts too.
+        waits.look();
+        let began = Instant::now();
+        Watch { stop, waits, thread: thread::spawn(move || measure(&stopped, &looks, began)) }
     }
 
     pub(crate) fn looks(&self) -> Looks {
@@ -80,7 +83,7 @@ impl Watch {
     }
 }
 
-fn measure(stopped: &AtomicBool, waits: &Looks) -> io::Result<Machine> {
+fn measure(stopped: &AtomicBool, waits: &Looks, began: Instant) -> io::Result<Machine> {
     // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
     let (mut first, mut last) = UnixStream::pair()?;
     let mut links = Vec::new();
@@ -98,8 +101,7 @@ fn measure(stopped: &AtomicBool, waits: &Looks) -> io::Result<Machine> {
     }
     drop(own);
     lock(&waits.0).measuring = ids.into_iter().flatten().collect();
-    waits.look();
-    let (mut worst, mut event) = (Duration::ZERO, [0]);
+    let (mut worst, mut event) = (began.elapsed(), [0]);
     for trip in 1.. {
         let began = Instant::now();
         thread::sleep(NAP);
