@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod keeper;
 mod lifecycle;
+mod order;
 mod proxy;
 mod room;
 mod scope;
@@ -18,6 +19,7 @@ mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upstreams;
 
 pub use self::connection::Connection;
