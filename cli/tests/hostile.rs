@@ -12,8 +12,9 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,11 +33,15 @@ struct Size {
     slow: usize,
     deaf: usize,
     resets: usize,
+    /// After how many seconds the proxy ends a head, and a client that takes nothing.
+    head: usize,
+    write: usize,
     time: Duration,
 }
 
-const SMALL: Size = Size { slow: 300, deaf: 40, resets: 60, time: Duration::from_secs(2) };
-const FULL: Size = Size { slow: 5000, deaf: 1000, resets: 1000, time: Duration::from_secs(15) };
+const SMALL: Size = Size { slow: 300, deaf: 40, resets: 60, head: 1, write: 1, time: Duration::from_secs(2) };
+const FULL: Size =
+    Size { slow: 5000, deaf: 1000, resets: 1000, head: 10, write: 5, time: Duration::from_secs(15) };
 
 /// Numbers that look random: the same in each run.
 struct Dice(u64);
@@ -52,7 +57,12 @@ impl Dice {
 
 /// An upstream whose connections each run `serve`; its threads end with the test process.
 fn upstream(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // A thousand connections come at once. Whom the listen queue has no place for waits a second until the kernel asks
+    // again, whatever the proxy does.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    socket.listen(4096).expect("a bound socket listens");
+    let listener = TcpListener::from(socket);
     let addr = listener.local_addr().expect("an address");
     let serve = Arc::new(serve);
     thread::spawn(move || {
@@ -118,24 +128,44 @@ fn garbage() -> SocketAddr {
     })
 }
 
-/// Sends a head byte by byte, and begins again when it is cut off.
-fn slow(proxy: SocketAddr, n: usize, over: &AtomicBool) {
-    let mut all: Vec<Option<TcpStream>> = (0..n).map(|_| None).collect();
-    let line = b"GET / HTTP/1.1\r\nHost: test\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// Calls `event` for one of `n` after the other, so many times a second, until it is over. What comes all at once would
+/// show how long that takes, and nothing else.
+fn paced(n: usize, per_second: usize, over: &AtomicBool, mut event: impl FnMut(usize)) {
+    let every = Duration::from_secs(1) / per_second as u32;
+    let mut due = Instant::now();
     for turn in 0.. {
-        let begun = Instant::now();
-        for slot in &mut all {
-            if over.load(Ordering::Relaxed) {
-                return;
-            }
-            let sent =
-                slot.as_mut().is_some_and(|stream| stream.write(&line[turn % line.len()..][..1]).is_ok());
-            if !sent {
-                *slot = TcpStream::connect(proxy).ok();
-            }
+        if over.load(Ordering::Relaxed) {
+            return;
         }
-        thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()).min(Duration::from_secs(1)));
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // Who is late does not catch up.
+        due = (due + every).max(Instant::now().checked_sub(every * 10).unwrap_or(due));
+        event(turn % n);
     }
+}
+
+/// Clients that the proxy ends after so many seconds; a second later another one comes in the place of each. So many
+/// more are needed for `n` to be there at any time, and `n / seconds` come in a second.
+fn lives(n: usize, seconds: usize) -> (usize, usize) {
+    (n * (seconds + 1) / seconds, (n / seconds).max(1))
+}
+
+/// Sends a head byte by byte, one byte a second.
+fn slow(proxy: SocketAddr, size: Size, over: &AtomicBool) {
+    let (n, births) = lives(size.slow, size.head);
+    let all: Vec<Mutex<Option<TcpStream>>> = (0..n).map(|_| Mutex::new(None)).collect();
+    let line = b"GET / HTTP/1.1\r\nHost: test\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let slot = |i: usize| all[i].lock().expect("no panic under the lock");
+    thread::scope(|scope| {
+        scope.spawn(|| paced(n, births, over, |i| *slot(i) = TcpStream::connect(proxy).ok()));
+        let mut sent = 0;
+        paced(n, n, over, |i| {
+            if let Some(stream) = &mut *slot(i) {
+                let _ = stream.write(&line[sent / n % line.len()..][..1]);
+            }
+            sent += 1;
+        });
+    });
 }
 
 /// A connection that takes a few KiB unread, and no more.
@@ -146,20 +176,14 @@ fn with_a_small_window(proxy: SocketAddr) -> Option<TcpStream> {
     Some(socket.into())
 }
 
-/// Asks for much and reads nothing.
-fn deaf(proxy: SocketAddr, n: usize, over: &AtomicBool) {
+/// Asks for much, more than once so that it is also the sound upstream's turn, and reads nothing.
+fn deaf(proxy: SocketAddr, size: Size, over: &AtomicBool) {
+    let (n, births) = lives(size.deaf, size.write);
     let mut all: Vec<Option<TcpStream>> = (0..n).map(|_| None).collect();
-    while !over.load(Ordering::Relaxed) {
-        for slot in &mut all {
-            let alive = slot.as_ref().is_some_and(|stream| matches!(stream.take_error(), Ok(None)));
-            if !alive {
-                let stream = with_a_small_window(proxy);
-                let ask = |mut s: &TcpStream| s.write_all(b"GET /big HTTP/1.1\r\nHost: test\r\n\r\n");
-                *slot = stream.filter(|s| ask(s).is_ok());
-            }
-        }
-        thread::sleep(Duration::from_millis(250));
-    }
+    let ask = b"GET /big HTTP/1.1\r\nHost: test\r\n\r\n".repeat(4);
+    paced(n, births, over, |i| {
+        all[i] = with_a_small_window(proxy).filter(|mut stream| stream.write_all(&ask).is_ok());
+    });
 }
 
 /// Resets at any point of a request or a response.
@@ -169,21 +193,67 @@ fn resets(proxy: SocketAddr, n: usize, over: &AtomicBool) {
     let request =
         b"POST /big HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
         GET /big HTTP/1.1\r\nHost: test\r\n\r\nGET / HT";
-    while !over.load(Ordering::Relaxed) {
+    // Each is there for a second, more or less.
+    paced(n, n, over, |_| {
         let place = dice.below(n);
         if let Some(mut old) = all[place].take() {
             let _ = old.set_nonblocking(true);
             let _ = old.read(&mut vec![0; dice.below(100_000)]);
             let _ = SockRef::from(&old).set_linger(Some(Duration::ZERO));
         }
-        let Some(mut stream) = with_a_small_window(proxy) else { continue };
-        let _ = stream.write_all(&request[..dice.below(request.len())]);
-        all[place] = Some(stream);
-        thread::sleep(Duration::from_millis(1));
-    }
+        if let Some(mut stream) = with_a_small_window(proxy) {
+            let _ = stream.write_all(&request[..dice.below(request.len())]);
+            all[place] = Some(stream);
+        }
+    });
     for old in all.iter().flatten() {
         let _ = SockRef::from(old).set_linger(Some(Duration::ZERO));
     }
+}
+
+/// The hostile clients are a process of their own, which gives way to the others: no proxy has its attackers on its own
+/// processors. This is what it runs, until its standard input ends.
+#[test]
+#[ignore = "the process of the hostile clients"]
+fn hostile_clients() {
+    let Ok(order) = std::env::var("TIDEGATE_HOSTILE_CLIENTS") else { return };
+    let (addr, full) = order.split_once(' ').expect("an address and a size");
+    let (addr, size) = (addr.parse().expect("an address"), if full == "full" { FULL } else { SMALL });
+    all_descriptors();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| slow(addr, size, &over));
+        scope.spawn(|| deaf(addr, size, &over));
+        scope.spawn(|| resets(addr, size.resets, &over));
+        let _ = std::io::stdin().read(&mut [0]);
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+/// That process; it ends with this value, and with the process of the test.
+struct Crowd(Child);
+
+impl Crowd {
+    fn come(proxy: SocketAddr, full: bool) -> Crowd {
+        let mut crowd = Command::new("nice");
+        crowd.args(["-n", "10"]).arg(std::env::current_exe().expect("a path"));
+        crowd.args(["--exact", "hostile_clients", "--ignored", "--quiet"]);
+        crowd.env("TIDEGATE_HOSTILE_CLIENTS", format!("{proxy} {}", if full { "full" } else { "small" }));
+        crowd.stdin(Stdio::piped()).stdout(Stdio::null());
+        Crowd(crowd.spawn().expect("`nice` is there"))
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn all_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
 }
 
 /// What the honest have seen.
@@ -237,8 +307,7 @@ fn honest(proxy: SocketAddr, until: Instant) -> Seen {
 fn honest_clients_are_served_among_hostile_ones() {
     let full = std::env::var("TIDEGATE_HOSTILE").is_ok_and(|size| size == "full");
     let size = if full { FULL } else { SMALL };
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
+    all_descriptors();
     let upstreams = [sound().to_string(), garbage().to_string()];
     let only = std::env::var("TIDEGATE_RUNTIME").ok();
     for runtime in RUNTIMES.iter().filter(|runtime| only.as_deref().is_none_or(|only| only == **runtime)) {
@@ -247,7 +316,7 @@ fn honest_clients_are_served_among_hostile_ones() {
 }
 
 fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
-    let clients = size.slow + size.deaf + size.resets + HONEST;
+    let clients = lives(size.slow, size.head).0 + lives(size.deaf, size.write).0 + size.resets + HONEST;
     let (limit, conns) = ((clients + 1000).to_string(), (clients + 1000).to_string());
     let args = [
         "--runtime",
@@ -259,8 +328,9 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
         "--max-conns-per-upstream",
         &conns,
     ];
+    let [head, write] = [size.head, size.write].map(|seconds| format!("{seconds}s"));
     let limits =
-        ["--client-head-timeout", "10s", "--client-write-timeout", "5s", "--pool-idle-timeout", "100ms"];
+        ["--client-head-timeout", &head, "--client-write-timeout", &write, "--pool-idle-timeout", "100ms"];
     let both = ["--upstream", &upstreams[0], "--upstream", &upstreams[1]];
     let proxy = Running::start(&[&args[..], &limits, &both].concat());
     let addr = proxy.addrs[0];
@@ -281,9 +351,7 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
     settled(before);
     let over = AtomicBool::new(false);
     let (seen, memory) = thread::scope(|scope| {
-        scope.spawn(|| slow(addr, size.slow, &over));
-        scope.spawn(|| deaf(addr, size.deaf, &over));
-        scope.spawn(|| resets(addr, size.resets, &over));
+        let crowd = Crowd::come(addr, full);
         // All of them have come.
         let asked = Instant::now();
         while proxy.descriptors() < before + size.slow + size.deaf {
@@ -301,6 +369,7 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
         });
         let seen = honest(addr, Instant::now() + size.time);
         over.store(true, Ordering::Relaxed);
+        drop(crowd);
         (seen, watched.join().expect("figures"))
     });
     settled(before);

@@ -1,9 +1,11 @@
-"""`clients.py NAME URL STATIC`: a client does everything that the site offers, on as few connections as it likes.
+"""`clients.py URL KIND NAME...`: each client does everything that the site offers, on as few connections as it likes.
 
-STATIC is `static` if the origin only serves files. Exits 0 and says how many checks there were, or fails by assertion.
+KIND is `static` if the origin serves files, and takes them by PUT, else `dynamic`. Says how many checks each client has
+made and exits 0, or fails by assertion.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -22,8 +24,11 @@ async def apieces():
         yield piece
 
 
-async def site(fetch, static, streams):
-    """`fetch(method, path, headers, body)` returns status, fields by lower-case name, and the decoded body."""
+async def site(name, fetch, events, static, streams):
+    """`fetch(method, path, headers, body)` returns status, fields by lower-case name, and the decoded body.
+
+    `events(path)` yields the pieces of a response's body as they come.
+    """
     count = 0
 
     async def check(method, path, status, body, headers=None, sent=None):
@@ -54,8 +59,24 @@ async def site(fetch, static, streams):
         await check("POST", "/echo", 200, UPLOAD, {}, UPLOAD)
         if streams:
             await check("POST", "/echo", 200, UPLOAD, {}, streams())
+        if name in ("aiohttp", "curl"):
+            await check("POST", "/echo", 200, UPLOAD, {"Expect": "100-continue"}, UPLOAD)
         await check("POST", "/echo", 200, b"", {}, b"")
         await check("GET", "/nowhere", 404, b"")
+        # The second event is only sent when the first one has been seen.
+        seen, asked = b"", False
+        async for piece in events(f"/live/{name}"):
+            seen += piece
+            if seen == b"data: 1\n\n" and not asked:
+                asked = True
+                await check("GET", f"/go/{name}", 200, b"")
+        assert asked and seen == b"data: 1\n\ndata: 2\n\n", seen
+        count += 1
+    else:
+        for n, body in enumerate([UPLOAD, streams()]):
+            status, _, _ = await fetch("PUT", f"/up-{name}-{n}", {}, body)
+            assert status in (201, 204), status
+            await check("GET", f"/up-{name}-{n}", 200, UPLOAD)
     await check("GET", "/hello", 200, b"hello\n")
     return count
 
@@ -69,7 +90,12 @@ async def by_requests(url, static):
             r = session.request(method, url + path, headers=headers, data=body, timeout=20)
             return r.status_code, {k.lower(): v for k, v in r.headers.items()}, r.content
 
-        return await site(fetch, static, pieces)
+        async def events(path):
+            with session.get(url + path, stream=True, timeout=20) as r:
+                for piece in r.iter_content(None):
+                    yield piece
+
+        return await site("requests", fetch, events, static, pieces)
 
 
 async def by_httpx(url, static):
@@ -81,7 +107,12 @@ async def by_httpx(url, static):
             r = await session.request(method, url + path, headers=headers, content=body)
             return r.status_code, dict(r.headers), r.content
 
-        return await site(fetch, static, apieces)
+        async def events(path):
+            async with session.stream("GET", url + path) as r:
+                async for piece in r.aiter_raw():
+                    yield piece
+
+        return await site("httpx", fetch, events, static, apieces)
 
 
 async def by_aiohttp(url, static):
@@ -90,21 +121,29 @@ async def by_aiohttp(url, static):
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as session:
 
         async def fetch(method, path, headers, body):
-            async with session.request(method, url + path, headers=headers, data=body) as r:
+            waits = headers.pop("Expect", None) is not None
+            async with session.request(method, url + path, headers=headers, data=body, expect100=waits) as r:
                 return r.status, {k.lower(): v for k, v in r.headers.items()}, await r.read()
 
-        return await site(fetch, static, apieces)
+        async def events(path):
+            async with session.get(url + path) as r:
+                async for piece in r.content.iter_any():
+                    yield piece
+
+        return await site("aiohttp", fetch, events, static, apieces)
 
 
 async def by_curl(url, static):
+    curl = [os.environ["TIDEGATE_CURL"], "-sS", "-m", "20", "--noproxy", "*"]
+
     async def fetch(method, path, headers, body):
-        args = ["curl", "-sS", "-m", "20", "--noproxy", "*", "-D", "/dev/stderr", "--compressed", url + path]
+        args = [*curl, "-D", "/dev/stderr", "--compressed", url + path]
         args += [part for k, v in headers.items() for part in ("-H", f"{k}: {v}")]
         args += ["-I", "-o", "/dev/null"] if method == "HEAD" else []
         if body is not None:
             # Large bodies make curl wait for a 100 by itself; from a pipe it sends chunks.
             chunked = not isinstance(body, bytes)
-            args += ["-X", "POST", "-H", "Expect: 100-continue"]
+            args += ["-X", method, "-H", "Expect: 100-continue"]
             args += ["-H", "Transfer-Encoding: chunked"] if chunked else []
             args += ["--data-binary", "@-"]
             body = b"".join(body) if chunked else body
@@ -116,7 +155,12 @@ async def by_curl(url, static):
             assert b"100 Continue" in done.stderr, done.stderr
         return int(head[0].split()[1]), fields, done.stdout
 
-    return await site(fetch, static, pieces)
+    async def events(path):
+        with subprocess.Popen([*curl, "-N", url + path], stdout=subprocess.PIPE) as running:
+            while piece := running.stdout.read1():
+                yield piece
+
+    return await site("curl", fetch, events, static, pieces)
 
 
 async def by_websockets(url, static):
@@ -132,5 +176,6 @@ async def by_websockets(url, static):
 
 
 if __name__ == "__main__":
-    name, url, kind = sys.argv[1:]
-    print(name, asyncio.run(globals()["by_" + name](url, kind == "static")), "checks")
+    url, kind, *names = sys.argv[1:]
+    for name in names:
+        print(name, asyncio.run(globals()["by_" + name](url, kind == "static")), "checks")

@@ -6,6 +6,8 @@ import { gzipSync } from "node:zlib";
 const big = Buffer.from("0123456789abcdef".repeat(187_500));
 const text = gzipSync("a text that compresses well, ".repeat(200));
 
+const waiting = new Map();
+
 createServer((request, response) => {
   const whole = (status, data, fields = {}) => {
     response.writeHead(status, { "content-length": data.length, ...fields });
@@ -16,6 +18,16 @@ createServer((request, response) => {
     all.forEach((part) => response.write(part));
     response.end();
   };
+  const [, verb, name] = request.url.split("/");
+  if (verb === "live") {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write("data: 1\n\n");
+    return waiting.set(name, () => response.end("data: 2\n\n"));
+  }
+  if (verb === "go") {
+    waiting.get(name)();
+    return whole(200, Buffer.alloc(0));
+  }
   switch (request.url) {
     case "/hello":
       return whole(200, Buffer.from("hello\n"), { etag: '"1"' });

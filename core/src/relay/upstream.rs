@@ -114,6 +114,7 @@ impl UpstreamConn {
         if info.interim {
             self.interim += 1;
             if self.interim > MAX_INTERIM {
+                out.head.clear();
                 return Err(HttpError::TooManyInterim);
             }
         } else {

@@ -22,14 +22,35 @@ mod upgrade;
 /// What a peer's head becomes on the other side.
 type Rewritten<T> = Result<(T, String), HttpError>;
 
-/// A head that stands alone in `bytes`. It must be found in the same way if it comes one byte at a time (G1).
+/// Where pieces of `len` bytes may end: one byte each, and of random sizes. Every table of these tests is read in all of
+/// these ways (`http.md` G1).
+fn segmentations(len: usize) -> impl Iterator<Item = Vec<usize>> {
+    (0..4u64).map(move |seed| {
+        let (mut ends, mut at, mut dice) = (Vec::new(), 0, seed);
+        while at < len {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            at += if seed == 0 { 1 } else { 1 + (dice >> 33) as usize % 17 };
+            ends.push(at.min(len));
+        }
+        ends
+    })
+}
+
+/// Where a head ends. It must be found, or refused, in the same way in whatever pieces it comes.
+fn find(bytes: &[u8], max: usize) -> Result<Option<usize>, HttpError> {
+    let found = HeadScan::new().advance(bytes, max);
+    for ends in segmentations(bytes.len()) {
+        let mut scan = HeadScan::new();
+        let mut in_pieces = ends.iter().map(|&end| scan.advance(&bytes[..end], max));
+        let decisive = in_pieces.find(|found| *found != Ok(None)).unwrap_or(Ok(None));
+        assert_eq!(decisive, found, "in pieces that end at {ends:?}: {:?}", text(bytes));
+    }
+    found
+}
+
+/// The head that stands alone in `bytes`.
 fn scan(bytes: &[u8]) -> Result<&[u8], HttpError> {
-    let found = HeadScan::new().advance(bytes, 64 * 1024);
-    let mut scan = HeadScan::new();
-    let one_by_one = (0..=bytes.len()).map(|end| scan.advance(&bytes[..end], 64 * 1024));
-    let decisive = one_by_one.into_iter().find(|found| *found != Ok(None)).unwrap_or(Ok(None));
-    assert_eq!(decisive, found, "one byte at a time: {:?}", text(bytes));
-    let len = found?.ok_or(HttpError::Malformed)?;
+    let len = find(bytes, 64 * 1024)?.ok_or(HttpError::Malformed)?;
     Ok(&bytes[..len])
 }
 

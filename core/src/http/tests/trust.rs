@@ -11,7 +11,7 @@ fn sent(peer: &str, fields: &str) -> String {
     let peer = peer.parse::<IpAddr>().ok().map(|addr| PeerAddr::new(addr, &trusted));
     let mut out = Vec::new();
     let head = format!("GET / HTTP/1.1\r\nHost: h:80\r\n{fields}\r\n");
-    rewrite_request(head.as_bytes(), peer.as_ref(), &[], &mut ids(), &mut out).unwrap();
+    rewrite_request(scan(head.as_bytes()).unwrap(), peer.as_ref(), &[], &mut ids(), &mut out).unwrap();
     text(&out)
 }
 

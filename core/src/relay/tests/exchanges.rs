@@ -268,7 +268,7 @@ proptest! {
         let (requests, responses): (Vec<_>, Vec<_>) = exchanges.into_iter().unzip();
         let to_send = requests.iter().enumerate().flat_map(|(n, r)| r.bytes(n)).collect();
         let mut talk = Talk {
-            rig: Rig::new(TimeoutPolicy::OFF),
+            rig: alone(TimeoutPolicy::OFF),
             requests,
             responses,
             to_send,

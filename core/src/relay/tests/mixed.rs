@@ -39,7 +39,7 @@ proptest! {
         ops in proptest::collection::vec((0u8..24, any::<u8>(), 0usize..100_000), 1..80),
     ) {
         let ms = |n| Some(Duration::from_millis(n));
-        let mut rig = Rig::with_config(Config { timeouts: TimeoutPolicy {
+        let mut rig = Rig::alone(Config { timeouts: TimeoutPolicy {
             total: ms(400), drain: ms(300), queue: ms(70), write_idle: ms(90), ..profile() }, ..Config::default() });
         rig.named = named; rig.upstreams = upstreams; rig.addresses = addrs; rig.keeps = keeps;
         let mut clock = 0u64;

@@ -1,4 +1,7 @@
 //! The machine alone, in exact time: a rig that plays the driver, the client and the upstream.
+//!
+//! Every rig is followed by others that get the same bytes in other pieces, or later on their connection
+//! (`twins.rs`): whatever a test does is replayed by itself, and must come to the same.
 
 mod catalogue;
 mod corners;
@@ -12,7 +15,9 @@ mod relaying;
 mod resolving;
 mod service;
 mod tunnel;
+mod twins;
 
+use self::twins::Twin;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -86,6 +91,14 @@ pub(super) struct Rig {
     pub(super) addresses: u16,
     /// The upstreams are names, and it takes time until [`Rig::resolved`].
     pub(super) named: bool,
+    /// What `side` took from the connection of now.
+    got: [Vec<u8>; 2],
+    twins: Vec<Twin>,
+}
+
+/// A rig without followers.
+pub(super) fn alone(policy: TimeoutPolicy) -> Rig {
+    Rig::alone(Config { timeouts: policy, max_head: 8192, ..Config::default() })
 }
 
 impl Rig {
@@ -94,6 +107,12 @@ impl Rig {
     }
 
     pub(super) fn with_config(config: Config) -> Rig {
+        let twins = Twin::all(&config);
+        Rig { twins, ..Rig::alone(config) }
+    }
+
+    /// A rig that nothing follows, for a test that compares by itself, or whose events have no fixed order.
+    pub(super) fn alone(config: Config) -> Rig {
         let policy = config.timeouts;
         Rig {
             relay: Relay::new(Arc::new(config), Some(IpAddr::from([192, 0, 2, 7])), Instant::EPOCH),
@@ -111,6 +130,8 @@ impl Rig {
             pooled: false,
             addresses: 1,
             named: false,
+            got: [Vec::new(), Vec::new()],
+            twins: Vec::new(),
         }
     }
 
@@ -122,7 +143,16 @@ impl Rig {
         rig
     }
 
-    pub(super) fn with<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Env<'_>) -> T) -> T {
+    /// Does something to the machine, and the same to those that follow it.
+    pub(super) fn with<T>(&mut self, f: impl Fn(&mut Relay, &mut Env<'_>) -> T) -> T {
+        self.lead();
+        self.follow(|twin| twin.with(&f));
+        let result = self.step(f);
+        self.check();
+        result
+    }
+
+    fn step<T>(&mut self, f: impl FnOnce(&mut Relay, &mut Env<'_>) -> T) -> T {
         let Rig { relay, now, date, bufs, ids, .. } = self;
         let result = f(relay, &mut Env { now: *now, date, bufs, ids });
         self.act();
@@ -161,13 +191,14 @@ impl Rig {
         }
     }
 
-    fn feed(&mut self, side: Side, mut bytes: &[u8]) -> usize {
+    /// Feeds as much as is wanted, in pieces of at most `piece()` bytes.
+    fn feed(&mut self, side: Side, mut bytes: &[u8], mut piece: impl FnMut() -> usize) -> usize {
         let all = bytes.len();
         while !bytes.is_empty() && self.relay.interest().wants(Op::Read(side)) {
-            let n = self.with(|relay, env| {
+            let n = self.step(|relay, env| {
                 let buf = relay.recv_buf(side, env);
                 assert!(!buf.is_empty(), "a wanted read must have room");
-                let n = buf.len().min(bytes.len());
+                let n = buf.len().min(bytes.len()).min(piece());
                 buf[..n].copy_from_slice(&bytes[..n]);
                 relay.received(side, n, env);
                 n
@@ -177,19 +208,30 @@ impl Rig {
         all - bytes.len()
     }
 
+    fn sends(&mut self, side: Side, bytes: &[u8]) -> usize {
+        self.lead();
+        let n = self.feed(side, bytes, || usize::MAX);
+        self.follow(|twin| twin.sends(side, &bytes[..n]));
+        self.check();
+        n
+    }
+
     /// The client sends; says how many bytes the machine took.
     pub(super) fn client(&mut self, bytes: &[u8]) -> usize {
-        self.feed(Side::Client, bytes)
+        self.sends(Side::Client, bytes)
     }
 
     /// The upstream sends; says how many bytes the machine took.
     pub(super) fn upstream(&mut self, bytes: &[u8]) -> usize {
-        self.feed(Side::Upstream, bytes)
+        self.sends(Side::Upstream, bytes)
     }
 
     pub(super) fn fin(&mut self, side: Side) {
         assert!(self.relay.interest().wants(Op::Read(side)), "nobody would see the FIN");
-        self.with(|relay, env| relay.received(side, 0, env));
+        self.lead();
+        self.follow(|twin| twin.fin(side));
+        self.step(|relay, env| relay.received(side, 0, env));
+        self.check();
     }
 
     /// The lookup of the upstream's name finds so many addresses.
@@ -199,19 +241,34 @@ impl Rig {
 
     pub(super) fn connected(&mut self) {
         assert!(matches!(self.actions.last(), Some(Action::Connect { .. })), "{:?}", self.actions);
-        self.with(|relay, env| relay.connected(false, env));
+        self.lead();
+        self.follow(Twin::connected);
+        self.got[Side::Upstream as usize].clear();
+        self.step(|relay, env| relay.connected(false, env));
+        self.check();
     }
 
     /// `side` takes up to `max` bytes.
     pub(super) fn take(&mut self, side: Side, max: usize) -> Vec<u8> {
+        self.lead();
+        let taken = self.pull(side, max, || usize::MAX);
+        let all = max == usize::MAX;
+        self.follow(|twin| twin.takes(side, if all { max } else { taken.len() }));
+        self.check();
+        taken
+    }
+
+    /// Takes what is wanted, in pieces of at most `piece()` bytes.
+    fn pull(&mut self, side: Side, max: usize, mut piece: impl FnMut() -> usize) -> Vec<u8> {
         let mut taken = Vec::new();
         while taken.len() < max && self.relay.interest().wants(Op::Write(side)) {
-            let mut bytes: Vec<u8> = self.relay.send_bufs(side).flatten().copied().collect();
-            bytes.truncate(max - taken.len());
+            let most = piece().min(max - taken.len());
+            let bytes: Vec<u8> = self.relay.send_bufs(side).flatten().copied().take(most).collect();
             assert!(!bytes.is_empty(), "a wanted write must have bytes");
             taken.extend_from_slice(&bytes);
-            self.with(|relay, env| relay.sent(side, bytes.len(), env));
+            self.step(|relay, env| relay.sent(side, bytes.len(), env));
         }
+        self.got[side as usize].extend_from_slice(&taken);
         taken
     }
 
@@ -226,6 +283,9 @@ impl Rig {
     /// Sets the clock and lets at most one deadline fire.
     pub(super) fn at(&mut self, ms: u64) {
         self.now = Instant::from_millis(ms);
+        if !self.relay.is_active() {
+            self.follow(Twin::idles);
+        }
         self.with(|relay, env| relay.handle_timeout(env));
     }
 

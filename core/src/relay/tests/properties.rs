@@ -1,6 +1,7 @@
 //! What must hold for every trace: segmentation and time do not change an outcome, nothing panics,
 //! every wait has a deadline, and no request has two outcomes.
 
+use super::twins::decoded;
 use super::*;
 use alloc::vec;
 use proptest::prelude::*;
@@ -31,7 +32,7 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize, step: u6
         ..TimeoutPolicy::OFF
     };
     let mut clock = 0;
-    let mut rig = Rig::new(limits);
+    let mut rig = alone(limits);
     let (mut sent, mut answered) = (0, 0);
     let (mut to_upstream, mut to_client) = (vec![], vec![]);
     let mut pieces = pieces.iter().cycle();
@@ -74,34 +75,6 @@ fn run(request: &[u8], response: &[u8], pieces: &[usize], drain: usize, step: u6
     let sent = |o: &Outcome| if o.error.is_none() { o.request_bytes } else { 0 };
     let outcomes = rig.outcomes.iter().map(|o| (o.status, o.error, sent(o), o.response_bytes)).collect();
     Result { to_upstream, to_client, outcomes, closed: rig.relay.is_closed() }
-}
-
-/// Chunk boundaries of ours depend on when bytes came; what they carry must not.
-fn decoded(mut bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![];
-    let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return bytes.to_vec() };
-    let (head, body) = bytes.split_at(at + 4);
-    out.extend_from_slice(head);
-    if head.starts_with(b"HTTP/1.1 1") {
-        out.extend(decoded(body));
-        return out;
-    }
-    if !head.to_ascii_lowercase().windows(26).any(|w| w == b"transfer-encoding: chunked") {
-        out.extend_from_slice(body);
-        return out;
-    }
-    bytes = body;
-    let mut decoder = crate::http::BodyDecoder::new(crate::http::Framing::Chunked);
-    while let Ok(step) = decoder.decode(bytes) {
-        out.extend_from_slice(&bytes[step.skip..step.skip + step.data]);
-        bytes = &bytes[step.skip + step.data..];
-        if step.skip + step.data == 0 || decoder.is_complete() {
-            break;
-        }
-    }
-    out.push(u8::from(decoder.is_complete()));
-    out.extend_from_slice(bytes);
-    out
 }
 
 const REQUESTS: [&[u8]; 8] = [
@@ -183,7 +156,7 @@ proptest! {
         if limits > 1 {
             nothing_for(&mut policy, DeadlineKind::ALL[zero]);
         }
-        let mut rig = Rig::new(policy);
+        let mut rig = alone(policy);
         rig.keeps = limits % 2 == 0;
         rig.addresses = addresses.max(1);
         rig.named = addresses == 0;

@@ -373,7 +373,8 @@ fn e6_interim_responses_are_limited() {
         assert!(rig.client_gets().starts_with("HTTP/1.1 102 "));
     }
     rig.upstream(b"HTTP/1.1 102 Processing\r\n\r\n");
-    assert!(rig.client_gets().contains("HTTP/1.1 502 "));
+    // The one too many does not go out with it.
+    assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
     assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::TooManyInterim)));
 }
 
@@ -407,4 +408,33 @@ fn a_body_that_fills_its_block_gets_a_larger_one_and_a_slow_one_does_not() {
         assert_eq!(most, if slow { 1000 } else { crate::BULK_BLOCK });
         assert_eq!(rig.outcome().response_bytes, 4 << 20);
     }
+}
+
+#[test]
+fn c2_an_error_ends_a_pipeline_after_the_earlier_ones_were_answered() {
+    let faulty = b"GET /2 HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n".as_slice();
+    let mut rig = Rig::relaying(profile(), &[GET, faulty, GET].concat());
+    rig.upstream_gets();
+    rig.upstream(OK5);
+    let answers = rig.client_gets();
+    let statuses: Vec<_> =
+        answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["200", "400"], "{answers}");
+    assert_eq!(rig.outcomes.len(), 2);
+    assert_eq!(rig.actions.last(), Some(&Action::ShutdownWrite(Side::Client)));
+}
+
+#[test]
+fn c3_a_half_closed_pipeline_is_answered_to_its_end() {
+    let mut rig = Rig::relaying(profile(), &[GET, GET].concat());
+    rig.fin(Side::Client);
+    for _ in 0..2 {
+        rig.upstream_gets();
+        rig.upstream(OK5);
+        assert_eq!(body_of(&rig.client_gets()), "hello");
+        if rig.outcomes.len() == 1 {
+            rig.connected();
+        }
+    }
+    assert!(rig.outcomes.iter().all(|outcome| outcome.error.is_none()) && rig.relay.is_closed());
 }

@@ -98,7 +98,7 @@ fn what_a_failed_lookup_is_called_depends_on_why_it_failed() {
     ] {
         let mut rig = named();
         let failure = found.clone().err().unwrap_or(FAILED);
-        rig.with(|relay, env| relay.resolved(found, env));
+        rig.with(|relay, env| relay.resolved(found.clone(), env));
         assert_eq!(answer(&mut rig), (status.into(), error.into()));
         assert_eq!(rig.outcome().error, Some(Error::Resolve(failure)));
         assert_eq!(rig.next().map(|n| n.1), Some(DeadlineKind::KeepAlive), "the client's connection is kept");

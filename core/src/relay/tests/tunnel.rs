@@ -405,7 +405,7 @@ proptest! {
         first in 0usize..2,
     ) {
         for pieces in [pieces, vec![1], vec![usize::MAX]] {
-            let mut rig = Rig::new(TimeoutPolicy::OFF);
+            let mut rig = alone(TimeoutPolicy::OFF);
             let sent = [[UPGRADE, &up].concat(), [SWITCHING, &down].concat()];
             let (mut from, mut got, mut ended) = ([0usize; 2], [vec![], vec![]], [false; 2]);
             let mut pieces = pieces.iter().copied().cycle();
