@@ -35,9 +35,10 @@ struct State<S> {
     count: u64,
 }
 
-impl<S> Default for Idle<S> {
-    fn default() -> Idle<S> {
-        let (pool, keepers) = (Pool::default(), Vec::new());
+impl<S> Idle<S> {
+    /// Keeps so many connections to one upstream at most.
+    pub(crate) fn new(most: usize) -> Idle<S> {
+        let (pool, keepers) = (Pool::new(most), Vec::new());
         Idle(Mutex::new(State { pool, closed: false, next: Instant::NEVER, keepers, count: 0 }))
     }
 }

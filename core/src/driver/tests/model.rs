@@ -48,8 +48,9 @@ async fn acquire(upstreams: &Upstreams, patience: usize) -> Option<UpstreamId> {
                 other => panic!("{other:?}"),
             },
             Some(waits) => match upstreams.fetch(waits, cx.waker()) {
-                Ok(id) => return Poll::Ready(Some(id)),
-                Err(waits) => ticket = Some(waits),
+                Admitted::Granted(id) => return Poll::Ready(Some(id)),
+                Admitted::Waits(waits) => ticket = Some(waits),
+                other => panic!("{other:?}"),
             },
         }
         if polls == patience {
