@@ -371,9 +371,7 @@ fn is_kept(head: &Head, framing: Body, request: &Request) -> bool {
 fn expect_success(ledger: &Ledger, batch: &Batch, request: &Request, status: u16, own: bool, whole: bool) {
     let plan = &ledger.plan;
     let found = plan.names.is_none_or(|names| names.are_found());
-    // The limits of a temper in which something is to succeed.
-    const CALM: Duration = Duration::from_secs(10);
-    let (calm, answer) = (plan.policy.total.is_none_or(|t| t > CALM) && found, &request.answer);
+    let (calm, answer) = (plan.calm && found, &request.answer);
     let clean = answer.fault.is_none() && !answer.early && answer.takes_only.is_none();
     let clean = clean && answer.pace == Pace::Fast && answer.takes == Pace::Fast;
     let free = plan.is_steady() && plan.limits.max_conns >= plan.clients.len() && behaves(ledger, batch);

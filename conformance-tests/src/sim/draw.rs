@@ -35,6 +35,7 @@ impl Plan {
         let max_clients = if temper.limits && rng.permille(300) { clients_at_once.div_ceil(2) } else { 1000 };
         let mut plan = Plan {
             seed,
+            calm: temper.is_calm(),
             chaos,
             policy,
             route,
@@ -119,6 +120,13 @@ impl Temper {
             no_tunnel_limit: off && !faults && rng.permille(300),
             cuts: rng.permille(150),
         }
+    }
+}
+
+impl Temper {
+    /// Whether nobody misbehaves and nothing is narrow.
+    fn is_calm(&self) -> bool {
+        !(self.faults || self.clients || self.limits || self.changes)
     }
 }
 
@@ -220,7 +228,7 @@ fn turn_off(rng: &mut Rng, temper: &Temper, policy: &mut TimeoutPolicy) {
 fn draw_policy(rng: &mut Rng, temper: &Temper) -> TimeoutPolicy {
     let mut some = |low: u64, high: u64| Some(ms(rng.between(low, high)));
     // Without them nothing that behaves may run into one, whatever the world does to it.
-    let scale = if temper.faults || temper.clients || temper.limits || temper.changes { 1 } else { 20 };
+    let scale = if temper.is_calm() { 20 } else { 1 };
     TimeoutPolicy {
         connect: some(100 * scale, 400 * scale),
         write: some(300 * scale, 900 * scale),

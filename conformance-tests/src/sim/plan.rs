@@ -18,6 +18,8 @@ pub type Id = u32;
 pub struct Plan {
     /// Of the world's dice.
     pub seed: u64,
+    /// Nothing is narrow and nobody misbehaves: whoever asks gets the upstream's answer.
+    pub calm: bool,
     /// What the world does to everybody.
     pub chaos: Chaos,
     /// The proxy's limits.
@@ -349,6 +351,11 @@ impl Plan {
         always(&self.policy) && always(&self.route)
     }
 
+    /// Whether each idle connection to an upstream has a deadline.
+    pub fn is_pool_timed(&self) -> bool {
+        self.policy.pool_idle.is_some() && self.route.pool_idle.is_some()
+    }
+
     /// Whether nothing is done to the proxy or to its upstreams that a client could notice.
     pub fn is_steady(&self) -> bool {
         self.doings.iter().all(|(_, doing)| matches!(doing, Doing::Block(_)))
@@ -362,7 +369,7 @@ impl fmt::Display for Plan {
             "seed {}, {} upstreams and {} that refuse, at most {} clients, {:?}, {} idle",
             self.seed, self.upstreams, self.refusing, self.max_clients, self.limits, self.pool
         )?;
-        writeln!(f, "the world: {:?}", self.chaos)?;
+        writeln!(f, "the world: {:?}{}", self.chaos, if self.calm { ", calm" } else { "" })?;
         writeln!(f, "the limits: {:?}", self.policy)?;
         writeln!(f, "of requests that are routed: {:?}", self.route)?;
         writeln!(f, "turns of {:?} operations and bytes, {} bytes between two peers", self.turn, self.hop)?;

@@ -67,7 +67,7 @@ pub enum Bug {
     WidePool,
     /// A timer fires as soon as it is armed.
     HastyTimer,
-    /// Readiness is noticed late, and until then a read believes that there is nothing, the direct one too.
+    /// Now and then readiness is noticed late, and until then a read believes that there is nothing, the direct one too.
     StaleReadiness,
     /// Now and then a read's wake-up is ten seconds late.
     LateWaker,
@@ -124,10 +124,10 @@ impl Bug {
                 &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
             }
             Bug::FrozenClock | Bug::BusyTask | Bug::HastyTimer => &[Invariant::Progress],
-            Bug::FastClock | Bug::StaleReadiness => &[Invariant::NotEarly],
-            Bug::LostByte | Bug::RepeatedByte | Bug::ReusedConnection | Bug::SwallowedError => {
-                &[Invariant::Bytes]
-            }
+            Bug::FastClock => &[Invariant::NotEarly],
+            Bug::StaleReadiness => &[Invariant::NotEarly],
+            Bug::LostByte | Bug::RepeatedByte | Bug::SwallowedError => &[Invariant::Bytes],
+            Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingLeft],
             Bug::FinForRst | Bug::LateClose => &[Invariant::NothingAfter],
             Bug::LeakedSocket | Bug::GhostConnect => &[Invariant::NothingLeft],
             Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
@@ -147,7 +147,7 @@ pub struct SimRuntime {
 }
 
 /// How late readiness is noticed by [`Bug::StaleReadiness`].
-const STALE: Duration = Duration::from_millis(80);
+const STALE: Duration = Duration::from_millis(100);
 
 struct Plant {
     runtime: VirtualRuntime,
@@ -244,7 +244,7 @@ impl Future for SimConnect {
                 return Poll::Ready(Ok(SimStream::new(stream, Some(to), plant)));
             }
         }
-        let deaf = plant.strikes(Bug::DeafConnect, 50);
+        let deaf = plant.strikes(Bug::DeafConnect, 200);
         let Some(inner) = &mut self.inner else { return Poll::Pending };
         let polled = match deaf {
             true => inner.as_mut().poll(&mut Context::from_waker(Waker::noop())),
@@ -376,11 +376,10 @@ impl SimStream {
 impl Stream for SimStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.pass_on(cx);
-        if self.plant.bug == Some(Bug::StaleReadiness) {
-            return self.read_late(cx, buf, STALE);
-        }
-        if self.late.is_some() || self.plant.strikes(Bug::LateWaker, 20) {
-            return self.read_late(cx, buf, Duration::from_secs(10));
+        let late = self.plant.strikes(Bug::LateWaker, 20) || self.plant.strikes(Bug::StaleReadiness, 100);
+        if self.late.is_some() || late {
+            let stale = self.plant.bug == Some(Bug::StaleReadiness);
+            return self.read_late(cx, buf, if stale { STALE } else { Duration::from_secs(10) });
         }
         if self.plant.strikes(Bug::LostWaker, 20) {
             return match self.stream()?.try_read(buf) {
@@ -418,6 +417,10 @@ impl Stream for SimStream {
     }
 
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pass_on(cx);
+        if !self.held.is_empty() {
+            return Poll::Pending;
+        }
         if self.plant.bug == Some(Bug::LostFin) {
             return Poll::Ready(Ok(()));
         }
@@ -451,9 +454,12 @@ impl Stream for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
+        let Some(stream) = self.inner.take() else { return };
         if self.plant.bug == Some(Bug::RstForFin) {
-            self.inner.take().into_iter().for_each(Stream::abort);
+            return stream.abort();
         }
+        // As a kernel would, which goes on.
+        stream.write_behind(std::mem::take(&mut self.held));
     }
 }
 

@@ -168,7 +168,7 @@ fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World, resolve
         ("exchanges that hold an upstream", gauges.in_flight),
         ("requests that wait", gauges.waiting),
         // Without a limit they stay until the stop.
-        ("idle upstream connections", if ledger.plan.policy.pool_idle.is_some() { gauges.idle_upstreams } else { 0 }),
+        ("idle upstream connections", if ledger.plan.is_pool_timed() { gauges.idle_upstreams } else { 0 }),
         ("lookups", resolver.wanted()),
     ];
     for (what, n) in left {
@@ -242,7 +242,7 @@ impl<'a> Sweep<'a> {
         }
         if self.world.is_at_rest(Owner::Proxy) {
             let timers = self.world.armed_timers(Owner::Proxy);
-            let idle = gauges.idle_upstreams > 0 && self.ledger.plan.policy.pool_idle.is_some();
+            let idle = gauges.idle_upstreams > 0 && self.ledger.plan.is_pool_timed();
             let clients = if self.ledger.plan.is_timed() { gauges.clients } else { 0 };
             let waits = clients + usize::from(idle);
             if timers < waits {
