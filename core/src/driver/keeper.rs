@@ -14,7 +14,7 @@ use std::task::Waker;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::Shared;
-use crate::driver::sync::Mutex;
+use crate::runtime::sync::Mutex;
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Pool, UpstreamId};

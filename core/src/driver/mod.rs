@@ -15,7 +15,6 @@ mod room;
 mod scope;
 mod serve;
 mod stats;
-mod sync;
 #[cfg(test)]
 mod tests;
 mod upstreams;
