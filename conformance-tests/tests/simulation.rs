@@ -81,6 +81,15 @@ fn every_planted_bug_is_found_and_named() {
     assert_eq!(named, BTreeSet::from(Invariant::ALL));
 }
 
+/// It is a hint to look at the clock.
+#[test]
+fn a_timer_that_fires_before_its_time_does_no_harm() {
+    for seed in 0..40 {
+        let summary = run(&Plan::from_seed(seed, REQUESTS), Some(Bug::EarlyTimer), false);
+        assert_eq!(summary.violation, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_plan_that_fails_shrinks_to_one_that_fails_in_the_same_way() {
     let plan = Plan::from_seed(1, REQUESTS);

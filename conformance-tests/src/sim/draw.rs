@@ -387,8 +387,8 @@ fn draw_answer(rng: &mut Rng, temper: &Temper, request: Body) -> Answer {
         Fault { at: rng.pick(&places), kind }
     });
     let slow = temper.faults && rng.permille(60);
-    let takes_slowly = temper.faults && rng.permille(if temper.huge { 400 } else { 60 });
-    let refuses = temper.faults && !request.is_empty() && rng.permille(40);
+    let takes_slowly = temper.faults && rng.permille(if temper.huge { 700 } else { 60 });
+    let refuses = temper.faults && !request.is_empty() && rng.permille(if temper.huge { 200 } else { 40 });
     Answer {
         status,
         body,

@@ -67,6 +67,8 @@ pub enum Bug {
     WidePool,
     /// A timer fires as soon as it is armed.
     HastyTimer,
+    /// A timer fires half way to its time. That breaks no promise of the proxy's, and is not in [`Bug::ALL`].
+    EarlyTimer,
     /// Now and then readiness is noticed late, and until then a read believes that there is nothing, the direct one too.
     StaleReadiness,
     /// Now and then a read's wake-up is ten seconds late.
@@ -82,7 +84,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Every bug.
+    /// Every bug that does harm.
     pub const ALL: [Bug; 29] = [
         Bug::LostTimer,
         Bug::LostWaker,
@@ -123,6 +125,7 @@ impl Bug {
             Bug::LostTimer | Bug::LateTimer | Bug::SpentTimer => {
                 &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
             }
+            Bug::EarlyTimer => &[],
             Bug::FrozenClock | Bug::BusyTask | Bug::HastyTimer => &[Invariant::Progress],
             Bug::FastClock => &[Invariant::NotEarly],
             Bug::StaleReadiness => &[Invariant::NotEarly],
@@ -168,7 +171,8 @@ impl SimRuntime {
     pub(super) fn new(inner: VirtualRuntime, bug: Option<Bug>, seed: u64) -> SimRuntime {
         let began = inner.now();
         let rng = RefCell::new(Rng::new(seed ^ 0xb06));
-        let plant = Plant { runtime: inner.clone(), bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
+        let plant =
+            Plant { runtime: inner.clone(), bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
         SimRuntime { inner, plant: Rc::new(plant) }
     }
 
@@ -309,7 +313,11 @@ impl SimStream {
         let now = self.plant.runtime.now();
         let Some(late) = &mut self.late else { return false };
         if !late.bell.rang.load(Ordering::Relaxed) {
-            return true;
+            // Another task has it now.
+            if cx.is_some_and(|cx| !late.bell.task.will_wake(cx.waker())) {
+                self.late = None;
+            }
+            return self.late.is_some();
         }
         let until = *late.until.get_or_insert(now + by);
         if now >= until {
@@ -477,7 +485,12 @@ impl Timer for SimTimer {
             Some(Bug::FastClock) => at - at.saturating_since(self.plant.began) / 51,
             _ => at,
         };
-        let at = if self.plant.bug == Some(Bug::HastyTimer) { at.min(self.plant.runtime.now()) } else { at };
+        let now = self.plant.runtime.now();
+        let at = match self.plant.bug {
+            Some(Bug::HastyTimer) => at.min(now),
+            Some(Bug::EarlyTimer) if at != Instant::NEVER => now + at.saturating_since(now) / 2,
+            _ => at,
+        };
         let lost = self.plant.strikes(Bug::LostTimer, 30);
         let lost = lost || (self.spent && self.plant.bug == Some(Bug::SpentTimer));
         let at = if lost { Instant::NEVER } else { at };

@@ -179,9 +179,8 @@ async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: 
             None => body.await,
             Some(most) => {
                 // Polled together with the body.
-                let enough = poll_fn(|_| {
-                    if taken.get() >= u64::from(most) { Poll::Ready(()) } else { Poll::Pending }
-                });
+                let enough =
+                    poll_fn(|_| if taken.get() >= u64::from(most) { Poll::Ready(()) } else { Poll::Pending });
                 match or(body, enough).await {
                     Some(end) => end,
                     None => return stand_still(ledger, stream, request.id).await,
@@ -246,7 +245,10 @@ async fn stand_still(ledger: &Ledger, stream: &VirtualStream, id: Id) -> Result<
         // Whoever does not read is told nothing: it has to look.
         sleep(&ledger.world, Duration::from_millis(2)).await;
         if !stream.is_reset() && ledger.is_overdue(id, Duration::from_millis(3)) {
-            ledger.fail(Invariant::NothingAfter, format!("the upstream of /{id} is not reset after its outcome"));
+            ledger.fail(
+                Invariant::NothingAfter,
+                format!("the upstream of /{id} is not reset after its outcome"),
+            );
             break;
         }
     }
