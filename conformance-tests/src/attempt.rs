@@ -36,6 +36,8 @@ pub(crate) struct About<'a> {
     pub(crate) title: String,
     pub(crate) alone: bool,
     pub(crate) needs: &'a [Need],
+    /// Whether the report is told what came of it. A case that runs once more, in another way, is no line of its own.
+    pub(crate) reported: bool,
 }
 
 /// How late each deadline of a case was reported on the runtime.
@@ -81,7 +83,7 @@ impl<'a> About<'a> {
         let mut words = name.splitn(3, '_');
         let mut word = || words.next().unwrap_or_default();
         let id = format!("{}-{}", word().to_uppercase(), word());
-        About { name, id, title: word().replace('_', " "), alone, needs: &[] }
+        About { name, id, title: word().replace('_', " "), alone, needs: &[], reported: true }
     }
 
     /// Runs a case unless it is skipped: first the oracle, then the real run when it is its turn, and again if it fails
@@ -151,7 +153,7 @@ impl<'a> About<'a> {
 
     /// Writes a line for the report. A line is one write to a file of this process, so that lines do not mix.
     fn record(&self, runtime: &str, notes: &[&str], result: &str, more: serde_json::Value) {
-        let Some(directory) = std::env::var_os(RESULTS) else { return };
+        let Some(directory) = std::env::var_os(RESULTS).filter(|_| self.reported) else { return };
         let mut line = json!({
             "runtime": runtime, "notes": notes, "case": self.name, "id": self.id, "title": self.title, "result": result,
         });

@@ -50,6 +50,17 @@ pub fn check_virtual(case: &Case) {
 /// If the case fails; that is its purpose.
 #[track_caller]
 pub fn check<H: Harness>(case: Case, skips: &Skips) {
+    attempt::<H>(case, skips, true);
+}
+
+/// Likewise, for a harness that is another one's in disguise: the report is told nothing.
+#[track_caller]
+pub(crate) fn check_unreported<H: Harness>(case: Case) {
+    attempt::<H>(case, &[], false);
+}
+
+#[track_caller]
+fn attempt<H: Harness>(case: Case, skips: &Skips, reported: bool) {
     let case = Arc::new(case);
     let name = case.test_name();
     let about = About {
@@ -58,6 +69,7 @@ pub fn check<H: Harness>(case: Case, skips: &Skips) {
         title: case.title.into(),
         alone: case.alone,
         needs: &case.needs,
+        reported,
     };
     about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, oracle));
 }
