@@ -81,8 +81,14 @@ fn run_wait_virtual<C: WaitCase>(world: World) -> Result<WaitRun, Ran> {
 #[track_caller]
 pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
     let name = test_name_of::<C>();
-    let about =
-        About { name: &name, id: C::ID.into(), title: C::TITLE.into(), alone: C::ALONE, needs: C::NEEDS, reported: true };
+    let about = About {
+        name: &name,
+        id: C::ID.into(),
+        title: C::TITLE.into(),
+        alone: C::ALONE,
+        needs: C::NEEDS,
+        reported: true,
+    };
     about.attempt::<H, _>(skips, check_wait_virtual::<C>, |_| run_wait::<H, C>());
 }
 

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::run::run;
 
 /// Seeds whose digests are recorded, and how many requests each has.
-const SEEDS: (u64, usize) = (40, 60);
+const SEEDS: (u64, usize) = (24, 60);
 
 /// The one whose trace is, from its first event on.
 const TRACED: (u64, usize) = (3, 12);
