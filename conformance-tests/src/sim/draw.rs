@@ -375,8 +375,11 @@ fn draw_pace(rng: &mut Rng, temper: &Temper, slow: bool, most: u64, pause: u64) 
 fn draw_answer(rng: &mut Rng, temper: &Temper, request: Body) -> Answer {
     let length = draw_length(rng, temper);
     let status = if rng.permille(40) { rng.pick(&[204, 304]) } else { rng.pick(&[200, 200, 201, 404, 500]) };
+    let early = temper.faults && rng.permille(if request.is_empty() { 30 } else { 100 });
     let body = match rng.below(10) {
         _ if matches!(status, 204 | 304) => Body::None,
+        // Its end and the reset that the rest of the request leads to look much alike.
+        _ if early && rng.permille(300) => Body::Close(length),
         0..6 => Body::Length(length),
         6..9 => Body::Chunked(length),
         _ => Body::Close(length),
@@ -397,7 +400,7 @@ fn draw_answer(rng: &mut Rng, temper: &Temper, request: Body) -> Answer {
         takes: draw_pace(rng, temper, takes_slowly, 4000, 60),
         takes_only: refuses.then(|| rng.below(u64::from(request.len())) as u32),
         interim: if rng.permille(50) { rng.between(1, 3) as u8 } else { 0 },
-        early: temper.faults && rng.permille(30),
+        early,
         close: rng.permille(30),
         surplus: temper.faults && matches!(body, Body::Length(n) if n < 10_000) && rng.permille(20),
         goes_stale: (temper.faults && rng.permille(80)).then(|| ms(rng.below(30))),

@@ -130,12 +130,18 @@ impl Bug {
             Bug::FastClock => &[Invariant::NotEarly],
             Bug::StaleReadiness => &[Invariant::NotEarly],
             Bug::LostByte | Bug::RepeatedByte | Bug::SwallowedError => &[Invariant::Bytes],
-            Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingLeft],
-            Bug::FinForRst | Bug::LateClose => &[Invariant::NothingAfter],
-            Bug::LeakedSocket | Bug::GhostConnect => &[Invariant::NothingLeft],
+            Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingAfter, Invariant::NothingLeft],
+            // What ends with FIN looks whole where only RST shows that it is not.
+            Bug::FinForRst => &[Invariant::NothingAfter, Invariant::Bytes],
+            Bug::LateClose => &[Invariant::NothingAfter],
+            // Whoever is at the other end waits for ever.
+            Bug::LeakedSocket => &[Invariant::NothingLeft, Invariant::Answered],
+            Bug::GhostConnect => &[Invariant::NothingLeft],
             Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
             Bug::LateWaker | Bug::DeafListener | Bug::DeafConnect => &[Invariant::Answered],
-            Bug::EndlessBuffer | Bug::EndlessUpload => &[Invariant::Memory],
+            Bug::EndlessBuffer => &[Invariant::Memory],
+            // Nobody is told what becomes of the bytes that it holds.
+            Bug::EndlessUpload => &[Invariant::Memory, Invariant::Bytes],
             Bug::TwoOutcomes | Bug::LateOutcome => &[Invariant::OneOutcome],
             Bug::WideLimit | Bug::WidePool => &[Invariant::Permits],
         }
@@ -280,6 +286,8 @@ pub struct SimStream {
     late: Option<Late>,
     /// Bytes that it has taken and not passed on.
     held: Vec<u8>,
+    /// They could not be passed on.
+    failed: bool,
 }
 
 /// A wake-up that is passed on after a while.
@@ -305,7 +313,7 @@ impl Wake for Bell {
 
 impl SimStream {
     fn new(inner: VirtualStream, to: Option<SocketAddr>, plant: Rc<Plant>) -> SimStream {
-        SimStream { inner: Some(inner), to, plant, busy: false, late: None, held: Vec::new() }
+        SimStream { inner: Some(inner), to, plant, busy: false, late: None, held: Vec::new(), failed: false }
     }
 
     /// Whether what the kernel has told is still under way to the task.
@@ -351,7 +359,10 @@ impl SimStream {
             let Some(inner) = &mut self.inner else { return };
             match inner.poll_write_shared(cx, &self.held) {
                 Poll::Ready(Ok(n)) => drop(self.held.drain(..n)),
-                Poll::Ready(Err(_)) => self.held.clear(),
+                Poll::Ready(Err(_)) => {
+                    self.held.clear();
+                    self.failed = true;
+                }
                 Poll::Pending => return,
             }
         }
@@ -399,6 +410,9 @@ impl Stream for SimStream {
         let polled = self.stream()?.poll_read(cx, buf);
         match &polled {
             Poll::Pending if self.busy => cx.waker().wake_by_ref(),
+            Poll::Ready(Ok(0)) if self.failed => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
             Poll::Ready(Err(e))
                 if e.kind() == io::ErrorKind::ConnectionReset
                     && self.plant.bug == Some(Bug::SwallowedError) =>
@@ -488,7 +502,9 @@ impl Timer for SimTimer {
         let now = self.plant.runtime.now();
         let at = match self.plant.bug {
             Some(Bug::HastyTimer) => at.min(now),
-            Some(Bug::EarlyTimer) if at != Instant::NEVER => now + at.saturating_since(now) / 2,
+            Some(Bug::EarlyTimer) if at != Instant::NEVER && at > now + Duration::from_millis(1) => {
+                now + at.saturating_since(now) / 2
+            }
             _ => at,
         };
         let lost = self.plant.strikes(Bug::LostTimer, 30);
