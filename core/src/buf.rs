@@ -18,11 +18,13 @@ pub const BLOCK: usize = 64 * 1024;
 /// whatever they move.
 pub const BULK_BLOCK: usize = 512 * 1024;
 
-/// Bulk blocks that one pool lends at once. Whoever comes later gets on with plain ones.
+/// Bulk blocks that one pool lends at once, those that it keeps for later among them: 16 MiB at most. Whoever comes
+/// later gets on with plain ones.
+///
+/// Fewer are kept than lent, since what is kept is kept for good: of either kind as much as `keep` plain blocks are.
+/// The driver keeps 64, so that a thread at rest holds 4 MiB of each. Those beyond that go back to the allocator once
+/// nobody needs them, which a body pays for that has moved half a mebibyte with each of them, and no short one.
 pub const BULK_BLOCKS: usize = 32;
-
-/// Bulk blocks that a pool keeps for later.
-const KEPT_BULK: usize = 8;
 
 /// How many separate pieces of body one block may hold.
 pub(crate) const RUNS: usize = 16;
@@ -106,6 +108,29 @@ impl Block {
 }
 
 /// Lends blocks, vectors for rewritten heads, and the state of exchanges. One a thread is enough: it is borrowed for a turn.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate_core::http::{HttpDate, IdSource};
+/// use tidegate_core::relay::{Env, Relay};
+/// use tidegate_core::{BLOCK, BufPool, Config, Instant, Side};
+///
+/// let (mut bufs, date, mut ids) = (BufPool::new(64), HttpDate::from_unix(0), IdSource::new(1));
+/// let (config, now) = (Arc::new(Config::default()), Instant::EPOCH);
+/// let mut clients: Vec<Relay> = (0..1000).map(|_| Relay::new(Arc::clone(&config), None, now)).collect();
+///
+/// // Each turn borrows it. A thousand idle connections read into one block, one after the other.
+/// let mut used = Vec::new();
+/// for client in &mut clients {
+///     let mut env = Env { now, date: &date, bufs: &mut bufs, ids: &mut ids };
+///     let block = client.recv_buf(Side::Client, &mut env);
+///     assert_eq!(block.len(), BLOCK);
+///     used.push(block.as_ptr());
+///     client.not_ready(Side::Client, &mut env);
+/// }
+/// used.dedup();
+/// assert_eq!(used.len(), 1);
+/// ```
 #[derive(Debug)]
 pub struct BufPool {
     blocks: Vec<Block>,
@@ -118,7 +143,8 @@ pub struct BufPool {
 }
 
 impl BufPool {
-    /// A pool that keeps at most `keep` blocks, and as many of everything else that it lends, for later.
+    /// A pool that keeps for later at most `keep` plain blocks, as much memory in bulk blocks, and `keep` of everything
+    /// else that it lends.
     pub fn new(keep: usize) -> BufPool {
         BufPool {
             blocks: Vec::new(),
@@ -149,7 +175,8 @@ impl BufPool {
         match (&block.0.bulk, block.0.bytes.len()) {
             (None, BLOCK) if self.blocks.len() < self.keep => self.blocks.push(block),
             (Some(count), BULK_BLOCK)
-                if self.bulk.len() < KEPT_BULK && Arc::ptr_eq(count, &self.bulk_count) =>
+                if self.bulk.len() < self.keep * BLOCK / BULK_BLOCK
+                    && Arc::ptr_eq(count, &self.bulk_count) =>
             {
                 self.bulk.push(block);
             }
@@ -167,5 +194,24 @@ impl BufPool {
         if self.heads.len() < self.keep && head.capacity() > 0 && head.capacity() <= LARGEST {
             self.heads.push(head);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_bounded_and_what_is_kept_is_the_same_memory_of_each_kind() {
+        let mut pool = BufPool::new(64);
+        let bulk: Vec<Block> = core::iter::from_fn(|| pool.take_bulk()).take(100).collect();
+        let plain: Vec<Block> = (0..100).map(|_| pool.take_block()).collect();
+        assert_eq!((bulk.len(), bulk.len() * BULK_BLOCK), (BULK_BLOCKS, 16 << 20));
+        bulk.into_iter().chain(plain).for_each(|block| pool.give_block(block));
+        let bytes = |blocks: &[Block]| blocks.iter().map(|block| block.0.bytes.len()).sum::<usize>();
+        assert_eq!([bytes(&pool.bulk), bytes(&pool.blocks)], [4 << 20, 4 << 20]);
+        // What is kept counts: there are never more of them.
+        let again: Vec<Block> = core::iter::from_fn(|| pool.take_bulk()).take(100).collect();
+        assert_eq!((again.len(), pool.bulk.len()), (BULK_BLOCKS, 0));
     }
 }

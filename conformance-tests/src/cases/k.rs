@@ -3,7 +3,7 @@
 use tidegate_core::DeadlineKind::{ClientBody, ClientHead, ClientWrite, Write};
 use tidegate_core::Side;
 
-use super::{BIG, ENDLESS, ok, post};
+use super::{BIG, ENDLESS, eager_sender, ok, post};
 use crate::expect::*;
 use crate::script::{Case, Step, ms, script};
 use crate::transcript::End;
@@ -43,16 +43,7 @@ pub fn k_03_slowloris() -> Case {
 pub fn k_09_408_survives_an_eager_sender() -> Case {
     Case::new("K-09", "408 survives an eager sender")
         .upstream(script().read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().drip(1024, ms(5), 10_000))
-                .read_message()
-                .read_to_end()
-                .step(Step::Join),
-        )
+        .client(eager_sender().step(Step::Join))
         .expect(status(0, 0, 408))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
         .expect(timeout(0, Write, Some(Side::Client)))

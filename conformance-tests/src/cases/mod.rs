@@ -31,7 +31,7 @@ mod wait_more;
 
 use crate::run_fake::ExactCase;
 use crate::run_live::LiveCase;
-use crate::script::{Case, Script, script};
+use crate::script::{Case, Script, ms, script};
 
 /// More than two connections' kernel buffers swallow with the usual settings, so that whoever writes it is
 /// blocked if the reader stops.
@@ -43,6 +43,12 @@ pub(crate) const ENDLESS: u64 = 1 << 40;
 /// A POST of `len` bytes, the head alone.
 pub(crate) fn post(len: u64) -> Script {
     script().head(&format!("POST / HTTP/1.1\nhost: conformance\ncontent-length: {len}"))
+}
+
+/// A client that goes on sending its body, whatever it is answered, and reads to the end.
+pub(crate) fn eager_sender() -> Script {
+    let sends = script().drip(1024, ms(5), 10_000);
+    script().connect().mark("start").then(post(BIG)).background(sends).read_message().read_to_end()
 }
 
 /// The head of a 200 with `len` bytes.

@@ -7,8 +7,15 @@ use tidegate_core::Side;
 
 use super::{BIG, ok, post};
 use crate::expect::*;
-use crate::script::{Case, Step, Upstream, ms, script};
+use crate::script::{Case, Script, Step, Upstream, ms, script};
 use crate::transcript::End;
+
+/// A client that sends more than anybody takes, until it is answered and after that.
+fn uploads() -> Script {
+    let sends = script().body(BIG);
+    let start = script().connect().mark("start").then(post(BIG)).background(sends);
+    start.read_message().mark("answered").read_to_end()
+}
 
 /// An upload that the upstream does not read is given up, and the upstream can see that it was cut.
 pub fn q_01_upstream_never_reads() -> Case {
@@ -18,16 +25,7 @@ pub fn q_01_upstream_never_reads() -> Case {
         .policy(|p| p.client_body = None)
         .small_buffers()
         .upstream(script().wait_for("answered").read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().body(BIG))
-                .read_message()
-                .mark("answered")
-                .read_to_end(),
-        )
+        .client(uploads())
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
         .expect(timeout(0, Write, Some(Side::Upstream)))
@@ -46,16 +44,7 @@ pub fn q_02_progress_does_not_reset() -> Case {
         .small_buffers()
         .policy(|p| p.client_body = None)
         .upstream(script().step(drain).read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().body(BIG))
-                .read_message()
-                .mark("answered")
-                .read_to_end(),
-        )
+        .client(uploads())
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
         .expect(timeout(0, Write, Some(Side::Upstream)))
@@ -216,16 +205,7 @@ pub fn q_13_exact_prefix() -> Case {
     Case::new("Q-13", "exact prefix")
         .small_buffers()
         .upstream(script().read_head().wait_for("answered").read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().body(BIG))
-                .read_message()
-                .mark("answered")
-                .read_to_end(),
-        )
+        .client(uploads())
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200)))
         .expect(timeout(0, Write, Some(Side::Upstream)))
@@ -283,16 +263,7 @@ pub fn q_15_write_none_total_250() -> Case {
         // Full long before the limit: then nobody waits for the client.
         .small_buffers()
         .upstream(script().read_head().wait_for("answered").read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().body(BIG))
-                .read_message()
-                .mark("answered")
-                .read_to_end(),
-        )
+        .client(uploads())
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(250)))
         .expect(timeout(0, Total, Some(Side::Upstream)))

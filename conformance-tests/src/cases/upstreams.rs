@@ -1,5 +1,7 @@
 //! C and P, continued: which upstream gets a request, and who waits for one.
 
+use std::time::Duration;
+
 use tidegate_core::DeadlineKind::{Connect, Queue, Read, Total};
 use tidegate_core::Phase;
 
@@ -209,11 +211,10 @@ pub fn p_10_cancelled_waiter() -> Case {
         .expect(outcomes(3))
 }
 
-/// Nobody waits for ever: 503, and the upstream hears nothing of it.
-pub fn p_11_queue_limit() -> Case {
-    Case::new("P-11", "queue limit")
+/// One request occupies the only upstream; a second is refused with 503 so long after it has come.
+fn second_is_refused(title: &'static str, after: Duration) -> Case {
+    Case::new("P-11", title)
         .patient()
-        .policy(|p| p.queue = Some(ms(100)))
         .max_conns(1)
         .upstream(
             script()
@@ -229,40 +230,24 @@ pub fn p_11_queue_limit() -> Case {
             script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),
         )
         .expect(status(1, 0, 503))
-        .expect(window(Moment::Mark("start"), Moment::FirstByte(1, 0), ms(100)))
-        .expect(timeout(0, Queue, None))
-        .expect(during(0, Phase::Queue))
-        .expect(attempts(0, 0))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(1, 0), after))
         .expect(text(0, 0, "one"))
         .expect(accepted(1))
         .expect(outcomes(2))
 }
 
+/// Nobody waits for ever: 503, and the upstream hears nothing of it.
+pub fn p_11_queue_limit() -> Case {
+    second_is_refused("queue limit", ms(100))
+        .policy(|p| p.queue = Some(ms(100)))
+        .expect(timeout(0, Queue, None))
+        .expect(during(0, Phase::Queue))
+        .expect(attempts(0, 0))
+}
+
 /// Nor do more wait than may: 503 at once.
 pub fn p_11_queue_full() -> Case {
-    Case::new("P-11", "queue full")
-        .patient()
-        .max_conns(1)
-        .max_queue(0)
-        .upstream(
-            script()
-                .read_message()
-                .mark("occupied")
-                .wait_for("refused")
-                .pause(ms(30))
-                .then(ok(3))
-                .bytes("one"),
-        )
-        .client(script().connect().get("/1").read_message())
-        .client(
-            script().wait_for("occupied").mark("start").connect().get("/2").read_message().mark("refused"),
-        )
-        .expect(status(1, 0, 503))
-        .expect(window(Moment::Mark("start"), Moment::FirstByte(1, 0), ms(0)))
-        .expect(failure(0, "QueueFull"))
-        .expect(text(0, 0, "one"))
-        .expect(accepted(1))
-        .expect(outcomes(2))
+    second_is_refused("queue full", ms(0)).max_queue(0).expect(failure(0, "QueueFull"))
 }
 
 /// At the limit of clients the one that is idle makes room for one that comes, and not before. (The catalogue has no

@@ -5,7 +5,7 @@ use tidegate_core::DeadlineKind::{Connect, Drain, Write};
 use tidegate_core::Side;
 
 use super::upstreams::answers;
-use super::{BIG, ok, post};
+use super::{eager_sender, ok, post};
 use crate::expect::*;
 use crate::script::{Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
 use crate::transcript::End;
@@ -78,18 +78,7 @@ pub fn w_12_cancelled_again_during_teardown() -> Case {
         .max_conns(1)
         .command("stop", Command::Stop)
         .upstream(script().read_to_end())
-        .client(
-            script()
-                .connect()
-                .mark("start")
-                .then(post(BIG))
-                .background(script().drip(1024, ms(5), 10_000))
-                .read_message()
-                .read_to_end()
-                .pause(ms(20))
-                .mark("stop")
-                .step(Step::Join),
-        )
+        .client(eager_sender().pause(ms(20)).mark("stop").step(Step::Join))
         .expect(status(0, 0, 408))
         .expect(timeout(0, Write, Some(Side::Client)))
         .expect(client_end(0, End::Fin))

@@ -7,10 +7,10 @@
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll};
 use core::time::Duration;
 use std::cell::Cell;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,9 +18,10 @@ use crate::buf::BufPool;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::{Decision, Report, Shared};
+use crate::driver::transfer::{Look, read, write};
 use crate::error::{IoFailure, IoKind, Side};
 use crate::http::{HttpDate, IdSource, RequestHead};
-use crate::relay::{Action, Env, MAX_SLICES, Op, Relay};
+use crate::relay::{Action, Config, Env, Op, Relay};
 use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
@@ -181,13 +182,17 @@ enum Step {
     Waits,
 }
 
-/// How a pass asks the sockets.
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum Look {
-    /// Through the runtime, which wakes the task when there is something.
-    Poll,
-    /// Directly, once, whatever the runtime believes.
-    Direct,
+/// What the passes of one turn have done.
+#[derive(Default)]
+struct Moved {
+    ops: usize,
+    bytes: usize,
+}
+
+impl Moved {
+    fn is_enough(&self, config: &Config) -> bool {
+        self.ops >= config.turn_ops.max(1) || self.bytes >= config.turn_bytes.max(1)
+    }
 }
 
 impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
@@ -255,11 +260,12 @@ where
         if phase == Phase::Stopped {
             self.relay.stop(env);
         }
-        let mut capped = self.work(cx, env);
+        let mut moved = Moved::default();
+        let mut capped = self.work(&mut moved, cx, env);
         // After a look at what has come: a request that is there has begun.
         if let Phase::Draining(since) = phase {
             self.relay.drain(since, env);
-            capped |= self.work(cx, env);
+            capped |= self.work(&mut moved, cx, env);
         }
         let idle = self.relay.is_idle();
         if !idle {
@@ -268,16 +274,16 @@ where
         }
         if self.membership.is_to_leave(idle) {
             self.relay.close_idle(env);
-            capped |= self.work(cx, env);
+            capped |= self.work(&mut moved, cx, env);
         }
         if self.is_due(env.now) {
             // A readiness that the runtime has not seen yet must not become a timeout.
             self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]);
-            capped |= self.work(cx, env);
+            capped |= self.work(&mut moved, cx, env);
         }
         if self.is_due(env.now) {
             self.relay.handle_timeout(env);
-            capped |= self.work(cx, env);
+            capped |= self.work(&mut moved, cx, env);
         }
         if self.client.is_none() {
             return Poll::Ready(());
@@ -296,18 +302,17 @@ where
         self.relay.poll_timeout().is_some_and(|d| d.at <= now)
     }
 
-    /// Passes over the sockets until nothing moves. True if the turn's bound ended it first.
-    fn work(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
-        let (mut ops, mut bytes, mut waits) = (0, 0, [false; Op::PASS.len()]);
-        loop {
-            let moved = self.pass(cx, env, Look::Poll, &mut waits);
-            let Some((count, amount)) = moved else { return false };
-            ops += count;
-            bytes += amount;
-            if ops >= self.shared.config.turn_ops || bytes >= self.shared.config.turn_bytes {
-                return true;
-            }
+    /// Passes over the sockets until nothing moves. True if the turn's bound ended it first; beyond it actions are
+    /// still taken, and the sockets are left to the next turn.
+    fn work(&mut self, moved: &mut Moved, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+        let mut waits = [false; Op::PASS.len()];
+        while !moved.is_enough(&self.shared.config) {
+            let Some((ops, bytes)) = self.pass(cx, env, Look::Poll, &mut waits) else { return false };
+            moved.ops += ops;
+            moved.bytes += bytes;
         }
+        self.act(cx, env);
+        true
     }
 
     /// Serves every socket operation that is wanted, once, in order: operations done and bytes moved,
@@ -347,30 +352,33 @@ where
     /// Takes every action, and looks at what is waited for: an upstream, its addresses, or the connection that is being
     /// made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
-        let mut done = usize::from(self.look_at_place(cx, env));
-        loop {
-            while let Some(action) = self.relay.poll_action() {
-                done += 1;
-                self.take(action, cx, env);
-            }
-            let Some(connect) = self.connect.as_mut().as_pin_mut() else { break };
-            let Poll::Ready(result) = connect.poll(cx) else { break };
+        let mut done = usize::from(self.look_at_place(cx, env)) + usize::from(self.look_at_connect(cx, env));
+        while let Some(action) = self.relay.poll_action() {
             done += 1;
-            self.connect.set(None);
-            env.now = self.shared.runtime.now();
-            match result {
-                Ok(stream) => {
-                    if let Place::Granted(id) = *self.place {
-                        self.shared.upstreams.reached(id, env.now);
-                    }
-                    *self.upstream = Some(stream);
-                    self.relay.connected(false, env);
-                }
-                Err(e) => self.relay.failed(Op::Connect, IoFailure::from(&e), env),
-            }
+            self.take(action, cx, env);
         }
         self.finish_shutdown(cx);
         done
+    }
+
+    /// Whether the attempt to connect has ended. One that was begun since then is looked at in the next pass, so that
+    /// many that fail at once do not hold the thread.
+    fn look_at_connect(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+        let Some(connect) = self.connect.as_mut().as_pin_mut() else { return false };
+        let Poll::Ready(result) = connect.poll(cx) else { return false };
+        self.connect.set(None);
+        env.now = self.shared.runtime.now();
+        match result {
+            Ok(stream) => {
+                if let Place::Granted(id) = *self.place {
+                    self.shared.upstreams.reached(id, env.now);
+                }
+                *self.upstream = Some(stream);
+                self.relay.connected(false, env);
+            }
+            Err(e) => self.relay.failed(Op::Connect, IoFailure::from(&e), env),
+        }
+        true
     }
 
     /// Whether an upstream was granted, or its addresses were found.
@@ -418,6 +426,14 @@ where
         }
     }
 
+    /// The resolver that said where `id` is hears that it is not there.
+    fn unreached(&self, id: UpstreamId) {
+        let Some(found) = self.relay.unreached() else { return };
+        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
+            self.shared.resolver.unreached(&name, found);
+        }
+    }
+
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, idle } => {
@@ -451,6 +467,7 @@ where
                 }
             }
             Action::Admit { failed } => {
+                failed.into_iter().for_each(|id| self.unreached(id));
                 match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
                     Admitted::Granted(id) => {
                         *self.place = Place::Granted(id);
@@ -543,56 +560,5 @@ where
             }
             (_, Poll::Pending) => Step::Waits,
         }
-    }
-}
-
-fn read<S: Stream>(
-    stream: Option<&mut S>,
-    buf: &mut [u8],
-    look: Look,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let Some(stream) = stream else { return Poll::Pending };
-    if buf.is_empty() {
-        return Poll::Pending;
-    }
-    match look {
-        Look::Poll => stream.poll_read(cx, buf),
-        Look::Direct => direct(stream.try_read(buf)),
-    }
-}
-
-/// Writes, and says how many bytes have reached the socket: those that a wrapping stream holds back are
-/// `unflushed`, count as not sent, and keep further ones away.
-fn write<'a, S: Stream>(
-    stream: Option<&mut S>,
-    bufs: impl Iterator<Item = &'a [u8]>,
-    unflushed: &mut usize,
-    look: Look,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let Some(stream) = stream else { return Poll::Pending };
-    if *unflushed == 0 {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut count = 0;
-        for (slot, buf) in slices.iter_mut().zip(bufs) {
-            *slot = IoSlice::new(buf);
-            count += 1;
-        }
-        let written = match look {
-            Look::Poll => stream.poll_write_vectored(cx, &slices[..count]),
-            Look::Direct => direct(stream.try_write_vectored(&slices[..count])),
-        };
-        *unflushed = ready!(written)?;
-    }
-    ready!(stream.poll_flush(cx))?;
-    Poll::Ready(Ok(mem::take(unflushed)))
-}
-
-/// A direct call that would block has found nothing to do.
-fn direct(result: io::Result<usize>) -> Poll<io::Result<usize>> {
-    match result {
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Poll::Pending,
-        other => Poll::Ready(other),
     }
 }

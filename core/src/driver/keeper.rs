@@ -3,8 +3,13 @@
 //! The [`Keeper`] closes an idle upstream connection when its deadline is due, when the upstream closes
 //! it or sends bytes that nobody asked for, and at the stop. It hands nothing out: that is done by the
 //! connections, which look once more.
+//!
+//! No connection and no last handle of a task is dropped under the pool's lock, since that may run anything. The one
+//! thing of the runtime's that does run under it is a sweep's look at each connection, and what that replaces is a
+//! clone of a keeper's waker that is held here.
 
 use core::future::Future;
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::io::ErrorKind;
@@ -33,13 +38,16 @@ struct State<S> {
     /// Keepers by number; the first one keeps, the others stand by.
     keepers: Vec<(u64, Option<Waker>)>,
     count: u64,
+    /// The waker of the keeper before, with which idle connections may be registered until the next one has swept.
+    former: Option<Waker>,
 }
 
 impl<S> Idle<S> {
     /// Keeps so many connections to one upstream at most.
     pub(crate) fn new(most: usize) -> Idle<S> {
         let (pool, keepers) = (Pool::new(most), Vec::new());
-        Idle(Mutex::new(State { pool, closed: false, next: Instant::NEVER, keepers, count: 0 }))
+        let next = Instant::NEVER;
+        Idle(Mutex::new(State { pool, closed: false, next, keepers, count: 0, former: None }))
     }
 }
 
@@ -55,6 +63,30 @@ fn is_dead<S: Stream>(stream: &mut S, cx: &mut Context<'_>) -> bool {
     }
 }
 
+/// What came of putting a connection into the pool.
+enum Put<S> {
+    /// It is there, with an earlier deadline than any or not.
+    Done(bool),
+    /// It is not wanted: to be dropped outside the lock.
+    Over(S),
+    /// It has to be looked at for this keeper first.
+    Again(S, Option<Waker>),
+}
+
+impl<S> State<S> {
+    /// What wakes the one that keeps.
+    fn keeper(&self) -> Option<&Waker> {
+        self.keepers.first().and_then(|(_, waker)| waker.as_ref())
+    }
+}
+
+fn is_same(one: Option<&Waker>, other: Option<&Waker>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.will_wake(other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 impl<S: Stream> Idle<S> {
     fn with<T>(&self, f: impl FnOnce(&mut State<S>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -62,28 +94,40 @@ impl<S: Stream> Idle<S> {
 
     /// Takes in a connection that became idle.
     pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant) {
-        let wake = self.with(|state| {
-            if state.closed {
-                return None;
+        let mut keeper = self.with(|state| state.keeper().cloned());
+        loop {
+            // Without a keeper nobody is to be woken, and the task that used it is not to be kept alive.
+            if is_dead(&mut stream, &mut Context::from_waker(keeper.as_ref().unwrap_or(Waker::noop()))) {
+                return;
             }
-            let keeper = state.keepers.first().and_then(|(_, waker)| waker.clone());
-            if keeper.as_ref().is_some_and(|k| is_dead(&mut stream, &mut Context::from_waker(k))) {
-                return None;
+            let put = self.with(|state| match state.keeper() {
+                // Another keeps since the look.
+                other if !is_same(other, keeper.as_ref()) => Put::Again(stream, other.cloned()),
+                _ if state.closed => Put::Over(stream),
+                _ => {
+                    let earlier = until < state.next;
+                    match state.pool.put(id, stream, until) {
+                        Err(stream) => Put::Over(stream),
+                        Ok(()) => {
+                            state.next = state.next.min(until);
+                            Put::Done(earlier)
+                        }
+                    }
+                }
+            });
+            match put {
+                Put::Again(again, other) => (stream, keeper) = (again, other),
+                Put::Done(true) => return keeper.into_iter().for_each(Waker::wake),
+                Put::Done(false) | Put::Over(_) => return,
             }
-            let earlier = until < state.next;
-            if state.pool.put(id, stream, until).is_err() || !earlier {
-                return None;
-            }
-            state.next = until;
-            keeper
-        });
-        wake.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Hands out a connection that is alive as far as one look can tell.
     pub(crate) fn take(&self, id: UpstreamId, now: Instant, cx: &mut Context<'_>) -> Option<S> {
+        let mut gone = Vec::new();
         loop {
-            let mut stream = self.with(|state| state.pool.take(id, now))?;
+            let mut stream = self.with(|state| state.pool.take(id, now, &mut gone))?;
             if !is_dead(&mut stream, cx) {
                 return Some(stream);
             }
@@ -92,14 +136,19 @@ impl<S: Stream> Idle<S> {
 
     /// Closes everything, also what a connection that has not seen the stop yet would put here.
     pub(crate) fn close(&self) {
-        self.with(|state| {
+        drop(self.with(|state| {
             state.closed = true;
-            state.pool.clear();
-        });
+            state.pool.clear()
+        }));
     }
 
     pub(crate) fn len(&self) -> usize {
         self.with(|state| state.pool.len())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.0.try_lock().is_err()
     }
 }
 
@@ -122,9 +171,13 @@ pin_project_lite::pin_project! {
     impl<R: Runtime> PinnedDrop for Keeper<R> {
         fn drop(this: Pin<&mut Self>) {
             let number = this.number;
-            let heir = this.shared.idle.with(|state| {
-                state.keepers.retain(|(n, _)| *n != number);
-                state.keepers.first().and_then(|(_, waker)| waker.clone())
+            let (heir, _before) = this.shared.idle.with(|state| {
+                let place = state.keepers.iter().position(|(n, _)| *n == number);
+                let mut own = place.and_then(|place| state.keepers.remove(place).1);
+                if place == Some(0) && own.is_some() && !state.pool.is_empty() {
+                    own = mem::replace(&mut state.former, own);
+                }
+                (state.keeper().cloned(), own)
             });
             heir.into_iter().for_each(Waker::wake);
         }
@@ -146,11 +199,10 @@ impl<R: Runtime> Keeper<R> {
 impl<R: Runtime> Keeper<R> {
     /// Closes what is idle unless another keeper is there to watch it.
     pub(crate) fn abandon(&self) {
-        self.shared.idle.with(|state| {
-            if state.keepers.iter().all(|(n, _)| *n == self.number) {
-                state.pool.clear();
-            }
-        });
+        drop(self.shared.idle.with(|state| {
+            let alone = state.keepers.iter().all(|(n, _)| *n == self.number);
+            alone.then(|| state.pool.clear())
+        }));
     }
 }
 
@@ -164,22 +216,27 @@ impl<R: Runtime> Future for Keeper<R> {
             return Poll::Ready(());
         }
         let now = this.shared.runtime.now();
+        // What is over lives until after the lock.
+        let (mut before, mut former, mut gone) = (None, None, Vec::new());
         let next = this.shared.idle.with(|state| {
             let first = state.keepers.first().is_some_and(|(n, _)| n == this.number);
             for (n, waker) in &mut state.keepers {
                 if n == this.number && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
+                    before = waker.replace(cx.waker().clone());
                 }
             }
             if first {
                 let upstreams = &this.shared.upstreams;
-                state.next =
-                    state.pool.sweep(now, |id, stream| !upstreams.is_active(id) || is_dead(stream, cx));
+                state.next = state
+                    .pool
+                    .sweep(now, &mut gone, |id, stream| !upstreams.is_active(id) || is_dead(stream, cx));
+                former = state.former.take();
                 state.next
             } else {
                 Instant::NEVER
             }
         });
+        drop((before, former, gone));
         this.alarm.set(next, cx);
         Poll::Pending
     }

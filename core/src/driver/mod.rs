@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod keeper;
 mod lifecycle;
+mod order;
 mod proxy;
 mod room;
 mod scope;
@@ -17,6 +18,7 @@ mod serve;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upstreams;
 
 pub use self::connection::Connection;

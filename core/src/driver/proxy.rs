@@ -177,6 +177,11 @@ impl<R: Runtime> Proxy<R> {
         self.shared.tally.sum()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> Arc<Shared<R>> {
+        Arc::clone(&self.shared)
+    }
+
     /// How much is there now.
     pub fn gauges(&self) -> Gauges {
         Gauges {
@@ -190,6 +195,18 @@ impl<R: Runtime> Proxy<R> {
 }
 
 /// What a proxy holds at one moment.
+///
+/// ```
+/// use tidegate_core::Proxy;
+/// use tidegate_core::runtime::Runtime;
+///
+/// /// A line for a health page, and whether there is nothing left that a restart would cut off.
+/// fn health<R: Runtime>(proxy: &Proxy<R>) -> (String, bool) {
+///     let now = proxy.gauges();
+///     let line = format!("{} clients, {} requests, {} wait", now.clients, now.in_flight, now.waiting);
+///     (line, now.in_flight + now.waiting == 0)
+/// }
+/// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Gauges {

@@ -89,6 +89,11 @@ impl Room {
         self.change(|state| state.places.busy())
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+
     /// Makes a change and wakes those who got a place by it; outside the lock, since a waker may run anything.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut wakers = Vec::new();
@@ -121,7 +126,9 @@ impl Waiting {
     /// Whether the place is there, and then it is the caller's. If not, `waker` is the one to wake.
     pub(crate) fn fetch(&mut self, waker: &Waker) -> bool {
         let Some(ticket) = self.ticket.take() else { return false };
-        let fetched = self.room.change(|state| state.places.fetch(ticket, waker));
+        // The one before it comes back in its place, and is dropped here: it may be the last handle of a task.
+        let mut waker = waker.clone();
+        let fetched = self.room.change(|state| state.places.fetch(ticket, &mut waker));
         if let Admitted::Waits(ticket) = fetched {
             self.ticket = Some(ticket);
         }
@@ -131,9 +138,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.ticket
-            .take()
-            .into_iter()
-            .for_each(|ticket| self.room.change(|state| state.places.cancel(ticket)));
+        let Some(ticket) = self.ticket.take() else { return };
+        drop(self.room.change(|state| state.places.cancel(ticket)));
     }
 }

@@ -165,7 +165,9 @@ impl Upstreams {
     }
 
     pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Admitted {
-        self.with(|state| state.admission.fetch(ticket, waker))
+        // The one before it comes back in its place, and is dropped here: it may be the last handle of a task.
+        let mut waker = waker.clone();
+        self.with(|state| state.admission.fetch(ticket, &mut waker))
     }
 
     pub(crate) fn reached(&self, id: UpstreamId, now: Instant) {
@@ -177,20 +179,24 @@ impl Upstreams {
     }
 
     pub(crate) fn cancel(&self, ticket: Ticket, now: Instant) {
-        self.change(now, |admission| admission.cancel(ticket));
+        drop(self.change(now, |admission| admission.cancel(ticket)));
     }
 
     /// Makes a change and wakes everybody in the queue for whom there is something then; outside the lock, since
     /// a waker may run anything.
-    fn change(&self, now: Instant, change: impl FnOnce(&mut Admission<Waker>)) {
-        let mut next = self.with(|state| {
-            change(&mut state.admission);
-            state.admission.hand_over(now)
-        });
+    fn change<T>(&self, now: Instant, change: impl FnOnce(&mut Admission<Waker>) -> T) -> T {
+        let (result, mut next) =
+            self.with(|state| (change(&mut state.admission), state.admission.hand_over(now)));
         while let Some(waker) = next {
             waker.wake();
             next = self.with(|state| state.admission.hand_over(now));
         }
+        result
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.0.try_lock().is_err()
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {

@@ -29,6 +29,30 @@ pub struct Decoded {
 }
 
 /// Tells body bytes from framing, incrementally.
+///
+/// ```
+/// use tidegate_core::http::{BodyDecoder, Framing, HttpError};
+///
+/// /// The body bytes of `input`, and what follows the body.
+/// fn body(decoder: &mut BodyDecoder, mut input: &[u8]) -> Result<(Vec<u8>, Vec<u8>), HttpError> {
+///     let mut body = Vec::new();
+///     loop {
+///         let step = decoder.decode(input)?;
+///         if step.skip + step.data == 0 {
+///             return Ok((body, input.to_vec()));
+///         }
+///         let (data, rest) = input[step.skip..].split_at(step.data);
+///         body.extend_from_slice(data);
+///         input = rest;
+///     }
+/// }
+///
+/// let mut decoder = BodyDecoder::new(Framing::Chunked);
+/// assert_eq!(body(&mut decoder, b"4\r\nhi")?.0, b"hi");
+/// assert_eq!(body(&mut decoder, b"gh\r\n0\r\n\r\nGET ")?, (b"gh".to_vec(), b"GET ".to_vec()));
+/// assert!(decoder.is_complete());
+/// # Ok::<(), HttpError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BodyDecoder {
     framing: Framing,

@@ -15,9 +15,9 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 /// The longest `x-request-id` that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The flags of a new trace: sampled. Nobody has decided yet, and a server that follows its parent would record
-/// nothing if we said no.
-const NEW_FLAGS: u8 = 1;
+/// The flags of a new trace: none. "Sampled" would say that we may have recorded it, and we record no traces; a component
+/// that leaves the decision to others should start with zero (Trace Context section 3.2.2.5.1).
+const NEW_FLAGS: u8 = 0;
 
 /// The flags that mean something: sampled, and random (of Trace Context level 2). The others must go out as zero.
 const KNOWN_FLAGS: u8 = 3;

@@ -99,6 +99,30 @@ pub struct OwnResponse<'a> {
 }
 
 /// Appends the whole response to `out`.
+///
+/// ```
+/// use tidegate_core::http::{HttpDate, OwnResponse, Version, write_own};
+///
+/// let mut out = Vec::new();
+/// write_own(
+///     &OwnResponse {
+///         status: 503,
+///         fields: &[("retry-after", "5")],
+///         body: b"later\n",
+///         proxy_status: Some(("connection_limit_reached", "")),
+///         request_id: None,
+///         keep_alive: true,
+///         client: Version::Http11,
+///         to_head: false,
+///         date: &HttpDate::from_unix(784_111_777),
+///     },
+///     &mut out,
+/// );
+/// let text = String::from_utf8_lossy(&out);
+/// assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n"), "{text}");
+/// assert!(text.contains("proxy-status: tidegate; error=connection_limit_reached\r\n"), "{text}");
+/// assert!(text.contains("content-length: 6\r\n") && text.ends_with("\r\n\r\nlater\n"), "{text}");
+/// ```
 pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     let status = if matches!(r.status, 200..=599) { r.status } else { 500 };
     let bodiless = matches!(status, 204 | 304);

@@ -53,6 +53,22 @@ pub struct ResponseInfo {
 ///
 /// [`HttpError::Malformed`], `HeadTooLarge` (more than 128 fields), `Version`, `Framing`, `TransferCoding`;
 /// [`HttpError::UnexpectedUpgrade`] for every 101 but one that switches to the protocol that was asked for.
+///
+/// ```
+/// use tidegate_core::http::{Framing, HttpDate, HttpError, ResponseContext, Version, rewrite_response};
+///
+/// let date = HttpDate::from_unix(784_111_777);
+/// let cx = ResponseContext { to_head: false, client: Version::Http11, keep_alive: true, upgrade: None, date: &date };
+/// let mut out = Vec::new();
+/// // Only the end of the upstream's connection ends this body. The client is sent chunks, and keeps its connection.
+/// let info = rewrite_response(b"HTTP/1.0 200 OK\r\nKeep-Alive: 5\r\n\r\n", &cx, &mut out)?;
+/// assert_eq!((info.status, info.reusable, info.keep_alive), (200, false, true));
+/// assert_eq!((info.framing, info.relayed), (Framing::UntilClose, Framing::Chunked));
+/// let head = String::from_utf8_lossy(&out);
+/// assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("transfer-encoding: chunked"), "{head}");
+/// assert!(!head.contains("keep-alive: 5"), "what was said to us alone stays here: {head}");
+/// # Ok::<(), HttpError>(())
+/// ```
 pub fn rewrite_response(
     head: &[u8],
     cx: &ResponseContext<'_>,

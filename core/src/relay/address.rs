@@ -34,6 +34,7 @@ impl Relay {
     /// No idle connection: one is to be made.
     pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
         let Some(id) = self.exchange.upstream else { return };
+        self.exchange.addresses = None;
         self.exchange.attempts = self.exchange.attempts.saturating_add(1);
         self.begin(Stage::Resolving, Step::Resolve(id), env);
     }

@@ -117,6 +117,12 @@ impl Relay {
             };
             self.deadlines.arm(kind, at);
         }
+        // A drain that has begun since may leave the address that is tried less than it had.
+        if wanted.without(armed).contains(DeadlineKind::Drain) && armed.contains(DeadlineKind::ConnectAddress)
+        {
+            let share = self.share_of_connect(now).min(self.deadlines.get(DeadlineKind::ConnectAddress));
+            self.deadlines.arm(DeadlineKind::ConnectAddress, share);
+        }
     }
 
     /// Until when one address may be tried: an equal share of what is left for all that were not (the last has all of

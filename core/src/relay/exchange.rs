@@ -73,7 +73,7 @@ pub(crate) struct Exchange {
     unreached: Option<Error>,
     /// What was asked for is not there yet: an upstream, and the queue's deadline runs, or its addresses.
     pub(crate) waiting: bool,
-    /// Where the upstream is, while it is connected to, and which of it is tried.
+    /// Where the upstream is, while it is connected to and after that has failed, and which of it is tried.
     pub(crate) addresses: Option<Addresses>,
     pub(crate) address: u8,
     pub(crate) started: Instant,
@@ -235,7 +235,6 @@ impl Relay {
         let failed = self.exchange.upstream;
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
-        self.exchange.addresses = None;
         self.actions.upstream = Some(End::Abort);
         self.begin(Stage::Queued, Step::Admit { failed }, env);
     }

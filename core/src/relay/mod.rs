@@ -89,10 +89,14 @@ pub struct Config {
     /// Idle connections to one upstream that are kept for later at most, on each runtime instance; a further one is
     /// closed. Default 256.
     pub pool_size: usize,
-    /// Socket operations of one connection in a row, before other tasks get their turn; at least one is done. Looked at
-    /// after each pass over the sockets, which may do more. Default 16.
+    /// Socket operations of one connection in a row, before other tasks get their turn; at least one pass is made. Default
+    /// 16.
+    ///
+    /// It is looked at after each pass over the sockets, so that neither direction waits for the other: a pass is one read
+    /// and one write of each side at most. If a deadline is due, each socket that is waited for is looked at once more.
     pub turn_ops: usize,
-    /// The same for bytes moved. Default 256 KiB.
+    /// The same for bytes moved. Default 256 KiB. What a pass adds is a block for each operation: a turn moves less than
+    /// this and four times [`BULK_BLOCK`](crate::BULK_BLOCK), 2 MiB, and once more as much if a deadline is due.
     pub turn_bytes: usize,
 }
 
@@ -272,6 +276,13 @@ impl Relay {
     /// The upstreams that this request has failed to reach.
     pub fn tried(&self) -> &[UpstreamId] {
         &self.exchange.tried
+    }
+
+    /// Where the upstream was believed to be that [`Action::Admit`] says could not be reached, if that was known: not one
+    /// of these addresses can be connected to. Stands until the next attempt.
+    pub fn unreached(&self) -> Option<&Addresses> {
+        let failed = self.exchange.stage == Stage::Queued && !self.exchange.tried.is_empty();
+        self.exchange.addresses.as_ref().filter(|_| failed)
     }
 
     /// The request may use this upstream.

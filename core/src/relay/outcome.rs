@@ -92,7 +92,7 @@ pub enum Action {
     /// Ask for an upstream that was not [`tried`](super::Relay::tried), then call
     /// [`Relay::granted`](super::Relay::granted) (later, if it has to wait: [`Relay::queued`](super::Relay::queued)),
     /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). `failed` could
-    /// not be reached just now.
+    /// not be reached just now, at none of [`Relay::unreached`](super::Relay::unreached).
     Admit {
         /// The upstream whose failure led to this.
         failed: Option<UpstreamId>,

@@ -102,6 +102,10 @@ pub trait Stream: Unpin {
     }
 
     /// Sends FIN: the peer reads the end of the stream, the other direction stays open.
+    ///
+    /// A stream that cannot close one direction alone fails here, or stays pending. Then its peer learns of the end
+    /// only when the connection ends, and what it still sends is delivered until then: a tunnel ends with the peer's own
+    /// FIN or at its half-close limit, and after an error response linger ends the connection.
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Sends RST and closes: what the peer has not been sent yet is discarded.
@@ -115,6 +119,32 @@ pub trait Stream: Unpin {
 }
 
 /// A source of client streams.
+///
+/// ```
+/// use std::io;
+/// use std::net::SocketAddr;
+/// use std::task::{Context, Poll, ready};
+/// use tidegate_core::runtime::{Listener, Stream};
+///
+/// /// Of any listener the clients on this machine alone; whoever else comes is reset.
+/// struct Local<L>(L);
+///
+/// impl<L: Listener> Listener for Local<L> {
+///     type Stream = L::Stream;
+///
+///     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(L::Stream, Option<SocketAddr>)>> {
+///         match ready!(self.0.poll_accept(cx))? {
+///             (client, Some(peer)) if !peer.ip().is_loopback() => {
+///                 client.abort();
+///                 // Asked again at once, after others have had their turn.
+///                 cx.waker().wake_by_ref();
+///                 Poll::Pending
+///             }
+///             client => Poll::Ready(Ok(client)),
+///         }
+///     }
+/// }
+/// ```
 pub trait Listener {
     /// What a client's connection is. It may be another type than the runtime's own stream.
     type Stream: Stream;
@@ -124,6 +154,29 @@ pub trait Listener {
 }
 
 /// Runs a task to its end. Used by `Proxy::serve` alone, which ends every task that it spawned.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::pin::Pin;
+/// use std::rc::Rc;
+/// use tidegate_core::runtime::Spawn;
+///
+/// type Task = Pin<Box<dyn Future<Output = ()>>>;
+///
+/// /// Tasks of one thread, for a loop that polls them. What they run need not be `Send`, since the bound is here.
+/// #[derive(Clone, Default)]
+/// struct Here(Rc<RefCell<Vec<Task>>>);
+///
+/// impl<F: Future<Output = ()> + 'static> Spawn<F> for Here {
+///     fn spawn(&self, task: F) {
+///         self.0.borrow_mut().push(Box::pin(task));
+///     }
+/// }
+///
+/// let here = Here::default();
+/// here.spawn(async {});
+/// assert_eq!(here.0.borrow().len(), 1);
+/// ```
 pub trait Spawn<F> {
     /// Hands `task` to the executor.
     fn spawn(&self, task: F);

@@ -51,6 +51,11 @@ pub type Found = Result<Addresses, IoFailure>;
 pub trait Resolver: Send + Sync {
     /// Starts to look `name` up, or knows already. It is called inside a task, and must not block.
     fn resolve(&self, name: &Name) -> Resolution;
+
+    /// None of `found`, which was an answer for `name`, could be connected to: one that remembers it should not give it
+    /// again, but look `name` up for whoever asks next. It must not block. A resolver that remembers nothing has nothing
+    /// to do here, which is the default.
+    fn unreached(&self, _name: &Name, _found: &Addresses) {}
 }
 
 /// What a [`Resolver`] says at once.
@@ -87,20 +92,31 @@ impl Lookup {
     }
 }
 
+#[cfg(test)]
+impl Answer {
+    pub(crate) fn is_locked(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| slot.0.try_lock().is_err())
+    }
+}
+
 impl Future for Lookup {
     type Output = Found;
 
     /// May be polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
-        match &mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut before = None;
+        let polled = match &mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Given(found) => Poll::Ready(found.clone()),
             State::Awaited(waker) => {
                 if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
+                    before = waker.replace(cx.waker().clone());
                 }
                 Poll::Pending
             }
-        }
+        };
+        // Outside the lock: it may be the last handle of a task.
+        drop(before);
+        polled
     }
 }
 

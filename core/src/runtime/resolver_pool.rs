@@ -27,7 +27,8 @@ const IDLE: Duration = Duration::from_secs(10);
 ///   joined: the end of a runtime or of the process waits for no lookup.
 /// * Lookups of one name at the same time are one. Those that find no thread free wait in the order in which they
 ///   came.
-/// * What was found is used again for so long as `keep` says; what was not found is not remembered.
+/// * What was found is used again for so long as `keep` says, unless none of it could be connected to; what was not
+///   found is not remembered.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -149,6 +150,18 @@ impl Resolver for ResolverPool {
             self.0.work.notify_one();
         }
         Resolution::Waits(lookup)
+    }
+
+    /// That very answer is forgotten; one that was found since then is not.
+    fn unreached(&self, name: &Name, found: &Addresses) {
+        let mut state = self.0.lock();
+        let Some(entry) = state.names.get_mut(name) else { return };
+        if entry.known.as_ref().is_some_and(|(known, _)| known.is(found)) {
+            entry.known = None;
+            if !entry.pending {
+                state.names.remove(name);
+            }
+        }
     }
 }
 

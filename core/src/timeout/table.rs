@@ -52,6 +52,21 @@ impl Iterator for Kinds {
 }
 
 /// A fixed table of absolute deadlines.
+///
+/// ```
+/// use tidegate_core::{DeadlineKind, Deadlines, Instant};
+///
+/// let (mut table, at) = (Deadlines::default(), Instant::from_millis);
+/// table.arm(DeadlineKind::Read, at(150));
+/// table.arm(DeadlineKind::Total, at(150));
+/// // What one timer is armed for. At the same instant the outer one is reported.
+/// assert_eq!(table.earliest().map(|d| (d.at, d.kind)), Some((at(150), DeadlineKind::Total)));
+/// // A byte came: the read has its full time again.
+/// table.arm(DeadlineKind::Read, at(290));
+/// table.disarm(DeadlineKind::Total);
+/// assert_eq!(table.due(at(289)), None);
+/// assert_eq!(table.due(at(290)).map(|d| d.kind), Some(DeadlineKind::Read));
+/// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     at: [Instant; DeadlineKind::COUNT],

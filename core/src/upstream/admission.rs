@@ -4,6 +4,8 @@
 //! refused because the queue is full. Whoever was granted gives it back exactly once; what becomes free goes to
 //! the first in the queue that can use it. `granted + free` is constant, and a place in the queue or a grant that
 //! was not fetched yet goes on to the next when its owner leaves.
+//!
+//! It drops no waker: one that nobody needs any more is handed out, for whoever guards this by a lock to drop after it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -44,7 +46,8 @@ struct State {
 
 #[derive(Debug)]
 struct Waiter<W> {
-    waker: W,
+    /// Nobody once there is an answer: it was handed out to be woken.
+    waker: Option<W>,
     tried: Vec<UpstreamId>,
     answer: Option<Answer>,
 }
@@ -58,6 +61,23 @@ enum Answer {
 }
 
 /// The limits and the queue of one list of upstreams. `W` is what wakes a waiter.
+///
+/// ```
+/// use tidegate_core::{Admission, Admitted, Instant};
+///
+/// // One upstream, for one exchange at a time; one more may wait. What wakes is a name here.
+/// let (mut admission, now) = (Admission::new(1, 1), Instant::EPOCH);
+/// let id = admission.add().ok_or("too many upstreams")?;
+/// assert_eq!(admission.admit(&[], now, &"first"), Admitted::Granted(id));
+/// let Admitted::Waits(ticket) = admission.admit(&[], now, &"second") else { panic!("there is room in the queue") };
+/// assert_eq!(admission.admit(&[], now, &"third"), Admitted::Refused);
+///
+/// // What the first gives back is the second's, who is told so.
+/// admission.release(id);
+/// assert_eq!(admission.hand_over(now), Some("second"));
+/// assert_eq!(admission.fetch(ticket, &mut "second"), Admitted::Granted(id));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug)]
 pub struct Admission<W> {
     states: Vec<State>,
@@ -119,7 +139,7 @@ impl<W: Clone> Admission<W> {
         if self.queue.len() >= self.queue_limit {
             return Admitted::Refused;
         }
-        let waiter = Waiter { waker: waker.clone(), tried: tried.to_vec(), answer: None };
+        let waiter = Waiter { waker: Some(waker.clone()), tried: tried.to_vec(), answer: None };
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.waiters[slot] = Some(waiter);
@@ -165,13 +185,14 @@ impl<W: Clone> Admission<W> {
         Admitted::Granted(id)
     }
 
-    /// What the queue has for `ticket`: never [`Admitted::Refused`]. If it still waits, `waker` is the one to wake.
-    pub fn fetch(&mut self, ticket: Ticket, waker: &W) -> Admitted {
+    /// What the queue has for `ticket`: never [`Admitted::Refused`]. If it still waits, `waker` is the one to wake, and
+    /// the one before it is left in its place.
+    pub fn fetch(&mut self, ticket: Ticket, waker: &mut W) -> Admitted {
         let Some(waiter) = self.waiters.get_mut(ticket.0).and_then(Option::as_mut) else {
             return Admitted::Waits(ticket);
         };
         let Some(answer) = waiter.answer else {
-            waiter.waker = waker.clone();
+            waiter.waker.as_mut().into_iter().for_each(|before| core::mem::swap(before, waker));
             return Admitted::Waits(ticket);
         };
         self.vacate(ticket.0);
@@ -196,15 +217,15 @@ impl<W: Clone> Admission<W> {
     }
 
     /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, is for the next.
-    /// [`Admission::hand_over`] is to follow.
-    pub fn cancel(&mut self, ticket: Ticket) {
-        let answer = self.waiters.get(ticket.0).and_then(Option::as_ref).and_then(|w| w.answer);
-        self.vacate(ticket.0);
-        match answer {
+    /// [`Admission::hand_over`] is to follow. Returns what was to be woken, if it was not.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<W> {
+        let waiter = self.vacate(ticket.0)?;
+        match waiter.answer {
             Some(Answer::Granted(id)) => self.release(id),
             Some(Answer::Exhausted) => {}
             None => self.queue.retain(|slot| *slot != ticket.0),
         }
+        waiter.waker
     }
 
     /// The upstream could not be reached.
@@ -243,17 +264,17 @@ impl<W: Clone> Admission<W> {
                 waiter.tried = tried;
                 waiter.answer = answer;
                 if answer.is_some() {
-                    return Some(waiter.waker.clone());
+                    return waiter.waker.take();
                 }
             }
         }
         None
     }
 
-    fn vacate(&mut self, slot: usize) {
-        if self.waiters.get_mut(slot).and_then(Option::take).is_some() {
-            self.vacant.push(slot);
-        }
+    fn vacate(&mut self, slot: usize) -> Option<Waiter<W>> {
+        let waiter = self.waiters.get_mut(slot)?.take()?;
+        self.vacant.push(slot);
+        Some(waiter)
     }
 
     /// Exchanges that use an upstream, grants that were not fetched yet among them.
@@ -309,11 +330,11 @@ mod tests {
         let second = ticket(a.admit(&[], NOW, &3));
         a.release(id(1));
         assert_eq!((a.hand_over(NOW), a.hand_over(NOW)), (Some(2), None));
-        let second = ticket(a.fetch(second, &3));
-        assert_eq!(a.fetch(first, &2), Admitted::Granted(id(1)));
+        let second = ticket(a.fetch(second, &mut 3));
+        assert_eq!(a.fetch(first, &mut 2), Admitted::Granted(id(1)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(second, &3), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(second, &mut 3), Admitted::Granted(id(0)));
         assert_eq!((a.busy(), a.waiting()), (2, 0));
     }
 
@@ -325,12 +346,12 @@ mod tests {
         let [first, middle, third] = tickets;
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(1));
-        assert_eq!(a.fetch(first, &1), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(first, &mut 1), Admitted::Granted(id(0)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(2));
         a.cancel(middle);
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(third, &3), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(third, &mut 3), Admitted::Granted(id(0)));
         assert_eq!(a.busy(), 1);
     }
 
@@ -411,7 +432,7 @@ mod tests {
                     },
                     3 if !waiting.is_empty() => {
                         let ticket = waiting.swap_remove(n % waiting.len());
-                        match a.fetch(ticket, &n) {
+                        match a.fetch(ticket, &mut n.clone()) {
                             Admitted::Granted(id) => held.push(id),
                             Admitted::Waits(ticket) => waiting.push(ticket),
                             other => prop_assert!(false, "{other:?}"),

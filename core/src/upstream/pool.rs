@@ -1,7 +1,8 @@
 //! Idle upstream connections: last in, first out, each with its deadline.
 //!
 //! The pool keeps; it does not look at what it keeps. Whether a connection is still good is asked by
-//! whoever takes it out, and by the keeper.
+//! whoever takes it out, and by the keeper. It drops none of them: what is over is handed out, for whoever guards the
+//! pool by a lock to drop after it.
 
 use alloc::vec::Vec;
 
@@ -15,6 +16,22 @@ struct Idle<S> {
 }
 
 /// Idle connections of type `S`, by upstream.
+///
+/// ```
+/// use tidegate_core::{Instant, Pool, UpstreamId};
+///
+/// let (id, at) = (UpstreamId::new(0).ok_or("no such upstream")?, Instant::from_millis);
+/// let (mut pool, mut gone) = (Pool::new(256), Vec::new());
+/// pool.put(id, "older", at(100))?;
+/// pool.put(id, "newer", at(200))?;
+/// assert_eq!(pool.take(id, at(0), &mut gone), Some("newer"));
+///
+/// // Whoever watches the pool moves out what is due or dead, and knows when to look again.
+/// assert_eq!(pool.sweep(at(99), &mut gone, |_, _| false), at(100));
+/// assert_eq!(pool.sweep(at(100), &mut gone, |_, _| false), Instant::NEVER);
+/// assert_eq!(gone, ["older"]);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug)]
 pub struct Pool<S> {
     idle: Vec<Vec<Idle<S>>>,
@@ -43,41 +60,49 @@ impl<S> Pool<S> {
     }
 
     /// The connection to `id` that became idle last. Those whose deadline is due at `now` are not handed
-    /// out: what is met of them is dropped, so that without a [`Pool::sweep`] too they take nobody's place.
-    pub fn take(&mut self, id: UpstreamId, now: Instant) -> Option<S> {
+    /// out: what is met of them goes to `gone`, so that without a [`Pool::sweep`] too they take nobody's place.
+    pub fn take(&mut self, id: UpstreamId, now: Instant, gone: &mut Vec<S>) -> Option<S> {
         let idle = self.idle.get_mut(id.index())?;
         while let Some(last) = idle.pop() {
             self.len -= 1;
             if last.until > now {
                 return Some(last.stream);
             }
+            gone.push(last.stream);
         }
         None
     }
 
-    /// Removes every connection that is due at `now` or of which `dead` says so, and returns the
-    /// earliest deadline that remains ([`Instant::NEVER`] if none). What is removed is dropped: closed.
-    pub fn sweep(&mut self, now: Instant, mut dead: impl FnMut(UpstreamId, &mut S) -> bool) -> Instant {
+    /// Moves every connection that is due at `now` or of which `dead` says so to `gone`, and returns the
+    /// earliest deadline that remains ([`Instant::NEVER`] if none).
+    pub fn sweep(
+        &mut self,
+        now: Instant,
+        gone: &mut Vec<S>,
+        mut dead: impl FnMut(UpstreamId, &mut S) -> bool,
+    ) -> Instant {
         let mut next = Instant::NEVER;
         let mut len = 0;
         for (index, idle) in self.idle.iter_mut().enumerate() {
             let Some(id) = UpstreamId::new(index) else { continue };
-            idle.retain_mut(|i| {
-                let keep = i.until > now && !dead(id, &mut i.stream);
-                if keep {
+            let ended = idle.extract_if(.., |i| {
+                let ends = i.until <= now || dead(id, &mut i.stream);
+                if !ends {
                     next = next.min(i.until);
                 }
-                keep
+                ends
             });
+            gone.extend(ended.map(|i| i.stream));
             len += idle.len();
         }
         self.len = len;
         next
     }
 
-    /// Removes everything.
-    pub fn clear(&mut self) {
-        *self = Pool::new(self.most);
+    /// Takes everything out.
+    pub fn clear(&mut self) -> Vec<S> {
+        self.len = 0;
+        core::mem::take(&mut self.idle).into_iter().flatten().map(|i| i.stream).collect()
     }
 
     /// How many connections are idle.
@@ -103,6 +128,15 @@ mod tests {
         Instant::from_millis(ms)
     }
 
+    /// Takes one out, and drops at once what was met on the way.
+    fn take<S>(pool: &mut Pool<S>, id: UpstreamId, now: Instant) -> Option<S> {
+        pool.take(id, now, &mut Vec::new())
+    }
+
+    fn sweep<S>(pool: &mut Pool<S>, now: Instant, dead: impl FnMut(UpstreamId, &mut S) -> bool) -> Instant {
+        pool.sweep(now, &mut Vec::new(), dead)
+    }
+
     #[test]
     fn last_in_is_first_out_and_upstreams_do_not_mix() {
         let (a, b) = ids();
@@ -110,10 +144,10 @@ mod tests {
         for (id, name) in [(a, "a1"), (b, "b1"), (a, "a2")] {
             pool.put(id, name, at(100)).unwrap();
         }
-        assert_eq!(pool.take(a, at(0)), Some("a2"));
-        assert_eq!(pool.take(a, at(0)), Some("a1"));
-        assert_eq!(pool.take(a, at(0)), None);
-        assert_eq!(pool.take(b, at(0)), Some("b1"));
+        assert_eq!(take(&mut pool, a, at(0)), Some("a2"));
+        assert_eq!(take(&mut pool, a, at(0)), Some("a1"));
+        assert_eq!(take(&mut pool, a, at(0)), None);
+        assert_eq!(take(&mut pool, b, at(0)), Some("b1"));
         assert!(pool.is_empty());
     }
 
@@ -123,14 +157,14 @@ mod tests {
         let mut pool = Pool::new(9);
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();
-        assert_eq!(pool.sweep(at(99), |_, _| false), at(100));
-        assert_eq!(pool.sweep(at(150), |_, _| false), at(200));
+        assert_eq!(sweep(&mut pool, at(99), |_, _| false), at(100));
+        assert_eq!(sweep(&mut pool, at(150), |_, _| false), at(200));
         assert_eq!(pool.len(), 1);
-        assert_eq!(pool.sweep(at(150), |_, s| *s == "late"), Instant::NEVER);
+        assert_eq!(sweep(&mut pool, at(150), |_, s| *s == "late"), Instant::NEVER);
         assert!(pool.is_empty());
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();
-        assert_eq!(pool.take(a, at(200)), None);
+        assert_eq!(take(&mut pool, a, at(200)), None);
         assert!(pool.is_empty(), "nobody else may sweep");
     }
 
@@ -144,14 +178,14 @@ mod tests {
             let mut pool = Pool::new(9);
             pool.put(a, Rc::clone(&connection), at(100)).unwrap();
             if sweeps_first {
-                pool.sweep(at(now), |_, _| false);
+                sweep(&mut pool, at(now), |_, _| false);
             }
-            let taken = pool.take(a, at(now));
-            pool.sweep(at(now), |_, _| false);
+            let taken = take(&mut pool, a, at(now));
+            sweep(&mut pool, at(now), |_, _| false);
             assert_eq!(taken.is_some(), now < 100, "at {now}");
             // Handed out and open, or closed: nobody else holds it.
             assert_eq!(Rc::strong_count(&connection), 1 + usize::from(taken.is_some()));
-            assert_eq!((pool.len(), pool.take(a, at(now))), (0, None));
+            assert_eq!((pool.len(), take(&mut pool, a, at(now))), (0, None));
         }
     }
 
@@ -163,7 +197,7 @@ mod tests {
             pool.put(a, n, at(1)).unwrap();
         }
         assert_eq!(pool.put(a, 999, at(1)), Err(999));
-        pool.clear();
+        assert_eq!((pool.clear().len(), pool.len()), (3, 0));
         assert_eq!(pool.put(a, 0, at(1)), Ok(()), "emptied, and no smaller");
         assert_eq!(Pool::new(0).put(a, 0, at(1)), Err(0));
     }

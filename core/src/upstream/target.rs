@@ -40,6 +40,12 @@ impl Addresses {
         self.0.is_empty()
     }
 
+    /// Whether these are that very list, and not one that only says the same.
+    #[cfg(feature = "driver")]
+    pub(crate) fn is(&self, other: &Addresses) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// All of them in order.
     pub fn iter(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.iter().copied()

@@ -1,6 +1,7 @@
 //! One connection: its turns, its timer, its wakers, and what is left when it is dropped.
 
 use super::*;
+use crate::buf::BULK_BLOCK;
 use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, Upstreams};
 use crate::error::Error;
@@ -116,6 +117,57 @@ fn a_flood_neither_holds_the_thread_nor_outruns_the_total() {
         assert!(upstream.borrow().aborted && upstream.borrow().closed);
         assert!(rig.client.borrow().got_fin, "fewer bytes than announced, then FIN");
     }
+}
+
+/// However fast both sides are, and whatever else a turn has to do: it moves less than its bound and one pass, which is
+/// a block for each read and each write. `BULK_BLOCK` is what a block has when bytes come as fast as this.
+#[test]
+fn a_turn_moves_no_more_than_its_bound_and_one_pass() {
+    static BYTES: [u8; BULK_BLOCK] = [b'x'; BULK_BLOCK];
+    let mut rig = rig(TimeoutPolicy { drain: ms(10_000), ..TimeoutPolicy::OFF });
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 1u64 << 40);
+    send(&rig.client, head.as_bytes());
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    send(&upstream, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1u64 << 40).as_bytes());
+    rig.task.run();
+    let sides = [rig.client.clone(), upstream];
+    sides.iter().for_each(|side| at(side, |p| p.floods = Some(&BYTES)));
+    // What has begun goes on, and each turn looks at the drain as well.
+    rig.proxy.drain();
+    let (turn, block) = (Config::default().turn_bytes, BULK_BLOCK);
+    let mut most = 0;
+    for _ in 0..20 {
+        sides.iter().for_each(|side| side.borrow_mut().got.clear());
+        assert!(!rig.task.poll() && rig.task.is_woken());
+        let written: usize = sides.iter().map(|side| side.borrow().got.len()).sum();
+        assert!(written < turn + 2 * block, "{written}");
+        most = most.max(written);
+    }
+    assert!(most >= block, "it did move in blocks of that size");
+}
+
+/// Many upstreams that refuse at once are tried in as many turns as that takes.
+#[test]
+fn attempts_that_fail_at_once_do_not_hold_the_thread() {
+    const UPSTREAMS: usize = 500;
+    let fake = Fake::new();
+    fake.0.borrow_mut().refuses = true;
+    let upstreams = Upstreams::new((0..UPSTREAMS).map(|n| SocketAddr::from(([127, 0, 0, 1], 1 + n as u16))));
+    let proxy = Proxy::new(fake.clone(), upstreams, Config::default());
+    let (client, outcomes) = (peer(), Outcomes::default());
+    let mut task = Task::new(connection(&fake, &proxy, &client, &outcomes));
+    send(&client, GET);
+    let tried = || fake.0.borrow().upstreams.len();
+    while outcomes.borrow().is_empty() {
+        assert!(task.is_woken(), "a turn that was cut short wakes its task");
+        let before = tried();
+        task.poll();
+        assert!(tried() - before <= Config::default().turn_ops, "{}", tried() - before);
+    }
+    task.run();
+    assert_eq!((tried(), fake.open()), (UPSTREAMS, 1));
+    assert!(got(&client).starts_with("HTTP/1.1 502 "));
 }
 
 /// whatever the timer does, no deadline is early, lost, or late by more than the timer is.

@@ -3,6 +3,7 @@
 
 mod connection;
 mod limits;
+mod locks;
 #[cfg(shuttle)]
 mod model;
 mod resolving;
@@ -56,6 +57,8 @@ pub(super) struct Peer {
     /// What the proxy wrote.
     pub(super) got: Vec<u8>,
     pub(super) got_fin: bool,
+    /// FIN cannot be sent: that fails, or never comes to an end.
+    pub(super) no_fin: Option<Poll<()>>,
     /// How the proxy ended it: by RST or by a close.
     pub(super) aborted: bool,
     pub(super) closed: bool,
@@ -109,6 +112,8 @@ pub(super) struct World {
     pub(super) upstreams: Vec<Handle>,
     /// Whether attempts to connect succeed, or wait.
     pub(super) connects: bool,
+    /// Attempts fail at once.
+    pub(super) refuses: bool,
     connecting: Option<Waker>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -127,6 +132,7 @@ impl Fake {
             next: None,
             upstreams: Vec::new(),
             connects: true,
+            refuses: false,
             connecting: None,
             tasks: Vec::new(),
         })))
@@ -257,6 +263,10 @@ impl Future for FakeConnect {
             self.stream = Some(self.world.stream(&peer));
             self.world.0.borrow_mut().upstreams.push(peer);
         }
+        if self.world.0.borrow().refuses {
+            self.stream = None;
+            return Poll::Ready(Err(ErrorKind::ConnectionRefused.into()));
+        }
         let mut world = self.world.0.borrow_mut();
         if !world.connects {
             world.connecting = Some(cx.waker().clone());
@@ -274,6 +284,7 @@ pub(super) struct FakeStream {
 
 impl Drop for FakeStream {
     fn drop(&mut self) {
+        locks::probe();
         self.world.0.borrow_mut().open -= 1;
         self.peer.borrow_mut().closed = true;
     }
@@ -316,6 +327,11 @@ impl Stream for FakeStream {
     }
 
     fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.peer.borrow().no_fin {
+            Some(Poll::Ready(())) => return Poll::Ready(Err(ErrorKind::Unsupported.into())),
+            Some(Poll::Pending) => return Poll::Pending,
+            None => {}
+        }
         self.peer.borrow_mut().got_fin = true;
         Poll::Ready(Ok(()))
     }

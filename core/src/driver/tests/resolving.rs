@@ -11,13 +11,17 @@ use std::sync::Mutex;
 
 /// Keeps the questions for whoever answers them.
 #[derive(Default)]
-struct Asked(Mutex<Vec<(Name, Answer)>>);
+struct Asked(Mutex<Vec<(Name, Answer)>>, Mutex<Vec<(String, String)>>);
 
 impl Resolver for Asked {
     fn resolve(&self, name: &Name) -> Resolution {
         let (answer, lookup) = Lookup::new();
         self.0.lock().unwrap().push((name.clone(), answer));
         Resolution::Waits(lookup)
+    }
+
+    fn unreached(&self, name: &Name, found: &Addresses) {
+        self.1.lock().unwrap().push((name.to_string(), found.to_string()));
     }
 }
 
@@ -171,6 +175,51 @@ fn c_05_the_attempt_at_one_address_is_closed_before_that_at_the_next() {
     rig.at(90);
     assert!(got(&rig.fake.upstream(1)).starts_with("GET / HTTP/1.1\r\n"));
     assert_eq!(rig.proxy.gauges().in_flight, 1, "one attempt, one place");
+}
+
+#[test]
+fn the_resolver_hears_of_an_answer_none_of_which_can_be_reached() {
+    let both = || Ok([addr(1), addr(2)].into_iter().collect());
+    let told = |rig: &Rig| core::mem::take(&mut *rig.asked.1.lock().unwrap());
+    let unreached = [("backend.test:80".to_owned(), "192.0.2.1:1,192.0.2.1:2".to_owned())];
+
+    let mut rig = named();
+    rig.fake.0.borrow_mut().refuses = true;
+    send(&rig.client, GET);
+    rig.task.run();
+    rig.question().1.give(both());
+    rig.task.run();
+    assert!(got(&rig.client).starts_with("HTTP/1.1 502 "));
+    assert_eq!(rig.fake.0.borrow().upstreams.len(), 2);
+    assert_eq!(told(&rig), unreached);
+
+    // Both take too long; this time there was nothing to find; and this time it is there.
+    rig.fake.0.borrow_mut().refuses = false;
+    rig.fake.0.borrow_mut().connects = false;
+    send(&rig.client, GET);
+    rig.task.run();
+    rig.question().1.give(both());
+    for ms in [0, 50, 100] {
+        rig.at(ms);
+    }
+    assert!(got(&rig.client).starts_with("HTTP/1.1 504 "));
+    assert_eq!(told(&rig), unreached);
+    send(&rig.client, GET);
+    rig.task.run();
+    drop(rig.question());
+    rig.task.run();
+    assert!(got(&rig.client).starts_with("HTTP/1.1 502 "));
+    send(&rig.client, GET);
+    rig.task.run();
+    rig.question().1.give(both());
+    rig.task.run();
+    rig.fake.connect();
+    rig.task.run();
+    let upstream = rig.fake.upstream(4);
+    send(&upstream, OK5);
+    rig.task.run();
+    assert!(got(&rig.client).ends_with("hello"));
+    assert_eq!(told(&rig), []);
 }
 
 #[test]

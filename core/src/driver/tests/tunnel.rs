@@ -86,6 +86,51 @@ fn fin_waits_for_what_a_stream_holds_back() {
     assert_eq!((got(&rig.upstream).as_str(), rig.upstream.borrow().got_fin), ("es", true));
 }
 
+/// A stream that cannot close one direction alone: nothing is cut off, and it is over at the half-close limit, which each
+/// byte on its way starts anew.
+#[test]
+fn a_side_that_cannot_be_sent_fin_gets_all_until_the_half_close_limit() {
+    for no_fin in [Poll::Ready(()), Poll::Pending] {
+        for client_first in [true, false] {
+            let limit = Some(Duration::from_millis(100));
+            let mut rig = tunnel(TimeoutPolicy { tunnel_fin: limit, ..TimeoutPolicy::OFF });
+            let sides = [rig.client.clone(), rig.upstream.clone()];
+            let [first, second] = if client_first { [0, 1] } else { [1, 0] }.map(|i| &sides[i]);
+            at(second, |p| p.no_fin = Some(no_fin));
+            send(first, b"bytes");
+            at(first, |p| p.fin = true);
+            assert!(!rig.task.run());
+            assert_eq!((got(second).as_str(), second.borrow().got_fin), ("bytes", false));
+            rig.fake.set_clock(60);
+            send(second, b"more");
+            assert!(!rig.task.run());
+            assert_eq!(got(first), "more");
+            rig.fake.set_clock(159);
+            assert!(!rig.task.run());
+            rig.fake.set_clock(160);
+            assert!(rig.task.run());
+            assert!(
+                sides.iter().all(|p| p.borrow().closed && !p.borrow().aborted),
+                "there was nothing left to send"
+            );
+            let error = rig.outcomes.borrow()[0].error;
+            assert!(
+                matches!(error, Some(Error::Timeout(t)) if t.kind == DeadlineKind::TunnelFin),
+                "{error:?}"
+            );
+            assert_eq!((rig.fake.open(), rig.proxy.gauges().in_flight), (0, 0));
+        }
+    }
+    // One that ends by itself need not wait for the limit.
+    let mut rig = tunnel(TimeoutPolicy::default());
+    at(&rig.upstream, |p| p.no_fin = Some(Poll::Ready(())));
+    at(&rig.client, |p| p.fin = true);
+    assert!(!rig.task.run());
+    at(&rig.upstream, |p| p.fin = true);
+    assert!(rig.task.run());
+    assert_eq!(rig.outcomes.borrow()[0].error, None);
+}
+
 /// U-11: turns are bounded in tunnels too, so that the drain's deadline is in time.
 #[test]
 fn a_flood_outruns_no_drain() {

@@ -57,9 +57,24 @@ fn response(head: impl AsRef<[u8]>, cx: &ResponseContext<'_>) -> Rewritten<Respo
     info.map(|info| (info, text(&out)))
 }
 
+/// Fields of a response that are the upstream's affair go to the client as they are.
+fn reaches_the_client(fields: &str) {
+    let date = HttpDate::default();
+    let cx = ResponseContext {
+        to_head: false,
+        client: Version::Http11,
+        keep_alive: true,
+        upgrade: None,
+        date: &date,
+    };
+    let head = alloc::format!("HTTP/1.1 200 OK\r\n{fields}");
+    let (_, sent) = response(alloc::format!("{head}Content-Length: 0\r\n\r\n"), &cx).unwrap();
+    assert!(sent.starts_with(&head), "{sent}");
+}
+
 /// What a request without ids of its own gets from [`ids`].
 const NEW_IDS: &str = "x-request-id: 00000000000200000000204000220001\r\n\
-    traceparent: 00-00000000000200000000204000220001-0800440010820245-01\r\n";
+    traceparent: 00-00000000000200000000204000220001-0800440010820245-00\r\n";
 
 /// Always the same ids.
 fn ids() -> IdSource {

@@ -196,6 +196,27 @@ fn the_shares_are_of_the_total_where_that_ends_sooner_and_without_a_limit_there_
 }
 
 #[test]
+fn a_drain_that_begins_later_and_leaves_less_shortens_the_share_and_never_lengthens_it() {
+    let ms = |n| Some(Duration::from_millis(n));
+    // Three addresses share 90 ms from 0 on. A drain at 10 leaves 30, or more than there was, or was asked for before.
+    for (drain, since, shares) in
+        [(ms(30), 10, [20, 30]), (ms(300), 10, [30, 60]), (None, 10, [30, 60]), (ms(34), 6, [20, 30])]
+    {
+        let mut rig = Rig::new(TimeoutPolicy { connect: ms(90), drain, ..TimeoutPolicy::OFF });
+        rig.addresses = 3;
+        rig.client(GET);
+        assert_eq!(rig.next(), Some((30, DeadlineKind::ConnectAddress)));
+        rig.at(10);
+        rig.with(|relay, env| relay.drain(Instant::from_millis(since), env));
+        for share in shares {
+            assert_eq!(rig.next(), Some((share, DeadlineKind::ConnectAddress)), "{drain:?}");
+            rig.at(share);
+        }
+        assert_eq!(dialled(&rig.actions()).len(), 3, "each has had its turn");
+    }
+}
+
+#[test]
 fn t_19_a_jump_past_every_share_is_one_error() {
     let mut rig = listed(3);
     // The earliest is due first: the share. Then nothing is begun any more, and the whole is over.

@@ -110,6 +110,39 @@ fn what_was_found_is_kept_for_a_while_and_what_was_not_is_not() {
 }
 
 #[test]
+fn what_could_not_be_reached_is_looked_up_again_once_for_all_who_ask() {
+    let rig = rig(4, BOUND);
+    let known = |rig: &Rig| match rig.pool.resolve(&name("a.test:80")) {
+        Resolution::Known(found) => found.unwrap(),
+        Resolution::Waits(_) => panic!("it is not known"),
+    };
+    let first = rig.ask("a.test:80");
+    rig.say.send(Ok(vec![addr(1)])).unwrap();
+    let first = wait(first).unwrap();
+    // Three use it, and fail one after the other.
+    rig.pool.unreached(&name("a.test:80"), &first);
+    rig.begun();
+    let both = [rig.ask("a.test:80"), rig.ask("a.test:80")];
+    rig.begun();
+    rig.pool.unreached(&name("a.test:80"), &first);
+    // The upstream has not moved.
+    rig.say.send(Ok(vec![addr(1)])).unwrap();
+    for lookup in both {
+        assert_eq!(wait(lookup), found(1));
+    }
+    rig.pool.unreached(&name("a.test:80"), &first);
+    let second = known(&rig);
+    assert!(rig.begun.try_recv().is_err(), "the answer since then is not the one that failed");
+    // Nor is it a matter of another name.
+    rig.pool.unreached(&name("b.test:80"), &second);
+    known(&rig);
+    rig.pool.unreached(&name("a.test:80"), &second);
+    let moved = rig.ask("a.test:80");
+    rig.say.send(Ok(vec![addr(2)])).unwrap();
+    assert_eq!(wait(moved), found(2));
+}
+
+#[test]
 fn c_08_a_queued_lookup_that_nobody_waits_for_is_never_run() {
     let rig = rig(2, BOUND);
     let hang = [rig.ask("a.test:80"), rig.ask("b.test:80")];
