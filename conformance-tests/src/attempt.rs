@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::beside;
 use crate::harness::Harness;
+use crate::watch;
 
 /// The environment variable that names a directory for results: a line of JSON for each case, in a file for each
 /// process. Nothing is written if it is not set.
@@ -36,8 +38,6 @@ pub(crate) struct About<'a> {
     pub(crate) title: String,
     pub(crate) alone: bool,
     pub(crate) needs: &'a [Need],
-    /// Whether the report is told what came of it. A case that runs once more, in another way, is no line of its own.
-    pub(crate) reported: bool,
 }
 
 /// How late each deadline of a case was reported on the runtime.
@@ -47,8 +47,8 @@ pub(crate) type Lateness = Vec<Duration>;
 pub(crate) struct Failure {
     /// What is wrong, in words.
     pub(crate) words: String,
-    /// How late the machine was by itself meanwhile.
-    pub(crate) machine_late: Duration,
+    /// What the machine did by itself meanwhile.
+    pub(crate) machine: watch::Machine,
     /// Whether something came before it was due.
     pub(crate) early: bool,
 }
@@ -57,19 +57,22 @@ impl Failure {
     /// What the report says of a run that was repeated: what was missed first, and how late the machine was.
     fn brief(&self) -> String {
         let missed = self.words.lines().find_map(|line| line.strip_prefix("- ")).unwrap_or(&self.words);
-        format!("{missed} (the machine was up to {:.0} ms late)", self.machine_late.as_secs_f64() * 1e3)
+        format!("{missed} (the machine was up to {:.0} ms late)", self.machine.late.as_secs_f64() * 1e3)
     }
 
     /// Whether the machine alone may be to blame. The limits of a case differ by some fifty milliseconds: a machine that
-    /// holds somebody up for so long decides which of them comes first, and what a peer did by then. Nothing makes a
-    /// deadline early.
+    /// holds somebody up for so long, at once or one after the other, decides which of them comes first, and what a peer did
+    /// by then. Nothing makes a deadline early.
     fn shows_nothing(&self) -> bool {
-        self.machine_late > STEADY && !self.early
+        (self.machine.at_once > STEADY || self.machine.late > HELD_UP) && !self.early
     }
 }
 
 /// How late a machine may be for a failure on it to count at once.
 const STEADY: Duration = Duration::from_millis(15);
+
+/// How long all threads of a case together may have waited for a core likewise: as much as its limits differ by.
+const HELD_UP: Duration = Duration::from_millis(50);
 
 /// How often a case is run before a failure on a machine that is not steady counts.
 const RUNS: usize = 6;
@@ -83,7 +86,7 @@ impl<'a> About<'a> {
         let mut words = name.splitn(3, '_');
         let mut word = || words.next().unwrap_or_default();
         let id = format!("{}-{}", word().to_uppercase(), word());
-        About { name, id, title: word().replace('_', " "), alone, needs: &[], reported: true }
+        About { name, id, title: word().replace('_', " "), alone, needs: &[] }
     }
 
     /// Runs a case unless it is skipped: first the oracle, then the real run when it is its turn, and again if it fails
@@ -153,13 +156,14 @@ impl<'a> About<'a> {
 
     /// Writes a line for the report. A line is one write to a file of this process, so that lines do not mix.
     fn record(&self, runtime: &str, notes: &[&str], result: &str, more: serde_json::Value) {
-        let Some(directory) = std::env::var_os(RESULTS).filter(|_| self.reported) else { return };
         let mut line = json!({
             "runtime": runtime, "notes": notes, "case": self.name, "id": self.id, "title": self.title, "result": result,
         });
         if let (Some(line), serde_json::Value::Object(more)) = (line.as_object_mut(), more) {
             line.extend(more);
         }
+        beside::tell(&line);
+        let Some(directory) = std::env::var_os(RESULTS) else { return };
         let file = PathBuf::from(directory).join(format!("{}.jsonl", std::process::id()));
         let written = OpenOptions::new().create(true).append(true).open(&file);
         let written = written.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));

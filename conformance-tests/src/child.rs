@@ -17,6 +17,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tidegate_core::{Config, Decision, Error, Proxy, TimeoutPolicy, Upstreams, runtime};
 
+use crate::beside;
 use crate::counted::{Counted, Counts};
 use crate::gauges;
 use crate::harness::{Harness, sleep};
@@ -125,6 +126,7 @@ impl Child {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["--exact", test, "--nocapture"])
             .env(ORDERS, orders.write())
+            .env_remove(beside::PART)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -195,6 +195,17 @@ impl Executor {
         self.tasks.borrow().map.values().filter(|entry| entry.group == group).count()
     }
 
+    /// Drops one task of `group`, not the first nor one that is being polled. False if there is none.
+    pub(crate) fn cut(&self, group: Group, nth: usize) -> bool {
+        let mut tasks = self.tasks.borrow_mut();
+        let later = tasks.map.iter().filter(|(_, e)| e.group == group).skip(1);
+        let ids: Vec<u64> = later.filter(|(_, e)| e.task.is_some()).map(|(id, _)| *id).collect();
+        let id = ids.get(nth % ids.len().max(1));
+        let cut = id.and_then(|id| tasks.map.remove(id));
+        drop(tasks);
+        cut.is_some()
+    }
+
     /// Drops every task of `group`.
     pub(crate) fn clear(&self, group: Group) {
         let mut tasks = self.tasks.borrow_mut();

@@ -28,6 +28,9 @@ pub struct Tolerance {
     pub slack: Duration,
 }
 
+/// How late a peer may be whose doing a limit counts from, for whatever comes early to count: as much as limits differ by.
+const HELD_UP: Duration = ms(50);
+
 type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync>;
 
 /// An expectation.
@@ -67,10 +70,15 @@ impl Expect {
         delay.filter(|_| limit.is_zero() && more.is_zero())
     }
 
-    /// Whether something came before its limit had passed.
-    pub(crate) fn is_early(&self, transcript: &Transcript) -> bool {
-        let moments = self.window.map(|(from, to, limit, _)| (from.of(transcript), to.of(transcript), limit));
-        matches!(moments, Some((Ok(from), Ok(to), limit)) if !limit.is_zero() && to < from + limit)
+    /// Whether something came before its limit had passed. A peer that was held up begins later than it ought to, as the
+    /// oracle shows, and what ended before was due since then: that is not early.
+    pub(crate) fn is_early(&self, transcript: &Transcript, oracle: &Transcript) -> bool {
+        let Some((from, to, limit, _)) = self.window.filter(|(_, _, limit, _)| !limit.is_zero()) else {
+            return false;
+        };
+        let (Ok(began), Ok(ended)) = (from.of(transcript), to.of(transcript)) else { return false };
+        let held_up = from.of(oracle).is_ok_and(|due| began > due + HELD_UP);
+        ended < began + limit && !held_up
     }
 
     /// What it wants, and what there was instead.
@@ -434,4 +442,30 @@ pub fn ordered(first: &'static str, second: &'static str) -> Expect {
             _ => Err(format!("it did {:?}", t.order)),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Board;
+
+    fn at(from: u64, to: u64) -> Transcript {
+        let board = Board::default();
+        board.mark("from", ms(from));
+        board.mark("to", ms(to));
+        board.transcript()
+    }
+
+    #[test]
+    fn early_is_what_comes_early_after_a_peer_that_was_in_time() {
+        let expect = window(Moment::Mark("from"), Moment::Mark("to"), ms(150));
+        let oracle = at(50, 200);
+        assert!(expect.is_early(&at(50, 199), &oracle));
+        assert!(expect.is_early(&at(90, 200), &oracle));
+        assert!(!expect.is_early(&at(90, 240), &oracle));
+        // The peer was to say something at 50, and was given up at 150.
+        assert!(!expect.is_early(&at(204, 152), &oracle));
+        // The check itself misses nothing.
+        assert!(expect.check(&at(204, 205), Tolerance { slack: SLACK }).is_err());
+    }
 }

@@ -56,6 +56,12 @@ pub trait Harness: 'static {
     ///
     /// What the adapter reports.
     fn listener(bound: TcpListener) -> io::Result<Self::Listener>;
+
+    /// Makes the adapter where its runtime does not run, on a thread of another executor (the case A-11): it works
+    /// there, or refuses there and then. `None` for one that is made of its executor and cannot be without.
+    fn outside() -> Option<io::Result<Self::Runtime>> {
+        None
+    }
 }
 
 /// How long the first use of a runtime may take: a few milliseconds are waited for.

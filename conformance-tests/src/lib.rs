@@ -41,8 +41,8 @@
 //!   equal where a message is complete, and a verified prefix otherwise;
 //! - what a deadline ends must end in `[limit, limit + slack)`. Early is always a failure. The slack is
 //!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
-//!   set, plus what the machine was late itself while the case ran, which a thread without any runtime
-//!   measures;
+//!   set, plus what the machine was late itself while the case ran: threads without any runtime measure it, and the
+//!   system says how long the threads of the case waited for a core;
 //! - sockets, spawned tasks, timers, wakers of tasks that are over, granted upstreams, places in the queue and idle
 //!   upstream connections must be back where they were, while the proxy still runs and after it was stopped.
 //!
@@ -54,13 +54,15 @@
 //!
 //! # Side by side, one at a time, alone
 //!
-//! Cases run one at a time within a process and within a runtime; several runtimes may run side by side in processes of
-//! their own. A case that blocks a thread, floods, or weighs memory runs while no other case does on this machine
-//! ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for that, so it holds
-//! under `cargo test`, under runners that give each test a process, and for the report.
+//! Cases run one at a time within a process and within a runtime; several runtimes run side by side in processes of
+//! their own, also where one test program has several suites: then each gets a process, started by the first test, and the
+//! tests wait for what comes of theirs. A case that blocks a thread, floods, or weighs memory runs while no other case does
+//! on this machine ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for
+//! that, so it holds under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! A run that fails on a machine that was held up itself for more than 15 ms shows nothing, unless something came *early*:
-//! it is repeated, five times at most, and the report lists each repetition with what was missed.
+//! A run that fails on a machine that held somebody up for more than 15 ms at once, or for more than 50 ms in all, shows
+//! nothing, unless something came *early*: it is repeated, five times at most, and the report lists each repetition with
+//! what was missed.
 //!
 //! # The report
 //!
@@ -92,7 +94,9 @@
 //! the minor version; everything else is public for those who write cases of their own, and may change as the
 //! catalogue needs it.
 
+mod abroad;
 mod attempt;
+mod beside;
 mod board;
 pub mod cases;
 mod child;
@@ -131,11 +135,13 @@ pub mod virtual_rt;
 mod watch;
 mod wrap;
 
+#[doc(hidden)]
+pub use crate::abroad::{Abroad, At, Home, check_abroad};
 pub use crate::attempt::{Need, RESULTS, Skips};
 pub use crate::counted::{Counted, CountedConnection, CountedTask, CountedTimer};
 pub use crate::cut::Cut;
 pub use crate::harness::{ClientStream, Harness};
-pub use crate::migrate::{Hopping, Migrating, check_migration};
+pub use crate::migrate::{Hopping, Migrating};
 pub use crate::run_fake::{Exact, ExactCase, ExactRun, check_exact, check_exact_virtual, run_exact};
 pub use crate::run_live::{Live, LiveCase, check_live, run_live};
 pub use crate::run_virtual::{Observe, Route, run_cut, run_virtual};
@@ -144,7 +150,8 @@ pub use crate::verdict::{check, check_virtual, judge_virtual};
 
 /// Makes a `#[test]` for every case, on the runtime of a [`Harness`].
 ///
-/// Several runtimes in one test target go into modules of their own.
+/// Several runtimes in one test target go into modules of their own; each of them then runs in a process of its own, all
+/// of them side by side.
 ///
 /// A case that cannot hold on a runtime is skipped with a reason, which is printed by its test and shown by the
 /// report:
@@ -180,22 +187,31 @@ macro_rules! suite {
 #[macro_export]
 macro_rules! __suite_tests {
     ([$harness:ty, $skip:tt] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*] [$($abroad:ident)*]) => {
         $(
             #[test]
             fn $name() {
+                if $crate::__ran(module_path!(), stringify!($name)) {
+                    return;
+                }
                 $crate::check::<$harness>($crate::cases::$module::$name(), &$skip);
             }
         )*
         $(
             #[test]
             fn $wait() {
+                if $crate::__ran(module_path!(), stringify!($wait)) {
+                    return;
+                }
                 $crate::check_wait::<$harness, $crate::cases::wait::$wait>(&$skip);
             }
         )*
         $(
             #[test]
             fn $exact() {
+                if $crate::__ran(module_path!(), stringify!($exact)) {
+                    return;
+                }
                 let case: $crate::ExactCase = |exact| ::std::boxed::Box::pin($crate::cases::$place::$exact(exact));
                 $crate::check_exact::<$harness>(stringify!($exact), case, &$skip);
             }
@@ -203,6 +219,9 @@ macro_rules! __suite_tests {
         $(
             #[test]
             fn $live() {
+                if $crate::__ran(module_path!(), stringify!($live)) {
+                    return;
+                }
                 $crate::check_live::<$harness>(
                     stringify!($live),
                     module_path!(),
@@ -211,7 +230,27 @@ macro_rules! __suite_tests {
                 );
             }
         )*
+        $(
+            #[test]
+            fn $abroad() {
+                // What a harness cannot have is found where it can.
+                #[allow(unused_imports)]
+                use $crate::Home as _;
+                if $crate::__ran(module_path!(), stringify!($abroad)) {
+                    return;
+                }
+                let case = $crate::At::<$harness>::harness().$abroad();
+                $crate::check_abroad::<$harness>(stringify!($abroad), &case, &$skip);
+            }
+        )*
     };
+}
+
+/// Whether the case of this test ran in another process (`beside.rs`).
+#[doc(hidden)]
+#[track_caller]
+pub fn __ran(module: &str, case: &str) -> bool {
+    beside::ran(module, case)
 }
 
 #[doc(hidden)]
@@ -253,7 +292,7 @@ pub const VIRTUAL: &str = "in_virtual_time";
 #[macro_export]
 macro_rules! __virtual_tests {
     ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*]
-     [$($place:ident :: $exact:ident)*] [$($live:ident)*]) => {
+     [$($place:ident :: $exact:ident)*] [$($live:ident)*] [$($abroad:ident)*]) => {
         $(
             #[test]
             fn $name() {

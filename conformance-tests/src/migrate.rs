@@ -15,37 +15,15 @@ use tidegate_core::Instant;
 use tidegate_core::runtime::{Runtime, Spawn};
 
 use crate::board::lock;
-use crate::cases;
 use crate::counted::CountedConnection;
 use crate::harness::{ClientStream, Harness};
-use crate::verdict::check_unreported;
 
 /// A harness whose connections are polled by two threads in turn. What `block_on` is given stays on its own.
 #[derive(Debug)]
 pub struct Migrating<H>(PhantomData<fn() -> H>);
 
-/// Runs a few representative cases ([`cases::few`]) with every connection on another thread at each poll, and panics
-/// unless what happens is what happens on one thread. For runtimes whose connections are `Send`, which the compiler
-/// finds out.
-///
-/// # Panics
-///
-/// If a case fails; that is its purpose.
-#[track_caller]
-pub fn check_migration<H>()
-where
-    H: Harness,
-    Migrating<H>: Harness,
-{
-    for (_, case) in cases::few() {
-        let before = MOVES.load(Ordering::Relaxed);
-        check_unreported::<Migrating<H>>(case());
-        assert!(MOVES.load(Ordering::Relaxed) > before, "no connection was moved");
-    }
-}
-
 /// Polls on another thread than the poll before.
-static MOVES: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static MOVES: AtomicUsize = AtomicUsize::new(0);
 
 impl<H: Harness> Harness for Migrating<H>
 where

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tidegate_core::runtime;
 use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
 
 use crate::attempt::{About, Failure, Lateness, Skips, Turn};
+use crate::beside;
 use crate::board::lock;
 use crate::child;
 use crate::command::Handle;
@@ -56,8 +57,7 @@ impl Live {
     /// How the test is called in its program, for a case that starts it again; `None` if it runs as no test.
     pub(crate) fn test(&self) -> Option<String> {
         let (module, name) = self.test.as_ref()?;
-        // The program names its tests without itself.
-        Some(module.split_once("::").map_or_else(|| name.clone(), |(_, module)| format!("{module}::{name}")))
+        Some(beside::name_of(module, name))
     }
 
     /// Whether the case is expected to fail: what has no limit to get wrong breaks something else.
@@ -79,7 +79,7 @@ fn run<H: Harness>(case: LiveCase, live: Live) -> Vec<String> {
     case(&live);
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
     live.expect(left <= sockets, format!("no socket left: {left} after the case, {sockets} before it"));
-    live.wrong.into_inner().unwrap_or_default()
+    live.wrong.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is
@@ -100,21 +100,22 @@ pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, 
             let watch = Watch::start();
             let test = Some((module, name.to_owned()));
             let wrong = run::<H>(case, Live { test, ..Live::default() });
-            let machine_late = watch.stop();
+            let machine = watch.stop();
             if wrong.is_empty() {
                 return Ok(Lateness::new());
             }
             let words = format!("{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
-            Err(Failure { words, machine_late, early: false })
+            Err(Failure { words, machine, early: false })
         },
     );
 }
 
-/// How late what is due may be: the suite's slack, and what this machine adds while `work` runs.
+/// How late what is due may be: the suite's slack, and what this machine adds while `work` runs. That is one wait for a core:
+/// nobody else has a part in such a case, and a thread that is never idle waits again and again.
 pub(crate) fn with_slack<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let watch = Watch::start();
     let result = work();
-    (result, slack().slack + watch.stop())
+    (result, slack().slack + watch.stop().at_once)
 }
 
 /// What a proxy that served a live case left.

@@ -25,7 +25,7 @@ use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{check_left, config, observe, route};
 use crate::script::Case;
 use crate::transcript::Transcript;
-use crate::watch::Watch;
+use crate::watch::{Machine, Watch};
 use crate::wrap::{Inline, Logged, LoggedListener};
 
 /// Longer than any case takes; then the watchdog gives up.
@@ -42,8 +42,8 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
-    /// How late this machine was by itself, at worst (`machine.rs`).
-    pub(crate) machine_late: Duration,
+    /// What this machine did by itself (`watch.rs`).
+    pub(crate) machine: Machine,
 }
 
 /// Runs a case on the harness's runtime.
@@ -56,7 +56,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     let mut round = 1;
     loop {
         let board = Arc::new(Board::default());
-        if let Err(e) = act::<H>(case, &board, sockets, &mut at) {
+        if let Err(e) = act::<H>(case, &board, sockets, &mut at, &watch) {
             board.fault(format!("the suite could not set the case up: {e}"));
         }
         let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
@@ -67,7 +67,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
             board.forget_order();
         }
         if round == case.rounds || board.is_faulty() {
-            return Run { transcript: board.transcript(), machine_late: watch.stop() };
+            return Run { transcript: board.transcript(), machine: watch.stop() };
         }
         round += 1;
     }
@@ -79,6 +79,7 @@ fn act<H: Harness>(
     board: &Arc<Board>,
     sockets: usize,
     at: &mut SocketAddr,
+    watch: &Watch,
 ) -> io::Result<()> {
     let bound = runtime::bind(*at)?;
     if case.small_buffers {
@@ -107,6 +108,7 @@ fn act<H: Harness>(
     if !board.all_rest() {
         board.fault(format!("the scripts did not end within {BOUND:?}: {}", board.steps()));
     }
+    watch.looks().look();
     stage.stop();
     board.mark(PEERS_GONE, Duration::ZERO);
     let since = Instant::now();

@@ -81,14 +81,8 @@ fn run_wait_virtual<C: WaitCase>(world: World) -> Result<WaitRun, Ran> {
 #[track_caller]
 pub fn check_wait<H: Harness, C: WaitCase>(skips: &Skips) {
     let name = test_name_of::<C>();
-    let about = About {
-        name: &name,
-        id: C::ID.into(),
-        title: C::TITLE.into(),
-        alone: C::ALONE,
-        needs: C::NEEDS,
-        reported: true,
-    };
+    let about =
+        About { name: &name, id: C::ID.into(), title: C::TITLE.into(), alone: C::ALONE, needs: C::NEEDS };
     about.attempt::<H, _>(skips, check_wait_virtual::<C>, |_| run_wait::<H, C>());
 }
 
@@ -100,6 +94,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     let looking = Arc::new(AtomicU64::new(0));
     let looked = Arc::clone(&looking);
     let watch = Watch::start();
+    let looks = watch.looks();
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
         // Declared first, so that it is closed last.
@@ -118,6 +113,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
         let (env, took) = H::block_on(|runtime| async move {
             let env = Env::new(runtime, at, established, thread::sleep);
             let took = C::run(&env).await;
+            looks.look();
             (env, took)
         });
         let _ = sender.send(WaitRun { lines: env.finish(), took });
@@ -126,10 +122,11 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
     match receiver.recv_timeout(BOUND) {
         Ok(run) => {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
-            let machine_late = watch.stop() + looking;
+            let machine = watch.stop();
+            let late_by_itself = machine.late + looking;
             let early = run.took < C::LIMIT;
-            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + machine_late)
-                .map(|words| Failure { words, machine_late, early });
+            failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + late_by_itself)
+                .map(|words| Failure { words, machine, early });
             if !C::LIMIT.is_zero() {
                 late.push(run.took.saturating_sub(C::LIMIT + looking));
             }

@@ -50,17 +50,6 @@ pub fn check_virtual(case: &Case) {
 /// If the case fails; that is its purpose.
 #[track_caller]
 pub fn check<H: Harness>(case: Case, skips: &Skips) {
-    attempt::<H>(case, skips, true);
-}
-
-/// Likewise, for a harness that is another one's in disguise: the report is told nothing.
-#[track_caller]
-pub(crate) fn check_unreported<H: Harness>(case: Case) {
-    attempt::<H>(case, &[], false);
-}
-
-#[track_caller]
-fn attempt<H: Harness>(case: Case, skips: &Skips, reported: bool) {
     let case = Arc::new(case);
     let name = case.test_name();
     let about = About {
@@ -69,13 +58,12 @@ fn attempt<H: Harness>(case: Case, skips: &Skips, reported: bool) {
         title: case.title.into(),
         alone: case.alone,
         needs: &case.needs,
-        reported,
     };
     about.attempt::<H, _>(skips, || oracle(&case), |oracle| real::<H>(&case, oracle));
 }
 
 #[track_caller]
-fn oracle(case: &Case) -> Transcript {
+pub(crate) fn oracle(case: &Case) -> Transcript {
     let oracle = run_virtual(case);
     let wrong = judge_virtual(case, &oracle);
     if !wrong.is_empty() {
@@ -85,16 +73,16 @@ fn oracle(case: &Case) -> Transcript {
     oracle
 }
 
-fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
+pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, Failure> {
     let run = run_real::<H>(case);
     let mut tolerance = slack();
-    tolerance.slack += run.machine_late;
+    tolerance.slack += run.machine.late;
     let mut wrong = judge(case, &run.transcript, tolerance);
     if !case.by_chance {
         wrong.extend(Transcript::differences(oracle, &run.transcript, !case.fills_buffers()));
     }
     if !wrong.is_empty() {
-        let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine_late);
+        let place = format!("on {} (the machine itself was up to {:?} late)", H::NAME, run.machine.late);
         let runs = [("this runtime", &run.transcript), ("virtual time", oracle)];
         let any = |of: &dyn Fn(&Expect) -> bool| case.expect.iter().any(of);
         let (seen, slack) = (&run.transcript, tolerance.slack);
@@ -102,7 +90,7 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, F
         let failures = |t: &Transcript| t.outcomes.iter().map(|seen| seen.failure).collect::<Vec<_>>();
         let as_expected = case.by_chance || failures(oracle) == failures(seen);
         let missed = Missed {
-            early: as_expected && any(&|expect| expect.is_early(seen)),
+            early: as_expected && any(&|expect| expect.is_early(seen, oracle)),
             late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
             stalled: case.stall.is_some(),
@@ -111,7 +99,7 @@ fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<Lateness, F
         for hint in hints(oracle, seen, missed) {
             let _ = writeln!(words, "Most likely: {hint}");
         }
-        return Err(Failure { words, machine_late: run.machine_late, early: missed.early });
+        return Err(Failure { words, machine: run.machine, early: missed.early });
     }
     Ok(case.expect.iter().filter_map(|expect| expect.lateness(&run.transcript)).collect())
 }

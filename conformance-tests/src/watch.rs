@@ -2,21 +2,25 @@
 //!
 //! Two measurements are added up, both without any runtime:
 //!
-//! - what a case waits for is never one wake-up: a deadline wakes the thread of a timer, that one perhaps another worker,
-//!   that one a peer. So an event is passed along a chain of threads, again and again, and the worst trip counts;
+//! - an event is passed along a chain of threads, again and again, and the worst trip counts;
 //! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
-//!   process was ready to run and did not get a core (Linux), and the longest wait counts.
+//!   process was ready to run and did not get a core (Linux). What a case waits for is never one wake-up: a deadline wakes
+//!   the thread of a timer, that one perhaps another worker, that one a peer; where another upstream is connected to, it is a
+//!   dozen, one after the other. So these waits add up, within the time that a limit of a case takes, but for those that
+//!   others waited at the same time.
 //!
 //! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::board::lock;
 
 /// How often the chain is started.
 const NAP: Duration = Duration::from_millis(5);
@@ -24,42 +28,80 @@ const NAP: Duration = Duration::from_millis(5);
 /// How many threads pass an event on before the one that napped gets it back: a timer, a worker, a peer.
 const LINKS: usize = 3;
 
+/// No limit of a case is longer by much.
+const LIMIT: Duration = Duration::from_millis(500);
+
 /// The threads are asked about every so many trips: a hundred of them cost a millisecond.
 const TRIPS: usize = 4;
+
+/// What a machine did to a case.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Machine {
+    /// The worst trip along the chain, and the longest wait of a thread.
+    pub(crate) at_once: Duration,
+    /// The worst trip, and all waits together: how late what is due may be.
+    pub(crate) late: Duration,
+}
 
 /// A measurement under way.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<Duration>>,
+    waits: Looks,
+    thread: JoinHandle<io::Result<Machine>>,
+}
+
+/// Looks at the threads once more: before some of them end, and what they waited is forgotten.
+#[derive(Clone, Default)]
+pub(crate) struct Looks(Arc<Mutex<Waits>>);
+
+impl Looks {
+    pub(crate) fn look(&self) {
+        lock(&self.0).look();
+    }
 }
 
 impl Watch {
     pub(crate) fn start() -> Watch {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        Watch { stop, thread: thread::spawn(move || measure(&stopped)) }
+        let (stopped, waits) = (Arc::clone(&stop), Looks::default());
+        let looks = waits.clone();
+        // Here, since a busy machine may not start a thread before all is over; and how long it takes to, counts too.
+        waits.look();
+        let began = Instant::now();
+        Watch { stop, waits, thread: thread::spawn(move || measure(&stopped, &looks, began)) }
+    }
+
+    pub(crate) fn looks(&self) -> Looks {
+        self.waits.clone()
     }
 
     /// The worst that was seen.
-    pub(crate) fn stop(self) -> Duration {
+    pub(crate) fn stop(self) -> Machine {
         self.stop.store(true, Ordering::Relaxed);
         // Without descriptors there is no measurement, and no allowance.
         self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
-fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
+fn measure(stopped: &AtomicBool, waits: &Looks, began: Instant) -> io::Result<Machine> {
     // Unix sockets, which no gauge counts. Each thread ends when the one before it does.
     let (mut first, mut last) = UnixStream::pair()?;
     let mut links = Vec::new();
+    let (own, ids) = mpsc::channel();
+    let _ = own.send(thread_id());
     for _ in 0..LINKS {
         let (to, next) = UnixStream::pair()?;
         let from = std::mem::replace(&mut last, next);
-        links.push(thread::spawn(move || pass_on(from, to)));
+        let own = own.clone();
+        links.push(thread::spawn(move || {
+            let _ = own.send(thread_id());
+            drop(own);
+            pass_on(from, to);
+        }));
     }
-    let mut waits = Waits::default();
-    waits.look();
-    let (mut worst, mut event) = (Duration::ZERO, [0]);
+    drop(own);
+    lock(&waits.0).measuring = ids.into_iter().flatten().collect();
+    let (mut worst, mut event) = (began.elapsed(), [0]);
     for trip in 1.. {
         let began = Instant::now();
         thread::sleep(NAP);
@@ -78,7 +120,8 @@ fn measure(stopped: &AtomicBool) -> io::Result<Duration> {
     for link in links {
         let _ = link.join();
     }
-    Ok(worst + waits.longest)
+    let waits = lock(&waits.0);
+    Ok(Machine { at_once: worst + waits.longest, late: worst + waits.longest.max(waits.most) })
 }
 
 fn pass_on(mut from: UnixStream, mut to: UnixStream) {
@@ -86,13 +129,24 @@ fn pass_on(mut from: UnixStream, mut to: UnixStream) {
     while from.read_exact(&mut event).and_then(|()| to.write_all(&event)).is_ok() {}
 }
 
+/// Of the calling thread, as the system counts them.
+fn thread_id() -> Option<u64> {
+    fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
+}
+
 /// How long the threads of this process waited for a core.
 #[derive(Default)]
 struct Waits {
+    /// The threads of the measurement itself.
+    measuring: BTreeSet<u64>,
     /// By thread, as the system counts it.
     total: BTreeMap<u64, Duration>,
     /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
     longest: Duration,
+    /// Of the last looks, when each was and how long somebody waited since the one before.
+    recent: VecDeque<(Instant, Duration)>,
+    /// The most that these came to.
+    most: Duration,
 }
 
 impl Waits {
@@ -108,14 +162,25 @@ impl Waits {
                 total.insert(id, Duration::from_nanos(wait));
             }
         }
-        for (id, wait) in &total {
+        let now = Instant::now();
+        let (mut sum, mut longest) = (Duration::ZERO, Duration::ZERO);
+        for (id, wait) in total.iter().filter(|(id, _)| !self.measuring.contains(id)) {
             // A thread that is new has waited since it began.
             let before = self.total.get(id).copied().unwrap_or_default();
-            self.longest = self.longest.max(wait.saturating_sub(before));
+            let waited = wait.saturating_sub(before);
+            longest = longest.max(waited);
+            sum += waited;
         }
-        // The threads that were there before anything was measured say nothing yet.
-        if self.total.is_empty() {
-            self.longest = Duration::ZERO;
+        if let Some((before, _)) = self.recent.back() {
+            self.longest = self.longest.max(longest);
+            // Several may have waited at the same time, but nobody for longer than it lasted.
+            let waited = sum.min((now - *before).max(longest));
+            self.recent.push_back((now, waited));
+            self.recent.retain(|(at, _)| *at + LIMIT > now);
+            self.most = self.most.max(self.recent.iter().map(|(_, waited)| *waited).sum());
+        } else {
+            // What the threads waited before anything was measured says nothing.
+            self.recent.push_back((now, Duration::ZERO));
         }
         self.total = total;
     }
@@ -136,11 +201,16 @@ mod tests {
                 thread::spawn(move || while !stop.load(Ordering::Relaxed) {})
             })
             .collect();
+        let began = Instant::now();
         let watch = Watch::start();
-        thread::sleep(Duration::from_millis(300));
-        let late = watch.stop();
+        thread::sleep(Duration::from_millis(600));
+        let machine = watch.stop();
+        let took = began.elapsed();
         stop.store(true, Ordering::Relaxed);
         busy.into_iter().for_each(|thread| thread.join().expect("it only spins"));
-        assert!(late > Duration::from_micros(500), "{late:?}");
+        assert!(machine.at_once > Duration::from_micros(500), "{machine:?}");
+        // Of eight threads on two cores six wait at any time, but time passes once.
+        assert!(machine.late > Duration::from_millis(100), "{machine:?}");
+        assert!(machine.late < 3 * took, "{machine:?} in {took:?}");
     }
 }

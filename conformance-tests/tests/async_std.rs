@@ -14,6 +14,7 @@ impl Harness for Global {
     type Listener = Listener;
     const NAME: &'static str = "async-std";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-async-std`.",
         "Its project is discontinued; it runs on the parts of smol, and behaves as smol does.",
         "A thread for each core. Tasks go on after `block_on` has returned.",
     ];
@@ -25,12 +26,10 @@ impl Harness for Global {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<AsyncStd>> {
+        Some(Ok(AsyncStd::new()))
+    }
 }
 
 tidegate_conformance::suite!(Global);
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration() {
-    tidegate_conformance::check_migration::<Global>();
-}

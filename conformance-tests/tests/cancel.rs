@@ -1,5 +1,7 @@
 //! Cancel everywhere (H-07 over the whole catalogue): every case in virtual time, with one connection dropped at one of its
 //! polls, and nothing of it left.
+//!
+//! With the environment variable `TIDEGATE_CANCEL=every`, at each of its polls; otherwise at [`TRIED`] of them.
 
 use tidegate_conformance::{cases, run_cut};
 
@@ -7,7 +9,8 @@ use tidegate_conformance::{cases, run_cut};
 const TRIED: usize = 64;
 
 fn tried(polls: usize) -> Vec<usize> {
-    if polls <= TRIED {
+    let every = std::env::var("TIDEGATE_CANCEL").is_ok_and(|which| which == "every");
+    if every || polls <= TRIED {
         return (0..polls).collect();
     }
     let (ends, between) = (TRIED / 4, TRIED / 2);
@@ -18,10 +21,12 @@ fn tried(polls: usize) -> Vec<usize> {
 
 /// One of several parts, which tests on several threads share.
 fn cancel(part: usize, parts: usize) {
-    let (mut wrong, mut runs) = (Vec::new(), 0);
+    let (mut wrong, mut runs, mut cases, mut polls) = (Vec::new(), 0, 0, 0);
     for (name, case) in cases::all().into_iter().skip(part).step_by(parts) {
         let case = case();
         let whole = run_cut(&case, None);
+        cases += 1;
+        polls += whole.polls;
         assert_eq!(whole.left, [""; 0], "{name}, without a cut");
         for k in tried(whole.polls) {
             runs += 1;
@@ -30,6 +35,7 @@ fn cancel(part: usize, parts: usize) {
             }
         }
     }
+    println!("{cases} cases of {polls} polls, dropped at {runs} of them");
     assert!(wrong.is_empty(), "{} of {runs} runs leave something:\n{}", wrong.len(), wrong.join("\n"));
 }
 

@@ -70,8 +70,10 @@ impl Harness for Pool {
     type Runtime = Futures;
     type Listener = Listener;
     const NAME: &'static str = "futures, local pool";
-    const NOTES: &'static [&'static str] =
-        &["A deadline is as late as two threads are that hand it on: the timer's, then the pool's."];
+    const NOTES: &'static [&'static str] = &[
+        "No crate of ours: an adapter that the suite's tests put together, to show that nothing depends on a runtime's own timers.",
+        "A deadline is as late as two threads are that hand it on: the timer's, then the pool's.",
+    ];
     const LACKS: &'static [(Need, &'static str)] = &[(Need::Threads, "a local pool is one thread")];
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Futures) -> F) -> T {

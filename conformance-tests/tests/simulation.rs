@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_conformance::sim::{Bug, Invariant, Plan, report, run, shrink};
+use tidegate_conformance::sim::{Bug, Invariant, Plan, golden, report, run, shrink};
 
 /// Requests of a seed. A failure is replayed with the same number.
 const REQUESTS: usize = 60;
@@ -51,19 +51,18 @@ fn a_failure_is_the_same_twice_in_every_byte() {
     assert_eq!(text(), text());
 }
 
-/// What these seeds gave where they were recorded. Another machine, another day and another build profile must give the same;
-/// a change to the simulation or to what the proxy sends changes them. To renew, copy what the failure prints.
-const GOLDEN: [(u64, u64); 4] = [
-    (0, 0x43eb_44b1_b2bd_74d6),
-    (3, 0xb17a_b12a_def3_10fc),
-    (21, 0x4c9a_a1c0_9ad3_e011),
-    (42, 0xe3ee_63f7_7371_b31f),
-];
-
+/// What was recorded on one machine must come out on every other, on any day, in any build profile, on any number of
+/// threads. A change to the simulation or to what the proxy sends changes it; `simulate golden` renews the file.
 #[test]
 fn a_seed_gives_the_same_history_everywhere() {
-    let now = GOLDEN.map(|(seed, _)| (seed, run(&Plan::from_seed(seed, REQUESTS), None, false).digest));
-    assert_eq!(now, GOLDEN, "renew with {now:#x?}");
+    // Neither does another run beside it make a difference.
+    let beside = std::thread::spawn(golden);
+    let (recorded, now) = (include_str!("../src/sim/golden.txt"), golden());
+    assert_eq!(beside.join().expect("it does not panic"), now);
+    for (line, (recorded, now)) in recorded.lines().zip(now.lines()).enumerate() {
+        assert_eq!(recorded, now, "line {} of golden.txt", line + 1);
+    }
+    assert_eq!(recorded, now);
 }
 
 #[test]
@@ -78,6 +77,15 @@ fn every_planted_bug_is_found_and_named() {
     }
     // What no bug breaks is not known to be watched.
     assert_eq!(named, BTreeSet::from(Invariant::ALL));
+}
+
+/// It is a hint to look at the clock.
+#[test]
+fn a_timer_that_fires_before_its_time_does_no_harm() {
+    for seed in 0..40 {
+        let summary = run(&Plan::from_seed(seed, REQUESTS), Some(Bug::EarlyTimer), false);
+        assert_eq!(summary.violation, None, "seed {seed}");
+    }
 }
 
 #[test]

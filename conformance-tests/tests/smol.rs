@@ -16,6 +16,7 @@ impl Harness for Global {
     type Listener = Listener;
     const NAME: &'static str = "smol, global executor";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-smol`.",
         "Timers are as exact as the kernel's.",
         "Tasks go on after `block_on` has returned: the end of a server is `stop()`, a drain, or dropping its future, never \
          the end of `main`'s future.",
@@ -31,6 +32,10 @@ impl Harness for Global {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<Smol>> {
+        Some(Ok(Smol::new()))
+    }
 }
 
 struct Local;
@@ -40,6 +45,7 @@ impl Harness for Local {
     type Listener = Listener;
     const NAME: &'static str = "smol, local executor";
     const NOTES: &'static [&'static str] = &[
+        "The same crate.",
         "Connections stay on one thread; hooks need not be `Send`.",
         "Dropping the executor drops every connection.",
     ];
@@ -61,10 +67,4 @@ mod global {
 
 mod local {
     tidegate_conformance::suite!(super::Local);
-}
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration_global() {
-    tidegate_conformance::check_migration::<Global>();
 }

@@ -20,6 +20,7 @@ impl Harness for CurrentThread {
     type Listener = Listener;
     const NAME: &'static str = "tokio, current thread";
     const NOTES: &'static [&'static str] = &[
+        "The crate `tidegate-tokio`.",
         "Timers tick in milliseconds and are rounded up, so a deadline is a millisecond later than elsewhere.",
         "Dropping the runtime drops every connection.",
     ];
@@ -32,6 +33,10 @@ impl Harness for CurrentThread {
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
     }
+
+    fn outside() -> Option<io::Result<Tokio>> {
+        Some(Tokio::new())
+    }
 }
 
 struct MultiThread;
@@ -41,6 +46,7 @@ impl Harness for MultiThread {
     type Listener = Listener;
     const NAME: &'static str = "tokio, two threads";
     const NOTES: &'static [&'static str] = &[
+        "The same crate.",
         "Timers tick in milliseconds, as with one thread.",
         "Connections move between the threads; they and the embedder's hooks are `Send`.",
     ];
@@ -51,6 +57,10 @@ impl Harness for MultiThread {
 
     fn listener(bound: TcpListener) -> io::Result<Listener> {
         bound.try_into()
+    }
+
+    fn outside() -> Option<io::Result<Tokio>> {
+        Some(Tokio::new())
     }
 }
 
@@ -69,16 +79,4 @@ fn every_live_case_can_fail() {
         let wrong = tidegate_conformance::run_live::<CurrentThread>(case, true);
         assert!(!wrong.is_empty(), "{name} holds although it ought not to");
     }
-}
-
-/// Every connection on another thread at each poll: nothing changes.
-#[test]
-fn a_09_migration_current_thread() {
-    tidegate_conformance::check_migration::<CurrentThread>();
-}
-
-/// Likewise.
-#[test]
-fn a_09_migration_multi_thread() {
-    tidegate_conformance::check_migration::<MultiThread>();
 }

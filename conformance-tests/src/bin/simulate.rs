@@ -1,17 +1,25 @@
 //! The long sweep of the simulation: `simulate [SEEDS [REQUESTS [FIRST]]]`, by default 1,000 seeds with 1,000
-//! requests each from seed 0. With `TIDEGATE_SEED` that seed alone, with its trace. With the argument `bugs`: in how
-//! many seeds each planted bug is found.
+//! requests each from seed 0. With `TIDEGATE_SEED` that seed alone, with its trace. `simulate bugs [REQUESTS]`: in how
+//! many seeds each planted bug is found. `simulate find [SEEDS [REQUESTS]]`: the first seed that breaks a promise.
+//! `simulate golden`: the histories that `tests/simulation.rs` compares.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use tidegate_conformance::sim::{Bug, Plan, report, run};
+use tidegate_conformance::sim::{Bug, Plan, golden, report, run};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |n: usize, default: u64| args.get(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     if args.first().is_some_and(|a| a == "bugs") {
         return bugs(number(1, 100) as usize);
+    }
+    if args.first().is_some_and(|a| a == "find") {
+        return find(number(1, 1000), number(2, 60) as usize);
+    }
+    if args.first().is_some_and(|a| a == "golden") {
+        print!("{}", golden());
+        return ExitCode::SUCCESS;
     }
     let (seeds, requests, first) = (number(0, 1000), number(1, 1000) as usize, number(2, 0));
     if let Some(seed) = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -55,16 +63,30 @@ fn one(seed: u64, requests: usize) -> ExitCode {
     }
 }
 
+/// Says how many seeds it took, and which promise was broken: nothing if none was.
+fn find(seeds: u64, requests: usize) -> ExitCode {
+    let found = (0..seeds)
+        .find_map(|seed| run(&Plan::from_seed(seed, requests), None, false).violation.map(|v| (seed + 1, v)));
+    if let Some((n, violation)) = found {
+        println!("{n} {:?}", violation.invariant);
+        eprintln!("{violation}");
+    }
+    ExitCode::SUCCESS
+}
+
 fn bugs(requests: usize) -> ExitCode {
     println!("| bug | seeds needed | promise |\n| --- | ---: | --- |");
     let mut all = true;
     for bug in Bug::ALL {
         let found = (0..1000).find_map(|seed| {
-            run(&Plan::from_seed(seed, requests), Some(bug), false).violation.map(|v| (seed, v.invariant))
+            run(&Plan::from_seed(seed, requests), Some(bug), false).violation.map(|v| (seed, v))
         });
-        all &= found.is_some_and(|(_, invariant)| bug.breaks().contains(&invariant));
+        all &= found.as_ref().is_some_and(|(_, v)| bug.breaks().contains(&v.invariant));
         match found {
-            Some((seed, invariant)) => println!("| {bug:?} | {} | {invariant:?} |", seed + 1),
+            Some((seed, violation)) => {
+                println!("| {bug:?} | {} | {:?} |", seed + 1, violation.invariant);
+                eprintln!("{bug:?}: {violation}");
+            }
             None => println!("| {bug:?} | not in 1,000 | |"),
         }
     }

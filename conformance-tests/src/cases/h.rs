@@ -89,7 +89,6 @@ fn connect(title: &'static str, framing: BodyFraming) -> Case {
 
 fn write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, Write)
-        .alone()
         // Full at once, so that at the limit it is the upstream that is waited for.
         .small_buffers()
         .upstream(script().wait_for("over").read_to_end())

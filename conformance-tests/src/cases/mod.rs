@@ -83,7 +83,7 @@ pub fn few() -> Vec<Named> {
 #[macro_export]
 macro_rules! __list_cases {
     ([] [$($module:ident :: $name:ident)*] [$($wait:ident)*] [$($place:ident :: $exact:ident)*]
-     [$($live:ident)*]) => {
+     [$($live:ident)*] [$($abroad:ident)*]) => {
         /// Every scripted case with the name of its test.
         pub fn all() -> Vec<Named> {
             vec![$((stringify!($name), $module::$name)),*]
@@ -91,7 +91,8 @@ macro_rules! __list_cases {
 
         /// The names of the tests of all cases.
         pub const NAMES: &[&str] =
-            &[$(stringify!($name),)* $(stringify!($wait),)* $(stringify!($exact),)* $(stringify!($live)),*];
+            &[$(stringify!($name),)* $(stringify!($wait),)* $(stringify!($exact),)* $(stringify!($live),)*
+              $(stringify!($abroad)),*];
 
         /// The cases about `wait_for`: the name of the test, what it should be, and whether the case can fail.
         pub fn all_waits() -> Vec<(&'static str, String, fn() -> bool)> {
@@ -100,6 +101,14 @@ macro_rules! __list_cases {
                 wait::test_name_of::<wait::$wait>(),
                 $crate::wait_can_fail::<wait::$wait>,
             )),*]
+        }
+
+        /// The names of the tests of those that run while no other case does.
+        pub(crate) fn alone() -> Vec<&'static str> {
+            let scripted = all().into_iter().filter(|(_, case)| case().alone).map(|(name, _)| name);
+            let waits = [$((stringify!($wait), <wait::$wait as wait::WaitCase>::ALONE)),*];
+            let waits = waits.into_iter().filter(|(_, alone)| *alone).map(|(name, _)| name);
+            scripted.chain(waits).chain([$(stringify!($live)),*]).collect()
         }
 
         /// Every case in exact time with the name of its test.
@@ -387,6 +396,9 @@ macro_rules! __for_each_case {
             a_19_fairness_between_connections
             a_20_whole_process_stopped
             v_13_replay
+        ] [
+            a_09_migration
+            a_11_wrong_runtime
         ] }
     };
 }

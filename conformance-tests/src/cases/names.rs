@@ -130,7 +130,7 @@ pub fn c_08_dns_pool_full() -> Case {
         .client(asks(script().at(ms(40)).wait_for("first.test:80"), "two").read_message())
         .client(asks(script().at(ms(80)).wait_for("second.test:80"), "three").mark("asked").read_message())
         .client(asks(script().wait_for("asked").pause(ms(40)), "four").read_message())
-        .client(script().at(ms(360)).mark("free").at(ms(420)))
+        .client(script().at(ms(500)).mark("free").at(ms(560)))
         .expect(window(Moment::Mark("one"), Moment::FirstByte(0, 0), ms(200)))
         .expect(window(Moment::Mark("three"), Moment::FirstByte(2, 0), ms(200)))
         .expect(window(Moment::Mark("four"), Moment::FirstByte(3, 0), ms(0)))

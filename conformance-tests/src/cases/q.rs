@@ -20,7 +20,6 @@ fn uploads() -> Script {
 /// An upload that the upstream does not read is given up, and the upstream can see that it was cut.
 pub fn q_01_upstream_never_reads() -> Case {
     Case::new("Q-01", "upstream never reads")
-        .alone()
         // A client that is held up while it fills the buffers is no matter here.
         .policy(|p| p.client_body = None)
         .small_buffers()
@@ -40,7 +39,6 @@ pub fn q_02_progress_does_not_reset() -> Case {
     // Never at the limit itself: what is written in that turn changes whom it waits for.
     let drain = Step::ReadSlowly { size: 4096, every: ms(45), until: "answered" };
     Case::new("Q-02", "progress does not reset")
-        .alone()
         .small_buffers()
         .policy(|p| p.client_body = None)
         .upstream(script().step(drain).read_to_end())
@@ -156,6 +154,8 @@ pub fn q_04_small_request_into_the_void() -> Case {
 /// A final response head stops the write deadline; when nothing moves after it, the read deadline cuts the response.
 pub fn q_08_response_started_request_unfinished() -> Case {
     Case::new("Q-08", "response started, request unfinished")
+        // Full at once, so that at the limit nobody waits for the client.
+        .small_buffers()
         .upstream(
             script()
                 .read_head()

@@ -46,7 +46,7 @@ pub fn r_01_silent() -> Case {
 pub fn r_02_drip_is_fine() -> Case {
     Case::new("R-02", "drip is fine")
         .policy(|p| p.read = Some(ms(250)))
-        .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
+        .upstream(script().read_message().then(ok(10)).drip(1, ms(60), 10))
         .client(script().connect().mark("start").get("/").read_message().mark("done"))
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 10))
@@ -238,7 +238,7 @@ pub fn r_03_drip_against_total() -> Case {
             p.read = Some(ms(200));
             p.total = Some(ms(400));
         })
-        .upstream(script().read_message().then(ok(10)).drip(1, ms(100), 10))
+        .upstream(script().read_message().then(ok(10)).drip(1, ms(60), 10))
         .client(script().connect().mark("start").get("/").read_to_end())
         .expect(cut(0, 0, 200, None))
         .expect(window(Moment::Mark("start"), Moment::ClientEnd(0), ms(400)))

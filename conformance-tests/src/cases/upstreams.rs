@@ -188,7 +188,8 @@ pub fn p_10_cancelled_waiter() -> Case {
                 .read_message()
                 .mark("occupied")
                 .wait_for("left")
-                .pause(ms(50))
+                // By then the proxy knows, also on a busy machine.
+                .pause(ms(120))
                 .then(ok(3))
                 .bytes("one")
                 // So that on several threads too the first outcome is reported first.

@@ -15,11 +15,14 @@ use super::ledger::{Invariant, Ledger};
 use super::plan::{Batch, Body, Client, Goodbye, Last, Nonsense, Pace, Request};
 use super::tunnel;
 use super::upstream::or;
-use super::wire::{Head, Stop, Wire, sleep, write, write_body};
+use super::wire::{Head, Stop, Wire, sleep, write, write_body, write_telling};
 use crate::virtual_rt::{Owner, VirtualStream};
 
 /// How long a client holds its body back for a 100.
 const EXPECTS: Duration = Duration::from_millis(100);
+
+/// Longer than the slowest plan takes for one request where no limit ends it.
+const UNLIMITED: Duration = Duration::from_secs(3000);
 
 /// What few bytes and an ordinary answer never need, whatever the world does to each step: a wake-up that is lost shows
 /// itself by the deadline that makes up for it, which is later.
@@ -93,16 +96,18 @@ fn behaves(ledger: &Ledger, batch: &Batch) -> bool {
         && batch.leaves.is_none()
         && batch.requests.iter().all(strict)
         && !ledger.ending.get()
+        && ledger.cuts.get() == 0
 }
 
 /// Longer than the proxy's limits can let a batch take.
 fn patience(ledger: &Ledger, batch: &Batch) -> Duration {
-    let policy = &ledger.plan.policy;
-    let one = policy.total.unwrap_or_default() + policy.client_head.unwrap_or_default();
+    let total = |r| ledger.plan.policy_of(r).total.unwrap_or(UNLIMITED);
+    let all: Duration = batch.requests.iter().map(total).sum();
+    let heads = ledger.plan.policy.client_head.unwrap_or_default() * batch.requests.len() as u32;
     let waits = if ledger.plan.max_clients < ledger.plan.clients.len() { 300 } else { 5 };
     // A tunnel has a patience of its own.
     let tunnel = if batch.requests.iter().any(|r| r.tunnel.is_some()) { 100 } else { 0 };
-    one * batch.requests.len() as u32 + Duration::from_secs(waits + tunnel)
+    all + heads + Duration::from_secs(waits + tunnel)
 }
 
 struct Conn {
@@ -225,7 +230,8 @@ async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Ce
             head += "connection: upgrade\r\nupgrade: websocket\r\n";
         }
         head += "\r\n";
-        if write(&ledger.world, stream, head.as_bytes(), Pace::Fast).await.is_err() {
+        let told = || ledger.sent(id);
+        if write_telling(&ledger.world, stream, head.as_bytes(), Pace::Fast, &told).await.is_err() {
             return;
         }
         if request.expects {
@@ -235,8 +241,8 @@ async fn send(ledger: &Ledger, stream: &VirtualStream, batch: &Batch, go_on: &Ce
             }
         }
         let limits = (request.sends, request.stalls_at);
-        let progress = |n| ledger.with(id, |r| r.sent = n);
-        if write_body(&ledger.world, stream, request.body, id, limits, progress).await.is_err() {
+        let progress = |n| ledger.sending(id, n);
+        if write_body(&ledger.world, stream, request.body, id, limits, progress, &told).await.is_err() {
             return;
         }
         if request.stalls_at.is_some() {
@@ -271,7 +277,14 @@ async fn read(ledger: &Ledger, wire: &mut Wire, batch: &Batch, go_on: &Cell<bool
                 return match wire.head(Pace::Fast).await {
                     Ok(head) => Err(Unread::Bad(format!("after the end of a connection: {head:?}"))),
                     Err(Stop::Bad(what)) => Err(Unread::Bad(what)),
-                    Err(_) => Ok(Read::Closes),
+                    Err(stop) => {
+                        // A reset can destroy what a client has not read yet.
+                        if stop == Stop::Rst {
+                            let what = format!("behind the whole answer to /{} comes RST", request.id);
+                            ledger.fail(Invariant::Answered, what);
+                        }
+                        Ok(Read::Closes)
+                    }
                 };
             }
         }
@@ -334,7 +347,7 @@ async fn read_one(
     let got = Cell::new(0);
     let progress = |n| {
         got.set(n);
-        ledger.with(id, |r| r.got = n);
+        ledger.getting(id, n);
     };
     let pattern = (!own).then_some(id);
     let body = wire.body(framing, pattern, batch.reads, progress).await;
@@ -358,8 +371,9 @@ fn is_kept(head: &Head, framing: Body, request: &Request) -> bool {
 fn expect_success(ledger: &Ledger, batch: &Batch, request: &Request, status: u16, own: bool, whole: bool) {
     let plan = &ledger.plan;
     let found = plan.names.is_none_or(|names| names.are_found());
-    let (calm, answer) = (plan.policy.connect > Some(Duration::from_secs(1)) && found, &request.answer);
-    let clean = answer.fault.is_none() && !answer.early && answer.pace == Pace::Fast;
+    let (calm, answer) = (plan.calm && found, &request.answer);
+    let clean = answer.fault.is_none() && !answer.early && answer.takes_only.is_none();
+    let clean = clean && answer.pace == Pace::Fast && answer.takes == Pace::Fast;
     let free = plan.is_steady() && plan.limits.max_conns >= plan.clients.len() && behaves(ledger, batch);
     if !(calm && free && clean) {
         return;

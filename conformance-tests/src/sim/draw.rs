@@ -12,7 +12,7 @@ use super::plan::{
     Answer, At, Batch, Body, Break, Client, Doing, Fault, Goodbye, Half, Id, Last, Leave, Names, Nonsense,
     Pace, Plan, Request, Tunnel,
 };
-use crate::virtual_rt::Chaos;
+use crate::virtual_rt::{Chaos, HOP};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -24,7 +24,7 @@ impl Plan {
         let rng = &mut Rng::new(seed);
         let temper = Temper::draw(rng);
         let chaos = draw_chaos(rng, &temper);
-        let policy = draw_policy(rng, &temper);
+        let (policy, route) = draw_policies(rng, &temper);
         let upstreams = rng.between(1, 4) as usize;
         let clients_at_once: usize = rng.pick(&[1, 3, 10, 30]);
         let crowded = temper.limits && rng.permille(500);
@@ -35,13 +35,10 @@ impl Plan {
         let max_clients = if temper.limits && rng.permille(300) { clients_at_once.div_ceil(2) } else { 1000 };
         let mut plan = Plan {
             seed,
+            calm: temper.is_calm(),
             chaos,
             policy,
-            route: TimeoutPolicy {
-                read: policy.read.map(|limit| limit / 2),
-                total: policy.total.map(|limit| limit / 2),
-                ..policy
-            },
+            route,
             turn: if rng.permille(500) {
                 rng.pick(&[(1, 1), (1, 1 << 20), (3, 1000)])
             } else {
@@ -50,7 +47,10 @@ impl Plan {
             names: rng.permille(250).then(|| draw_names(rng, &temper)),
             limits,
             max_clients,
+            pool: rng.pick(&[0, 1, 3, 256, 256]),
+            hop: draw_hop(rng, &temper),
             upstreams,
+            refusing: if rng.permille(200) { rng.between(1, 2) as usize } else { 0 },
             clients: Vec::new(),
             doings: Vec::new(),
         };
@@ -86,22 +86,47 @@ struct Temper {
     tunnels: bool,
     /// Some requests have a route of their own.
     routes: bool,
+    /// The kernels hold little, so that everybody waits for everybody.
+    tight: bool,
+    /// Some limits are off.
+    off: bool,
+    /// The total is one of them.
+    no_total: bool,
+    /// That of tunnels is.
+    no_tunnel_limit: bool,
+    /// Connections of the proxy are dropped.
+    cuts: bool,
 }
 
 impl Temper {
     fn draw(rng: &mut Rng) -> Temper {
+        let off = rng.permille(300);
+        let faults = rng.permille(600);
         Temper {
-            faults: rng.permille(600),
+            faults,
             clients: rng.permille(500),
             limits: rng.permille(300),
             long: rng.permille(150),
             changes: rng.permille(300),
             ends: rng.permille(150),
             rough: rng.permille(700),
-            huge: rng.permille(20),
+            huge: rng.permille(30),
             tunnels: rng.permille(200),
             routes: rng.permille(300),
+            tight: rng.permille(300),
+            off,
+            no_total: off && rng.permille(300),
+            // Nothing else ends a tunnel whose sides say nothing.
+            no_tunnel_limit: off && !faults && rng.permille(300),
+            cuts: rng.permille(150),
         }
+    }
+}
+
+impl Temper {
+    /// Whether nobody misbehaves and nothing is narrow.
+    fn is_calm(&self) -> bool {
+        !(self.faults || self.clients || self.limits || self.changes)
     }
 }
 
@@ -132,10 +157,78 @@ fn draw_names(rng: &mut Rng, temper: &Temper) -> Names {
     Names { known: rng.below(1000) as u32, slow: ms(rng.below(60)), hang, fail, dead }
 }
 
+fn draw_hop(rng: &mut Rng, temper: &Temper) -> usize {
+    match (temper.tight, temper.huge || temper.long) {
+        (false, _) => HOP,
+        (true, false) => rng.pick(&[1024, 4096, 16 * 1024]),
+        (true, true) => 32 * 1024,
+    }
+}
+
+/// Those of the proxy and those of a route.
+fn draw_policies(rng: &mut Rng, temper: &Temper) -> (TimeoutPolicy, TimeoutPolicy) {
+    let mut policy = draw_policy(rng, temper);
+    let half = |limit: Option<Duration>| limit.map(|limit| limit / 2);
+    let mut route = TimeoutPolicy { read: half(policy.read), total: half(policy.total), ..policy };
+    if temper.off {
+        turn_off(rng, temper, &mut policy);
+        turn_off(rng, temper, &mut route);
+        // What is a property of the connection cannot be another one for a route.
+        route = TimeoutPolicy {
+            client_head: policy.client_head,
+            keep_alive: policy.keep_alive,
+            linger: policy.linger,
+            drain: policy.drain,
+            ..route
+        };
+    }
+    (policy, route)
+}
+
+/// Turns some limits off, as long as another one ends every wait of those who do not behave.
+fn turn_off(rng: &mut Rng, temper: &Temper, policy: &mut TimeoutPolicy) {
+    let mut off = |limit: &mut Option<Duration>, permille: u32| {
+        if rng.permille(permille) {
+            *limit = None;
+        }
+    };
+    if temper.no_total {
+        policy.total = None;
+        off(&mut policy.write, 500);
+        if policy.write.is_some() {
+            off(&mut policy.write_idle, 500);
+        }
+    } else {
+        for limit in [
+            &mut policy.connect,
+            &mut policy.read,
+            &mut policy.write,
+            &mut policy.write_idle,
+            &mut policy.queue,
+            &mut policy.client_body,
+        ] {
+            off(limit, 400);
+        }
+        off(&mut policy.client_write, 100);
+    }
+    for limit in [&mut policy.pool_idle, &mut policy.tunnel_fin, &mut policy.drain] {
+        off(limit, 200);
+    }
+    for limit in [&mut policy.keep_alive, &mut policy.linger] {
+        off(limit, 100);
+    }
+    if !temper.clients {
+        off(&mut policy.client_head, 100);
+    }
+    if temper.no_tunnel_limit {
+        policy.tunnel = None;
+    }
+}
+
 fn draw_policy(rng: &mut Rng, temper: &Temper) -> TimeoutPolicy {
     let mut some = |low: u64, high: u64| Some(ms(rng.between(low, high)));
     // Without them nothing that behaves may run into one, whatever the world does to it.
-    let scale = if temper.faults || temper.clients || temper.limits || temper.changes { 1 } else { 20 };
+    let scale = if temper.is_calm() { 20 } else { 1 };
     TimeoutPolicy {
         connect: some(100 * scale, 400 * scale),
         write: some(300 * scale, 900 * scale),
@@ -175,11 +268,7 @@ fn draw_client(rng: &mut Rng, temper: &Temper, share: usize, next: &mut Id) -> C
         let slow = temper.clients && rng.permille(if temper.huge { 400 } else { 100 });
         batches.push(Batch {
             after: if rng.permille(700) { Duration::ZERO } else { ms(rng.below(60)) },
-            reads: if slow {
-                Pace::Slow(rng.between(1, 5000) as u32, ms(rng.between(1, 60)))
-            } else {
-                Pace::Fast
-            },
+            reads: draw_pace(rng, temper, slow, 5000, 60),
             leaves: (temper.clients && rng.permille(60)).then(|| Leave {
                 after: Duration::from_micros(rng.below(200_000)),
                 how: rng.pick(&[Goodbye::Rst, Goodbye::Close]),
@@ -215,7 +304,11 @@ fn draw_tunnel(rng: &mut Rng, temper: &Temper, id: Id) -> Batch {
         };
         Half { bytes: rng.below(most) as u32, sends, reads, last }
     };
-    let (client, upstream) = (half(), half());
+    let (client, mut upstream) = (half(), half());
+    if temper.no_tunnel_limit && client.last == Last::Second {
+        // Each would wait for the other.
+        upstream.last = Last::Fin;
+    }
     request.method = "GET";
     request.body = Body::None;
     request.local = false;
@@ -248,11 +341,12 @@ fn draw_request(rng: &mut Rng, temper: &Temper, id: Id, pipelined: bool) -> Requ
     let slow = temper.clients && rng.permille(80);
     let stalls = temper.clients && !pipelined && !body.is_empty() && rng.permille(40);
     let local = temper.routes && rng.permille(200);
-    let mut answer = draw_answer(rng, temper);
+    let mut answer = draw_answer(rng, temper, body);
     if local {
         let plain = Answer { status: 200, body: Body::Length(rng.below(3000) as u32), ..answer };
         answer = Answer { after: Duration::ZERO, pace: Pace::Fast, fault: None, interim: 0, ..plain };
         answer = Answer { early: false, close: false, surplus: false, goes_stale: None, ..answer };
+        answer = Answer { takes: Pace::Fast, takes_only: None, ..answer };
     }
     Request {
         id,
@@ -265,21 +359,27 @@ fn draw_request(rng: &mut Rng, temper: &Temper, id: Id, pipelined: bool) -> Requ
         body,
         expects: !old && !pipelined && !body.is_empty() && rng.permille(100),
         close: !pipelined && rng.permille(30),
-        sends: if slow {
-            Pace::Slow(rng.between(1, 3000) as u32, ms(rng.between(1, 40)))
-        } else {
-            Pace::Fast
-        },
+        sends: draw_pace(rng, temper, slow, 3000, 40),
         stalls_at: stalls.then(|| rng.below(u64::from(body.len())) as u32),
         answer,
     }
 }
 
-fn draw_answer(rng: &mut Rng, temper: &Temper) -> Answer {
+/// So many bytes at most, then a pause of so many milliseconds at most.
+fn draw_pace(rng: &mut Rng, temper: &Temper, slow: bool, most: u64, pause: u64) -> Pace {
+    // Without a total nothing ends what goes on slowly: it must come to its own end.
+    let least = if temper.no_total { most / 4 } else { 1 };
+    if slow { Pace::Slow(rng.between(least, most) as u32, ms(rng.between(1, pause))) } else { Pace::Fast }
+}
+
+fn draw_answer(rng: &mut Rng, temper: &Temper, request: Body) -> Answer {
     let length = draw_length(rng, temper);
     let status = if rng.permille(40) { rng.pick(&[204, 304]) } else { rng.pick(&[200, 200, 201, 404, 500]) };
+    let early = temper.faults && rng.permille(if request.is_empty() { 30 } else { 100 });
     let body = match rng.below(10) {
         _ if matches!(status, 204 | 304) => Body::None,
+        // Its end and the reset that the rest of the request leads to look much alike.
+        _ if early && rng.permille(300) => Body::Close(length),
         0..6 => Body::Length(length),
         6..9 => Body::Chunked(length),
         _ => Body::Close(length),
@@ -290,13 +390,17 @@ fn draw_answer(rng: &mut Rng, temper: &Temper) -> Answer {
         Fault { at: rng.pick(&places), kind }
     });
     let slow = temper.faults && rng.permille(60);
+    let takes_slowly = temper.faults && rng.permille(if temper.huge { 700 } else { 60 });
+    let refuses = temper.faults && !request.is_empty() && rng.permille(if temper.huge { 200 } else { 40 });
     Answer {
         status,
         body,
         after: if rng.permille(800) { Duration::ZERO } else { ms(rng.below(50)) },
-        pace: if slow { Pace::Slow(rng.between(1, 4000) as u32, ms(rng.between(1, 80))) } else { Pace::Fast },
+        pace: draw_pace(rng, temper, slow, 4000, 80),
+        takes: draw_pace(rng, temper, takes_slowly, 4000, 60),
+        takes_only: refuses.then(|| rng.below(u64::from(request.len())) as u32),
         interim: if rng.permille(50) { rng.between(1, 3) as u8 } else { 0 },
-        early: temper.faults && rng.permille(30),
+        early,
         close: rng.permille(30),
         surplus: temper.faults && matches!(body, Body::Length(n) if n < 10_000) && rng.permille(20),
         goes_stale: (temper.faults && rng.permille(80)).then(|| ms(rng.below(30))),
@@ -322,6 +426,11 @@ fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize) -> Vec<(Duratio
                     doings.push((ms(at + rng.between(10, 800)), Doing::Up(which)));
                 }
             }
+        }
+    }
+    if temper.cuts {
+        for _ in 0..rng.between(1, 4) {
+            doings.push((ms(rng.below(1000)), Doing::Cut(rng.below(30) as usize)));
         }
     }
     if temper.ends {

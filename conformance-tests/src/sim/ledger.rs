@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidegate_core::{DeadlineKind, Error, Instant, Outcome, TimeoutError};
 
 use super::plan::{At, Body, Break, Id, Plan, Request};
-use crate::virtual_rt::{HOP, World};
+use crate::virtual_rt::World;
 
 /// A promise that was broken.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,12 +79,21 @@ pub(super) struct Record {
     pub(super) began: Option<Instant>,
     /// Body bytes that the client handed to its kernel, and whether they were all.
     pub(super) sent: u64,
+    /// When its bytes were last handed to the client's kernel: the newest first.
+    sent_at: [Option<Instant>; LAST],
     /// Its heads that came to an upstream.
     pub(super) seen: u32,
+    /// Its body bytes that the upstream has read, until it does not want any more.
+    taken: u64,
+    not_taking: bool,
+    /// When bytes about it were last handed to the upstream's kernel: the newest first.
+    fed_at: [Option<Instant>; LAST],
     /// Response body bytes that an upstream handed to its kernel.
     pub(super) answered: u64,
     /// Response body bytes that the client read.
     pub(super) got: u64,
+    /// When it did, the last time.
+    got_at: Option<Instant>,
     /// The status that the client read, and whether it was the proxy's own.
     pub(super) status: Option<(u16, bool)>,
     /// The client read the whole response.
@@ -95,6 +104,9 @@ pub(super) struct Record {
     pub(super) moved: Option<Instant>,
     pub(super) outcome: Option<(Instant, Outcome)>,
 }
+
+/// How many moments are remembered of those who send: some of the last may still be on the wire.
+const LAST: usize = 4;
 
 /// How many lines of the trace are kept.
 const KEPT: usize = 400;
@@ -112,11 +124,9 @@ pub(super) struct Ledger {
     pub(super) clients: Cell<usize>,
     /// The proxy was told to drain or to stop.
     pub(super) ending: Cell<bool>,
+    /// Connections of the proxy that were dropped.
+    pub(super) cuts: Cell<usize>,
 }
-
-/// The most bytes that can lie between an upstream and a client: four kernel buffers, what each peer has in hand, and what
-/// a connection of the proxy may hold.
-const BETWEEN: u64 = 2 * HOP as u64 + 2 * 64 * 1024 + 512 * 1024;
 
 impl Ledger {
     pub(super) fn new(world: &World, plan: &Rc<Plan>, traced: bool) -> Ledger {
@@ -130,6 +140,7 @@ impl Ledger {
             trace: traced.then(RefCell::default),
             clients: Cell::new(plan.clients.len()),
             ending: Cell::new(false),
+            cuts: Cell::new(0),
         }
     }
 
@@ -180,6 +191,7 @@ impl Ledger {
         let seen = self.with(id, |r| {
             r.seen += 1;
             r.answered = 0;
+            r.taken = 0;
             r.clone()
         });
         self.event(id, 1, || format!("upstream: /{id} came, for the {}. time", seen.seen));
@@ -215,13 +227,67 @@ impl Ledger {
         }
     }
 
+    /// The most bytes that can lie between a client and an upstream, one way: four kernel buffers, what each peer has in
+    /// hand, and what a connection of the proxy may hold.
+    fn between(&self) -> u64 {
+        2 * self.plan.hop as u64 + 2 * 64 * 1024 + 512 * 1024
+    }
+
+    /// So many bytes of the request's body are on their way.
+    pub(super) fn sending(&self, id: Id, bytes: u64) {
+        let seen = self.with(id, |r| {
+            r.sent = bytes;
+            r.clone()
+        });
+        // Where nobody wants it any more it is thrown away, as behind the end of the connection's last answer.
+        let wanted = seen.seen > 0 && !seen.not_taking && seen.outcome.is_none();
+        if wanted && bytes > seen.taken + self.between() {
+            let what = format!("{} bytes of the body of /{id} lie somewhere", bytes - seen.taken);
+            self.fail(Invariant::Memory, what);
+        }
+    }
+
+    /// The client's kernel took bytes of the request.
+    pub(super) fn sent(&self, id: Id) {
+        let now = self.world.now();
+        self.with(id, |r| remember(&mut r.sent_at, now));
+    }
+
+    /// The upstream read so many bytes of the request's body.
+    pub(super) fn taking(&self, id: Id, bytes: u64) {
+        self.with(id, |r| r.taken = bytes);
+    }
+
+    /// The upstream reads no more of it, and is gone or says so.
+    pub(super) fn not_taking(&self, id: Id) {
+        self.with(id, |r| r.not_taking = true);
+    }
+
+    /// The upstream's kernel took bytes about the request.
+    pub(super) fn fed(&self, id: Id) {
+        let now = self.world.now();
+        self.with(id, |r| remember(&mut r.fed_at, now));
+    }
+
+    /// The client read so many bytes of the answer's body.
+    pub(super) fn getting(&self, id: Id, bytes: u64) {
+        let now = self.world.now();
+        self.with(id, |r| (r.got, r.got_at) = (bytes, Some(now)));
+    }
+
+    /// Whether what follows an outcome at once ought to be here by now.
+    pub(super) fn is_overdue(&self, id: Id, slack: Duration) -> bool {
+        let outcome = self.with(id, |r| r.outcome);
+        outcome.is_some_and(|(at, _)| self.world.now().saturating_since(at) > self.flight() + slack)
+    }
+
     /// So many bytes of the answer are on their way.
     pub(super) fn answering(&self, id: Id, bytes: u64) {
         let got = self.with(id, |r| {
             r.answered = bytes;
             r.got
         });
-        if bytes > got + BETWEEN {
+        if bytes > got + self.between() {
             self.fail(
                 Invariant::Memory,
                 format!("{} bytes of the answer to /{id} lie somewhere", bytes - got),
@@ -286,20 +352,32 @@ impl Ledger {
     /// A deadline must be that of the request's own limits, and one that progress puts off must have been put off.
     fn check_limit(&self, id: Id, record: &Record, t: TimeoutError) {
         let Some(request) = self.request(id) else { return };
-        let policy = self.plan.policy_of(request);
-        let limit = match t.kind {
-            DeadlineKind::Total => policy.total,
-            DeadlineKind::Read => policy.read,
-            DeadlineKind::Write => policy.write,
-            DeadlineKind::Queue => policy.queue,
-            DeadlineKind::Tunnel => policy.tunnel,
-            DeadlineKind::TunnelFin => policy.tunnel_fin,
-            _ => return,
-        };
+        let limit = self.plan.policy_of(request).limit(t.kind);
         if limit != Some(t.limit) {
             self.fail(Invariant::NotEarly, format!("{t}, but the limit of /{id} is {limit:?}"));
         }
-        if let Some(moved) = record.moved {
+        let (now, flight) = (self.world.now(), self.flight());
+        // What came before the deadline puts it off, even if nobody had looked at it.
+        let came: &[Option<Instant>] = match t.kind {
+            DeadlineKind::Read => &record.fed_at,
+            DeadlineKind::ClientBody => &record.sent_at,
+            _ => &[],
+        };
+        for since in came.iter().flatten().map(|at| now.saturating_since(*at)) {
+            if since > flight && since < t.limit {
+                self.fail(Invariant::NotEarly, format!("{t}, but bytes of /{id} were sent {since:?} ago"));
+            }
+        }
+        // Whoever reads makes room, and the next bytes are taken.
+        if let (DeadlineKind::ClientWrite, Some(got_at)) = (t.kind, record.got_at) {
+            let since = now.saturating_since(got_at);
+            if since > Duration::ZERO && since < t.limit {
+                self.fail(Invariant::NotEarly, format!("{t}, but the client of /{id} read {since:?} ago"));
+            }
+        }
+        if let Some(moved) = record.moved
+            && matches!(t.kind, DeadlineKind::Tunnel | DeadlineKind::TunnelFin)
+        {
             let since = self.world.now().saturating_since(moved);
             if since + self.flight() < t.limit {
                 self.fail(Invariant::NotEarly, format!("{t}, but bytes of /{id} arrived {since:?} ago"));
@@ -316,6 +394,9 @@ impl Ledger {
         });
         self.event(id, 4, || format!("client: /{id} has {status}, own {own}, whole {whole}, {got} bytes"));
         let Some(request) = self.request(id) else { return };
+        if whole && self.with(id, |r| r.outcome.is_none()) {
+            self.fail(Invariant::OneOutcome, format!("/{id} is over, and has no outcome yet"));
+        }
         if !whole || own {
             return;
         }
@@ -343,10 +424,16 @@ impl Ledger {
         let records = self.records.borrow();
         let mut ids: Vec<_> = records.keys().copied().collect();
         ids.sort_unstable();
+        // A connection that is dropped takes the one that it is busy with along.
+        let mut cut = self.cuts.get();
         for id in ids {
             let record = &records[&id];
             let Some(request) = self.request(id) else { continue };
             if record.outcome.is_none() && (record.seen > 0 || record.status.is_some()) {
+                if cut > 0 {
+                    cut -= 1;
+                    continue;
+                }
                 self.fail(Invariant::OneOutcome, format!("/{id} has no outcome: {record:?}"));
             }
             if let Some((_, outcome)) = record.outcome
@@ -362,5 +449,13 @@ impl Ledger {
                 self.fail(Invariant::Bytes, what);
             }
         }
+    }
+}
+
+/// Puts a moment in front of those before it, of which the oldest is forgotten.
+fn remember(last: &mut [Option<Instant>; LAST], now: Instant) {
+    if last[0] != Some(now) {
+        last.rotate_right(1);
+        last[0] = Some(now);
     }
 }

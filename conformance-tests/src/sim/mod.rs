@@ -15,6 +15,7 @@
 
 mod client;
 mod draw;
+mod golden;
 mod ledger;
 mod names;
 mod plan;
@@ -26,6 +27,7 @@ mod tunnel;
 mod upstream;
 mod wire;
 
+pub use self::golden::golden;
 pub use self::ledger::{Invariant, Violation};
 pub use self::plan::{
     Answer, At, Batch, Body, Break, Client, Doing, Fault, Goodbye, Half, Id, Last, Leave, Names, Nonsense,

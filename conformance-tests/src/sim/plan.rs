@@ -18,6 +18,8 @@ pub type Id = u32;
 pub struct Plan {
     /// Of the world's dice.
     pub seed: u64,
+    /// Nothing is narrow and nobody misbehaves: whoever asks gets the upstream's answer.
+    pub calm: bool,
     /// What the world does to everybody.
     pub chaos: Chaos,
     /// The proxy's limits.
@@ -32,8 +34,14 @@ pub struct Plan {
     pub limits: UpstreamLimits,
     /// Clients at once.
     pub max_clients: usize,
+    /// Idle connections to one upstream that are kept.
+    pub pool: usize,
+    /// What each direction of a connection holds in the kernels.
+    pub hop: usize,
     /// Upstreams at the start.
     pub upstreams: usize,
+    /// Further ones, at which nobody is: they refuse, always.
+    pub refusing: usize,
     /// Who asks.
     pub clients: Vec<Client>,
     /// What is done meanwhile, in this order.
@@ -216,6 +224,10 @@ pub struct Answer {
     pub interim: u8,
     /// It is sent before the request's body is read, which then never is.
     pub early: bool,
+    /// The request's body is read so slowly.
+    pub takes: Pace,
+    /// After so many bytes of the request's body nothing is read or sent any more, for ever.
+    pub takes_only: Option<u32>,
     /// Says `Connection: close`, and does.
     pub close: bool,
     /// Something that nobody asked for follows.
@@ -305,6 +317,8 @@ pub enum Doing {
     Full(usize),
     /// A further upstream is put in, and one is taken out.
     Swap(usize),
+    /// One of the proxy's connections is dropped, in the middle of whatever it does.
+    Cut(usize),
     /// A drain.
     Drain,
     /// A stop.
@@ -328,6 +342,20 @@ impl Plan {
         if request.routed { &self.route } else { &self.policy }
     }
 
+    /// Whether each connection has a deadline at any time, whatever it does: some limits may be off, since another
+    /// holds wherever they would; without these there are waits without any.
+    pub fn is_timed(&self) -> bool {
+        let always = |p: &TimeoutPolicy| {
+            [p.client_head, p.client_write, p.keep_alive, p.linger, p.tunnel].iter().all(Option::is_some)
+        };
+        always(&self.policy) && always(&self.route)
+    }
+
+    /// Whether each idle connection to an upstream has a deadline.
+    pub fn is_pool_timed(&self) -> bool {
+        self.policy.pool_idle.is_some() && self.route.pool_idle.is_some()
+    }
+
     /// Whether nothing is done to the proxy or to its upstreams that a client could notice.
     pub fn is_steady(&self) -> bool {
         self.doings.iter().all(|(_, doing)| matches!(doing, Doing::Block(_)))
@@ -338,13 +366,13 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}, {} upstreams, at most {} clients, {:?}",
-            self.seed, self.upstreams, self.max_clients, self.limits
+            "seed {}, {} upstreams and {} that refuse, at most {} clients, {:?}, {} idle",
+            self.seed, self.upstreams, self.refusing, self.max_clients, self.limits, self.pool
         )?;
-        writeln!(f, "the world: {:?}", self.chaos)?;
+        writeln!(f, "the world: {:?}{}", self.chaos, if self.calm { ", calm" } else { "" })?;
         writeln!(f, "the limits: {:?}", self.policy)?;
         writeln!(f, "of requests that are routed: {:?}", self.route)?;
-        writeln!(f, "turns of {:?} operations and bytes", self.turn)?;
+        writeln!(f, "turns of {:?} operations and bytes, {} bytes between two peers", self.turn, self.hop)?;
         self.names.map_or(Ok(()), |names| writeln!(f, "{names:?}"))?;
         for (at, doing) in &self.doings {
             writeln!(f, "at {at:?}: {doing:?}")?;
@@ -372,6 +400,10 @@ impl fmt::Display for Plan {
                     let marks: Vec<&str> = marks.iter().filter(|m| m.0).map(|m| m.1).collect();
                     write!(f, "    {} /{} {:?} sent {:?}", r.method, r.id, r.body, r.sends)?;
                     r.stalls_at.map_or(Ok(()), |at| write!(f, ", stalls at {at}"))?;
+                    if a.takes != Pace::Fast {
+                        write!(f, ", taken {:?}", a.takes)?;
+                    }
+                    a.takes_only.map_or(Ok(()), |n| write!(f, ", {n} bytes taken and no more"))?;
                     write!(f, " -> {} {:?} after {:?} {:?}", a.status, a.body, a.after, a.pace)?;
                     a.fault.map_or(Ok(()), |fault| write!(f, ", {fault:?}"))?;
                     a.goes_stale.map_or(Ok(()), |after| write!(f, ", stale after {after:?}"))?;

@@ -6,7 +6,9 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tidegate_core::Instant;
@@ -61,11 +63,29 @@ pub enum Bug {
     BusyTask,
     /// One exchange more than allowed is let to each upstream.
     WideLimit,
+    /// One idle connection more than allowed is kept to each upstream.
+    WidePool,
+    /// A timer fires as soon as it is armed.
+    HastyTimer,
+    /// A timer fires half way to its time. That breaks no promise of the proxy's, and is not in [`Bug::ALL`].
+    EarlyTimer,
+    /// Now and then readiness is noticed late, and until then a read believes that there is nothing, the direct one too.
+    StaleReadiness,
+    /// Now and then a read's wake-up is ten seconds late.
+    LateWaker,
+    /// Now and then the listener does not register its waker.
+    DeafListener,
+    /// Now and then a connect does not register its waker.
+    DeafConnect,
+    /// An outcome is told half a second after it came.
+    LateOutcome,
+    /// A stream to an upstream takes without limit what it is given.
+    EndlessUpload,
 }
 
 impl Bug {
-    /// Every bug.
-    pub const ALL: [Bug; 21] = [
+    /// Every bug that does harm.
+    pub const ALL: [Bug; 29] = [
         Bug::LostTimer,
         Bug::LostWaker,
         Bug::FastClock,
@@ -87,6 +107,14 @@ impl Bug {
         Bug::LostFin,
         Bug::BusyTask,
         Bug::WideLimit,
+        Bug::WidePool,
+        Bug::HastyTimer,
+        Bug::StaleReadiness,
+        Bug::LateWaker,
+        Bug::DeafListener,
+        Bug::DeafConnect,
+        Bug::LateOutcome,
+        Bug::EndlessUpload,
     ];
 }
 
@@ -97,17 +125,25 @@ impl Bug {
             Bug::LostTimer | Bug::LateTimer | Bug::SpentTimer => {
                 &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
             }
-            Bug::FrozenClock | Bug::BusyTask => &[Invariant::Progress],
+            Bug::EarlyTimer => &[],
+            Bug::FrozenClock | Bug::BusyTask | Bug::HastyTimer => &[Invariant::Progress],
             Bug::FastClock => &[Invariant::NotEarly],
-            Bug::LostByte | Bug::RepeatedByte | Bug::ReusedConnection | Bug::SwallowedError => {
-                &[Invariant::Bytes]
-            }
-            Bug::FinForRst | Bug::LateClose => &[Invariant::NothingAfter],
-            Bug::LeakedSocket | Bug::GhostConnect => &[Invariant::NothingLeft],
+            Bug::StaleReadiness => &[Invariant::NotEarly],
+            Bug::LostByte | Bug::RepeatedByte | Bug::SwallowedError => &[Invariant::Bytes],
+            Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingAfter, Invariant::NothingLeft],
+            // What ends with FIN looks whole where only RST shows that it is not.
+            Bug::FinForRst => &[Invariant::NothingAfter, Invariant::Bytes],
+            Bug::LateClose => &[Invariant::NothingAfter],
+            // Whoever is at the other end waits for ever.
+            Bug::LeakedSocket => &[Invariant::NothingLeft, Invariant::Answered],
+            Bug::GhostConnect => &[Invariant::NothingLeft],
             Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
+            Bug::LateWaker | Bug::DeafListener | Bug::DeafConnect => &[Invariant::Answered],
             Bug::EndlessBuffer => &[Invariant::Memory],
-            Bug::TwoOutcomes => &[Invariant::OneOutcome],
-            Bug::WideLimit => &[Invariant::Permits],
+            // Nobody is told what becomes of the bytes that it holds.
+            Bug::EndlessUpload => &[Invariant::Memory, Invariant::Bytes],
+            Bug::TwoOutcomes | Bug::LateOutcome => &[Invariant::OneOutcome],
+            Bug::WideLimit | Bug::WidePool => &[Invariant::Permits],
         }
     }
 }
@@ -119,7 +155,11 @@ pub struct SimRuntime {
     plant: Rc<Plant>,
 }
 
+/// How late readiness is noticed by [`Bug::StaleReadiness`].
+const STALE: Duration = Duration::from_millis(100);
+
 struct Plant {
+    runtime: VirtualRuntime,
     bug: Option<Bug>,
     rng: RefCell<Rng>,
     kept: RefCell<Vec<(SocketAddr, VirtualStream)>>,
@@ -137,7 +177,8 @@ impl SimRuntime {
     pub(super) fn new(inner: VirtualRuntime, bug: Option<Bug>, seed: u64) -> SimRuntime {
         let began = inner.now();
         let rng = RefCell::new(Rng::new(seed ^ 0xb06));
-        let plant = Plant { bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
+        let plant =
+            Plant { runtime: inner.clone(), bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
         SimRuntime { inner, plant: Rc::new(plant) }
     }
 
@@ -213,8 +254,12 @@ impl Future for SimConnect {
                 return Poll::Ready(Ok(SimStream::new(stream, Some(to), plant)));
             }
         }
+        let deaf = plant.strikes(Bug::DeafConnect, 200);
         let Some(inner) = &mut self.inner else { return Poll::Pending };
-        let polled = inner.as_mut().poll(cx);
+        let polled = match deaf {
+            true => inner.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            false => inner.as_mut().poll(cx),
+        };
         if polled.is_ready() {
             self.inner = None;
         }
@@ -237,11 +282,90 @@ pub struct SimStream {
     plant: Rc<Plant>,
     /// It wakes its task for ever.
     busy: bool,
+    /// Wakes its task later than it should.
+    late: Option<Late>,
+    /// Bytes that it has taken and not passed on.
+    held: Vec<u8>,
+    /// They could not be passed on.
+    failed: bool,
+}
+
+/// A wake-up that is passed on after a while.
+struct Late {
+    bell: Arc<Bell>,
+    timer: VirtualTimer,
+    /// Since when it is under way.
+    until: Option<Instant>,
+}
+
+/// What the kernel wakes in place of the task.
+struct Bell {
+    rang: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rang.store(true, Ordering::Relaxed);
+        self.task.wake_by_ref();
+    }
 }
 
 impl SimStream {
     fn new(inner: VirtualStream, to: Option<SocketAddr>, plant: Rc<Plant>) -> SimStream {
-        SimStream { inner: Some(inner), to, plant, busy: false }
+        SimStream { inner: Some(inner), to, plant, busy: false, late: None, held: Vec::new(), failed: false }
+    }
+
+    /// Whether what the kernel has told is still under way to the task.
+    fn is_blind(&mut self, by: Duration, cx: Option<&mut Context<'_>>) -> bool {
+        let now = self.plant.runtime.now();
+        let Some(late) = &mut self.late else { return false };
+        if !late.bell.rang.load(Ordering::Relaxed) {
+            // Another task has it now.
+            if cx.is_some_and(|cx| !late.bell.task.will_wake(cx.waker())) {
+                self.late = None;
+            }
+            return self.late.is_some();
+        }
+        let until = *late.until.get_or_insert(now + by);
+        if now >= until {
+            self.late = None;
+            return false;
+        }
+        if let Some(cx) = cx {
+            Pin::new(&mut late.timer).arm(until);
+            let _ = Pin::new(&mut late.timer).poll_fired(cx);
+        }
+        true
+    }
+
+    /// A read whose wake-up comes `by` late.
+    fn read_late(&mut self, cx: &mut Context<'_>, buf: &mut [u8], by: Duration) -> Poll<io::Result<usize>> {
+        if self.is_blind(by, Some(cx)) {
+            return Poll::Pending;
+        }
+        let bell = Arc::new(Bell { rang: AtomicBool::new(false), task: cx.waker().clone() });
+        let waker = Waker::from(Arc::clone(&bell));
+        let polled = self.stream()?.poll_read(&mut Context::from_waker(&waker), buf);
+        if polled.is_pending() {
+            self.late = Some(Late { bell, timer: self.plant.runtime.timer(), until: None });
+        }
+        polled
+    }
+
+    /// Passes on what is held back, as far as it goes.
+    fn pass_on(&mut self, cx: &mut Context<'_>) {
+        while !self.held.is_empty() {
+            let Some(inner) = &mut self.inner else { return };
+            match inner.poll_write_shared(cx, &self.held) {
+                Poll::Ready(Ok(n)) => drop(self.held.drain(..n)),
+                Poll::Ready(Err(_)) => {
+                    self.held.clear();
+                    self.failed = true;
+                }
+                Poll::Pending => return,
+            }
+        }
     }
 
     fn stream(&mut self) -> io::Result<&mut VirtualStream> {
@@ -270,6 +394,12 @@ impl SimStream {
 
 impl Stream for SimStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.pass_on(cx);
+        let late = self.plant.strikes(Bug::LateWaker, 20) || self.plant.strikes(Bug::StaleReadiness, 100);
+        if self.late.is_some() || late {
+            let stale = self.plant.bug == Some(Bug::StaleReadiness);
+            return self.read_late(cx, buf, if stale { STALE } else { Duration::from_secs(10) });
+        }
         if self.plant.strikes(Bug::LostWaker, 20) {
             return match self.stream()?.try_read(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
@@ -280,6 +410,9 @@ impl Stream for SimStream {
         let polled = self.stream()?.poll_read(cx, buf);
         match &polled {
             Poll::Pending if self.busy => cx.waker().wake_by_ref(),
+            Poll::Ready(Ok(0)) if self.failed => {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
             Poll::Ready(Err(e))
                 if e.kind() == io::ErrorKind::ConnectionReset
                     && self.plant.bug == Some(Bug::SwallowedError) =>
@@ -292,6 +425,13 @@ impl Stream for SimStream {
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.plant.bug == Some(Bug::EndlessUpload) && self.to.is_some() {
+            let before = self.held.len();
+            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+            let taken = self.held.len() - before;
+            self.pass_on(cx);
+            return Poll::Ready(Ok(taken));
+        }
         match self.twisted(bufs) {
             Some(Ok(n)) => Poll::Ready(Ok(n)),
             _ => self.stream()?.poll_write_vectored(cx, bufs),
@@ -299,6 +439,10 @@ impl Stream for SimStream {
     }
 
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pass_on(cx);
+        if !self.held.is_empty() {
+            return Poll::Pending;
+        }
         if self.plant.bug == Some(Bug::LostFin) {
             return Poll::Ready(Ok(()));
         }
@@ -319,6 +463,9 @@ impl Stream for SimStream {
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.plant.bug == Some(Bug::StaleReadiness) && self.is_blind(STALE, None) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.stream()?.try_read(buf)
     }
 
@@ -329,9 +476,12 @@ impl Stream for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
+        let Some(stream) = self.inner.take() else { return };
         if self.plant.bug == Some(Bug::RstForFin) {
-            self.inner.take().into_iter().for_each(Stream::abort);
+            return stream.abort();
         }
+        // As a kernel would, which goes on.
+        stream.write_behind(std::mem::take(&mut self.held));
     }
 }
 
@@ -347,6 +497,14 @@ impl Timer for SimTimer {
     fn arm(mut self: Pin<&mut Self>, at: Instant) {
         let at = match self.plant.bug {
             Some(Bug::FastClock) => at - at.saturating_since(self.plant.began) / 51,
+            _ => at,
+        };
+        let now = self.plant.runtime.now();
+        let at = match self.plant.bug {
+            Some(Bug::HastyTimer) => at.min(now),
+            Some(Bug::EarlyTimer) if at != Instant::NEVER && at > now + Duration::from_millis(1) => {
+                now + at.saturating_since(now) / 2
+            }
             _ => at,
         };
         let lost = self.plant.strikes(Bug::LostTimer, 30);
@@ -381,6 +539,8 @@ impl Listener for SimListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(SimStream, Option<SocketAddr>)>> {
         let plant = Rc::clone(&self.plant);
+        let mut deaf = Context::from_waker(Waker::noop());
+        let cx = if plant.strikes(Bug::DeafListener, 50) { &mut deaf } else { cx };
         self.inner.poll_accept(cx).map_ok(|(stream, from)| (SimStream::new(stream, None, plant), from))
     }
 }

@@ -23,7 +23,7 @@ use crate::run_virtual::words;
 use crate::virtual_rt::{Owner, Ran, World};
 
 /// Longer than any plan takes.
-const BOUND: Duration = Duration::from_secs(3600);
+const BOUND: Duration = Duration::from_secs(20 * 3600);
 
 /// How long nothing further may happen when all clients have left: longer than any limit of a plan.
 const QUIET: Duration = Duration::from_secs(70);
@@ -53,9 +53,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
 fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     let world = World::with_chaos(plan.chaos.clone(), plan.seed);
     let plan = Rc::new(plan.clone());
-    if bug == Some(Bug::EndlessBuffer) {
-        world.set_hop(1 << 30);
-    }
+    world.set_hop(if bug == Some(Bug::EndlessBuffer) { 1 << 30 } else { plan.hop });
     let ledger = Rc::new(Ledger::new(&world, &plan, traced));
     let plain = world.runtime(Owner::Proxy);
     let runtime = SimRuntime::new(plain.clone(), bug, plan.seed);
@@ -66,11 +64,14 @@ fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     if bug == Some(Bug::WideLimit) {
         limits.max_conns += 1;
     }
-    let targets = upstreams.iter().map(|upstream| resolver.target(&plan, upstream.addr));
+    let refusing = (0..plan.refusing).map(|_| plain.free_address());
+    let addresses = upstreams.iter().map(|upstream| upstream.addr).chain(refusing);
+    let targets = addresses.map(|addr| resolver.target(&plan, addr));
     let list = Upstreams::with_limits(targets, limits);
     let config = Config {
         timeouts: plan.policy,
         max_client_conns: plan.max_clients,
+        pool_size: plan.pool + usize::from(bug == Some(Bug::WidePool)),
         turn_ops: plan.turn.0,
         turn_bytes: plan.turn.1,
         ..Config::default()
@@ -86,6 +87,14 @@ fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
             counts.borrow_mut().1 += usize::from(report.outcome.error.is_some());
             let id: Option<Id> = report.request.and_then(|head| head.path().get(1..)?.parse().ok());
             if let Some(id) = id.filter(|id| ledger.request(*id).is_some()) {
+                if bug == Some(Bug::LateOutcome) {
+                    let (ledger, outcome) = (Rc::clone(&ledger), *report.outcome);
+                    ledger.world.clone().spawn(Owner::Peer, async move {
+                        sleep(&ledger.world, Duration::from_millis(500)).await;
+                        ledger.outcome(id, &outcome);
+                    });
+                    return;
+                }
                 ledger.outcome(id, report.outcome);
                 if runtime.has(Bug::TwoOutcomes, 50) {
                     ledger.outcome(id, report.outcome);
@@ -158,7 +167,8 @@ fn settle(ledger: &Rc<Ledger>, proxy: &Proxy<SimRuntime>, world: &World, resolve
         ("clients", gauges.clients),
         ("exchanges that hold an upstream", gauges.in_flight),
         ("requests that wait", gauges.waiting),
-        ("idle upstream connections", gauges.idle_upstreams),
+        // Without a limit they stay until the stop.
+        ("idle upstream connections", if ledger.plan.is_pool_timed() { gauges.idle_upstreams } else { 0 }),
         ("lookups", resolver.wanted()),
     ];
     for (what, n) in left {
@@ -189,6 +199,8 @@ struct Sweep<'a> {
     steps: std::cell::Cell<u64>,
     /// Connections that may lie in the proxy's backlog: one a client, and those that clients have left there.
     backlog: usize,
+    /// Connections that may be idle.
+    kept: usize,
 }
 
 impl<'a> Sweep<'a> {
@@ -197,7 +209,10 @@ impl<'a> Sweep<'a> {
         let batches = || plan.clients.iter().flat_map(|client| &client.batches);
         let is_left = |batch: &&Batch| batch.leaves.is_some() || batch.half_closes;
         let left = if plan.is_crowded() { batches().filter(is_left).count() } else { 0 };
-        Sweep { ledger, proxy, world, steps: 0.into(), backlog: plan.clients.len() + left }
+        let backlog = plan.clients.len() + left;
+        let swaps = plan.doings.iter().filter(|(_, doing)| matches!(doing, Doing::Swap(_))).count();
+        let kept = plan.pool * (plan.upstreams + swaps);
+        Sweep { ledger, proxy, world, steps: 0.into(), backlog, kept }
     }
 
     /// True if something is wrong.
@@ -213,6 +228,10 @@ impl<'a> Sweep<'a> {
         if gauges.clients > self.ledger.plan.max_clients && !self.ledger.ending.get() {
             self.ledger.fail(Invariant::Permits, format!("{} clients at once", gauges.clients));
         }
+        if gauges.idle_upstreams > self.kept {
+            let what = format!("{} idle connections to upstreams", gauges.idle_upstreams);
+            self.ledger.fail(Invariant::Permits, what);
+        }
         if gauges.in_flight > limits.max_conns {
             for (id, _) in upstreams.list() {
                 let n = upstreams.in_flight(id);
@@ -223,7 +242,9 @@ impl<'a> Sweep<'a> {
         }
         if self.world.is_at_rest(Owner::Proxy) {
             let timers = self.world.armed_timers(Owner::Proxy);
-            let waits = gauges.clients + usize::from(gauges.idle_upstreams > 0);
+            let idle = gauges.idle_upstreams > 0 && self.ledger.plan.is_pool_timed();
+            let clients = if self.ledger.plan.is_timed() { gauges.clients } else { 0 };
+            let waits = clients + usize::from(idle);
             if timers < waits {
                 let what = format!("{waits} wait, {timers} timers are armed");
                 self.ledger.fail(Invariant::EveryWaitHasADeadline, what);
@@ -267,6 +288,11 @@ async fn doings(
                     proxy.upstreams().remove(*id);
                 }
                 upstreams.push(new);
+            }
+            Doing::Cut(nth) => {
+                if ledger.world.cut_task(Owner::Proxy, nth) {
+                    ledger.cuts.update(|n| n + 1);
+                }
             }
             Doing::Drain => {
                 ledger.ending.set(true);

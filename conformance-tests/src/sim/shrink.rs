@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use tidegate_core::TimeoutPolicy;
+
 use super::plan::{Body, Pace, Plan};
 use super::planted::Bug;
 use super::run::run;
-use crate::virtual_rt::Chaos;
+use crate::virtual_rt::{Chaos, HOP};
 
 /// How many runs a person waits for.
 const RUNS: usize = 400;
@@ -77,6 +79,10 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     }
     with(&|p| p.chaos = Chaos::default());
     with(&|p| p.names = None);
+    with(&|p| p.refusing = 0);
+    with(&|p| p.pool = 256);
+    with(&|p| p.hop = HOP);
+    with(&|p| (p.policy, p.route) = (TimeoutPolicy::default(), TimeoutPolicy::default()));
     with(&|p| p.turn = (16, 256 * 1024));
     with(&|p| p.chaos.interrupted = 0);
     with(&|p| p.chaos.not_yet = 0);
@@ -117,6 +123,8 @@ fn simpler_requests(plan: &Plan, with: &mut Offer<'_>) {
                 with(&|p| p.clients[n].batches[b].requests[r].answer.interim = 0);
                 with(&|p| p.clients[n].batches[b].requests[r].answer.pace = Pace::Fast);
                 with(&|p| p.clients[n].batches[b].requests[r].answer.goes_stale = None);
+                with(&|p| p.clients[n].batches[b].requests[r].answer.takes = Pace::Fast);
+                with(&|p| p.clients[n].batches[b].requests[r].answer.takes_only = None);
             }
         }
     }

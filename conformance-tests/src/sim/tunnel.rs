@@ -123,9 +123,11 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
     }
     if end == Stop::Fin && mine.last == Last::Idle {
         // The other direction is still open, until its limit.
-        sleep(&ledger.world, ledger.plan.policy.tunnel_fin.unwrap_or_default() + Duration::from_secs(5))
-            .await;
-        if ledger.with(id, |r| r.outcome.is_none()) && !ledger.ending.get() {
+        let policy = ledger.plan.policy_of(request);
+        let limit = policy.tunnel_fin.or(policy.tunnel).unwrap_or_default();
+        sleep(&ledger.world, limit + Duration::from_secs(5)).await;
+        let cut_off = ledger.ending.get() || ledger.cuts.get() > 0;
+        if ledger.with(id, |r| r.outcome.is_none()) && !cut_off {
             let what = format!("the tunnel of /{id} stays half open for ever");
             ledger.fail(Invariant::EveryWaitHasADeadline, what);
         }

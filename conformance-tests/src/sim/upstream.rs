@@ -12,9 +12,9 @@ use tidegate_core::Side;
 use tidegate_core::runtime::Listener;
 
 use super::ledger::{Invariant, Ledger};
-use super::plan::{Answer, At, Body, Break, Fault, Pace, Request};
+use super::plan::{Answer, At, Body, Break, Fault, Id, Pace, Request};
 use super::tunnel;
-use super::wire::{Head, Stop, Wire, offset, sleep, write, write_body};
+use super::wire::{Head, Stop, Wire, offset, sleep, write_body, write_telling};
 use crate::pattern;
 use crate::virtual_rt::{Owner, VirtualListener, VirtualStream};
 
@@ -163,11 +163,34 @@ async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: 
     if request.tunnel.is_some_and(|tunnel| !tunnel.refused) {
         return open_tunnel(ledger, stream, wire, request, head).await;
     }
-    if !plan.early {
+    if plan.early {
+        ledger.not_taking(request.id);
+    } else {
         if request.expects {
-            write(&ledger.world, stream, b"HTTP/1.1 100 Continue\r\n\r\n", Pace::Fast).await?;
+            say(ledger, stream, request.id, b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        let got = wire.body(framing, Some(request.id), Pace::Fast, |_| {}).await?;
+        let taken = Cell::new(0);
+        let takes = |n| {
+            taken.set(n);
+            ledger.taking(request.id, n);
+        };
+        let body = wire.body(framing, Some(request.id), plan.takes, takes);
+        let got = match plan.takes_only {
+            None => body.await,
+            Some(most) => {
+                // Polled together with the body.
+                let enough =
+                    poll_fn(|_| if taken.get() >= u64::from(most) { Poll::Ready(()) } else { Poll::Pending });
+                match or(body, enough).await {
+                    Some(end) => end,
+                    None => return stand_still(ledger, stream, request.id).await,
+                }
+            }
+        };
+        if got.is_err() {
+            ledger.not_taking(request.id);
+        }
+        let got = got?;
         ledger.request_whole(request, got);
         if wire.has_more() {
             return Err(Stop::Bad(format!("more than /{} came", request.id)));
@@ -176,7 +199,7 @@ async fn answer(ledger: &Ledger, stream: &VirtualStream, wire: &mut Wire, head: 
     sleep(&ledger.world, plan.after).await;
     for n in 0..plan.interim {
         let text = format!("HTTP/1.1 103 Early Hints\r\nlink: </{n}>\r\n\r\n");
-        write(&ledger.world, stream, text.as_bytes(), Pace::Fast).await?;
+        say(ledger, stream, request.id, text.as_bytes()).await?;
     }
     send(ledger, stream, wire, request).await?;
     let bodiless = request.method == "HEAD" || matches!(plan.status, 204 | 304);
@@ -204,9 +227,32 @@ async fn open_tunnel(
     let text = format!(
         "HTTP/1.1 101 Switching Protocols\r\nx-sim: {id}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
     );
-    write(&ledger.world, stream, text.as_bytes(), Pace::Fast).await?;
+    say(ledger, stream, id, text.as_bytes()).await?;
     tunnel::run(ledger, wire, request, Side::Upstream).await?;
     Ok(Next::End)
+}
+
+/// Sends something about a request at once.
+async fn say(ledger: &Ledger, stream: &VirtualStream, id: Id, bytes: &[u8]) -> Result<(), Stop> {
+    Ok(write_telling(&ledger.world, stream, bytes, Pace::Fast, &|| ledger.fed(id)).await?)
+}
+
+/// Reads and sends nothing any more, until the proxy resets the connection: with FIN a part of a request could pass for
+/// the whole.
+async fn stand_still(ledger: &Ledger, stream: &VirtualStream, id: Id) -> Result<Next, Stop> {
+    ledger.event(id, 9, || format!("upstream: takes no more of /{id}"));
+    while !stream.is_reset() {
+        // Whoever does not read is told nothing: it has to look.
+        sleep(&ledger.world, Duration::from_millis(2)).await;
+        if !stream.is_reset() && ledger.is_overdue(id, Duration::from_millis(3)) {
+            ledger.fail(
+                Invariant::NothingAfter,
+                format!("the upstream of /{id} is not reset after its outcome"),
+            );
+            break;
+        }
+    }
+    Err(Stop::Rst)
 }
 
 /// The final answer, as far as it comes.
@@ -231,7 +277,7 @@ async fn send(
     let most = match fault {
         Some(Fault { at: At::Start, kind }) => return break_off(ledger, stream, wire, id, kind).await,
         Some(Fault { at: At::Head, kind }) => {
-            write(&ledger.world, stream, &head.as_bytes()[..head.len() / 2], Pace::Fast).await?;
+            say(ledger, stream, id, &head.as_bytes()[..head.len() / 2]).await?;
             return break_off(ledger, stream, wire, id, kind).await;
         }
         Some(Fault { at: At::Body(n), .. }) => Some(n),
@@ -249,11 +295,12 @@ async fn send(
             }
         }
         text.extend_from_slice(b"HTTP/1.1 200 OK\r\nx-sim: 0\r\ncontent-length: 3\r\n\r\nbad");
-        return Ok(write(&ledger.world, stream, &text, Pace::Fast).await?);
+        return say(ledger, stream, id, &text).await;
     }
-    write(&ledger.world, stream, head.as_bytes(), Pace::Fast).await?;
+    say(ledger, stream, id, head.as_bytes()).await?;
     if request.method != "HEAD" && !matches!(status, 204 | 304) {
-        write_body(&ledger.world, stream, body, id, (pace, most), |n| ledger.answering(id, n)).await?;
+        let answering = |n| ledger.answering(id, n);
+        write_body(&ledger.world, stream, body, id, (pace, most), answering, &|| ledger.fed(id)).await?;
     }
     match fault {
         // Garbage would be body where nothing tells it apart.
@@ -277,7 +324,7 @@ async fn break_off(
         Break::Fin => stream.fin(),
         Break::Rst => stream.rst(),
         Break::Garbage => {
-            write(&ledger.world, stream, b"\x00\x01 tide \r\n\r\n", Pace::Fast).await?;
+            say(ledger, stream, id, b"\x00\x01 tide \r\n\r\n").await?;
             wire.drain().await;
         }
         Break::Stall => {

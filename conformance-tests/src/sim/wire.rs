@@ -268,6 +268,17 @@ pub(super) async fn sleep(world: &World, length: Duration) {
 
 /// Writes all of it, unless the connection ends.
 pub(super) async fn write(world: &World, stream: &VirtualStream, bytes: &[u8], pace: Pace) -> io::Result<()> {
+    write_telling(world, stream, bytes, pace, &|| {}).await
+}
+
+/// The same, and tells each time when the kernel has taken something.
+pub(super) async fn write_telling(
+    world: &World,
+    stream: &VirtualStream,
+    bytes: &[u8],
+    pace: Pace,
+    told: &impl Fn(),
+) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let most = match pace {
@@ -279,12 +290,13 @@ pub(super) async fn write(world: &World, stream: &VirtualStream, bytes: &[u8], p
         };
         let n = poll_fn(|cx| stream.poll_write_shared(cx, &rest[..most])).await?;
         rest = &rest[n..];
+        told();
     }
     Ok(())
 }
 
 /// Writes the body of request `id`, at most its first `most` bytes as they are framed: the last chunk only if there is no
-/// such limit. `progress` is told how much has been handed to the kernel before more is.
+/// such limit. `progress` is told how much has been handed to the kernel before more is; `told` as in [`write_telling`].
 pub(super) async fn write_body(
     world: &World,
     stream: &VirtualStream,
@@ -292,6 +304,7 @@ pub(super) async fn write_body(
     id: Id,
     (pace, most): (Pace, Option<u32>),
     mut progress: impl FnMut(u64),
+    told: &impl Fn(),
 ) -> io::Result<()> {
     let len = most.unwrap_or(u32::MAX).min(body.len());
     let mut sent = 0u64;
@@ -313,13 +326,13 @@ pub(super) async fn write_body(
             let mut chunk = format!("{:x}\r\n", run.len()).into_bytes();
             chunk.extend_from_slice(run);
             chunk.extend_from_slice(b"\r\n");
-            write(world, stream, &chunk, pace).await?;
+            write_telling(world, stream, &chunk, pace, told).await?;
         } else {
-            write(world, stream, run, pace).await?;
+            write_telling(world, stream, run, pace, told).await?;
         }
     }
     if matches!(body, Body::Chunked(_)) && most.is_none() {
-        write(world, stream, b"0\r\n\r\n", pace).await?;
+        write_telling(world, stream, b"0\r\n\r\n", pace, told).await?;
     }
     Ok(())
 }

@@ -246,6 +246,12 @@ impl World {
         self.inner.tasks.count(owner.group())
     }
 
+    /// Drops one of the tasks of `owner`, not the first: in the order in which they began, the `nth` of them, and on
+    /// from the beginning if there are not so many. False if there is none.
+    pub fn cut_task(&self, owner: Owner, nth: usize) -> bool {
+        self.inner.tasks.cut(owner.group(), nth)
+    }
+
     /// Drops all tasks of `owner`.
     pub fn cancel_tasks(&self, owner: Owner) {
         self.inner.tasks.clear(owner.group());

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -282,6 +282,27 @@ impl VirtualStream {
             sleep.await;
             self.rst();
         });
+    }
+
+    /// Closes once these bytes are sent.
+    pub(crate) fn write_behind(self, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let (world, mut sent) = (self.world.clone(), 0);
+        world.spawn(
+            Owner::Peer,
+            poll_fn(move |cx| {
+                while sent < bytes.len() {
+                    match self.poll_write_shared(cx, &bytes[sent..]) {
+                        Poll::Ready(Ok(n)) => sent += n,
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Poll::Ready(())
+            }),
+        );
     }
 
     /// Sends FIN.

@@ -7,8 +7,8 @@ use core::task::Context;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use crate::driver::sync::atomic::{AtomicBool, Ordering};
 use crate::runtime::Timer;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 
 pin_project_lite::pin_project! {

@@ -19,7 +19,7 @@ use std::task::Waker;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::Shared;
-use crate::driver::sync::Mutex;
+use crate::runtime::sync::Mutex;
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Pool, UpstreamId};
@@ -42,9 +42,10 @@ struct State<S> {
     former: Option<Waker>,
 }
 
-impl<S> Default for Idle<S> {
-    fn default() -> Idle<S> {
-        let (pool, keepers) = (Pool::default(), Vec::new());
+impl<S> Idle<S> {
+    /// Keeps so many connections to one upstream at most.
+    pub(crate) fn new(most: usize) -> Idle<S> {
+        let (pool, keepers) = (Pool::new(most), Vec::new());
         let next = Instant::NEVER;
         Idle(Mutex::new(State { pool, closed: false, next, keepers, count: 0, former: None }))
     }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use crate::driver::order::Order;
 use crate::driver::room::{Room, Waiting};
-use crate::driver::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use crate::driver::sync::{Mutex, MutexGuard};
+use crate::runtime::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::time::Instant;
 
 /// What a task is to do.

@@ -16,7 +16,6 @@ mod room;
 mod scope;
 mod serve;
 mod stats;
-mod sync;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -82,8 +82,8 @@ impl<R: Runtime> Proxy<R> {
             runtime,
             upstreams,
             lifecycle: Arc::new(Lifecycle::new(config.max_client_conns)),
+            idle: Idle::new(config.pool_size),
             config: Arc::new(config),
-            idle: Idle::default(),
             resolver,
             tally: Tally::default(),
         };
@@ -158,7 +158,7 @@ impl<R: Runtime> Proxy<R> {
             runtime,
             upstreams: self.shared.upstreams.clone(),
             config: Arc::clone(&self.shared.config),
-            idle: Idle::default(),
+            idle: Idle::new(self.shared.config.pool_size),
             lifecycle: Arc::clone(&self.shared.lifecycle),
             resolver: Arc::clone(&self.shared.resolver),
             tally: self.shared.tally.another(),

@@ -7,8 +7,8 @@
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use crate::driver::sync::Mutex;
-use crate::driver::sync::atomic::{AtomicBool, Ordering};
+use crate::runtime::sync::Mutex;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Ticket, UpstreamId};
 

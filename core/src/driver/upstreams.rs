@@ -6,7 +6,7 @@ use core::fmt;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use crate::driver::sync::Mutex;
+use crate::runtime::sync::Mutex;
 use crate::time::Instant;
 use crate::upstream::{Admission, Admitted, Target, Ticket, UpstreamId};
 

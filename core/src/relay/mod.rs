@@ -86,6 +86,9 @@ pub struct Config {
     /// Client connections at once. When one more comes, the client that has been idle for longest makes room; if
     /// none is idle, it waits, and those behind it wait to be accepted. Default 1,000.
     pub max_client_conns: usize,
+    /// Idle connections to one upstream that are kept for later at most, on each runtime instance; a further one is
+    /// closed. Default 256.
+    pub pool_size: usize,
     /// Socket operations of one connection in a row, before other tasks get their turn; at least one pass is made. Default
     /// 16.
     ///
@@ -106,6 +109,7 @@ impl Default for Config {
             upgrades: vec![String::from("websocket")],
             trusted: Vec::new(),
             max_client_conns: 1000,
+            pool_size: 256,
             turn_ops: 16,
             turn_bytes: 256 * 1024,
         }

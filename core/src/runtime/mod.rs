@@ -14,6 +14,7 @@ mod futures_io;
 mod resolver;
 mod resolver_pool;
 mod socket;
+pub(crate) mod sync;
 
 use core::future::Future;
 use core::pin::Pin;

@@ -7,10 +7,11 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crate::error::{IoFailure, IoKind};
+use crate::runtime::sync::Mutex;
 use crate::upstream::{Addresses, Name};
 
 /// What a lookup leads to.

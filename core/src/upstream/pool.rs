@@ -21,7 +21,7 @@ struct Idle<S> {
 /// use tidegate_core::{Instant, Pool, UpstreamId};
 ///
 /// let (id, at) = (UpstreamId::new(0).ok_or("no such upstream")?, Instant::from_millis);
-/// let (mut pool, mut gone) = (Pool::default(), Vec::new());
+/// let (mut pool, mut gone) = (Pool::new(256), Vec::new());
 /// pool.put(id, "older", at(100))?;
 /// pool.put(id, "newer", at(200))?;
 /// assert_eq!(pool.take(id, at(0), &mut gone), Some("newer"));
@@ -36,17 +36,14 @@ struct Idle<S> {
 pub struct Pool<S> {
     idle: Vec<Vec<Idle<S>>>,
     len: usize,
-}
-
-impl<S> Default for Pool<S> {
-    fn default() -> Pool<S> {
-        Pool { idle: Vec::new(), len: 0 }
-    }
+    most: usize,
 }
 
 impl<S> Pool<S> {
-    /// Idle connections to one upstream that are kept at most; a further one is refused.
-    pub const MAX_PER_UPSTREAM: usize = 256;
+    /// A pool that keeps at most `most` connections to one upstream.
+    pub fn new(most: usize) -> Pool<S> {
+        Pool { idle: Vec::new(), len: 0, most }
+    }
 
     /// Keeps a connection until `until`. Gives it back if there are enough already.
     pub fn put(&mut self, id: UpstreamId, stream: S, until: Instant) -> Result<(), S> {
@@ -54,7 +51,7 @@ impl<S> Pool<S> {
             self.idle.resize_with(id.index() + 1, Vec::new);
         }
         let idle = &mut self.idle[id.index()];
-        if idle.len() >= Pool::<S>::MAX_PER_UPSTREAM {
+        if idle.len() >= self.most {
             return Err(stream);
         }
         idle.push(Idle { stream, until });
@@ -143,7 +140,7 @@ mod tests {
     #[test]
     fn last_in_is_first_out_and_upstreams_do_not_mix() {
         let (a, b) = ids();
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(9);
         for (id, name) in [(a, "a1"), (b, "b1"), (a, "a2")] {
             pool.put(id, name, at(100)).unwrap();
         }
@@ -158,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_due_is_closed_and_never_handed_out() {
         let (a, _) = ids();
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(9);
         pool.put(a, "early", at(100)).unwrap();
         pool.put(a, "late", at(200)).unwrap();
         assert_eq!(sweep(&mut pool, at(99), |_, _| false), at(100));
@@ -179,7 +176,7 @@ mod tests {
         // Before, at and after the deadline; whoever comes first.
         for (now, sweeps_first) in [99, 100, 101].into_iter().flat_map(|now| [(now, true), (now, false)]) {
             let connection = Rc::new(());
-            let mut pool = Pool::default();
+            let mut pool = Pool::new(9);
             pool.put(a, Rc::clone(&connection), at(100)).unwrap();
             if sweeps_first {
                 sweep(&mut pool, at(now), |_, _| false);
@@ -196,12 +193,13 @@ mod tests {
     #[test]
     fn a_full_pool_gives_the_connection_back() {
         let (a, _) = ids();
-        let mut pool = Pool::default();
-        for n in 0..Pool::<usize>::MAX_PER_UPSTREAM {
+        let mut pool = Pool::new(3);
+        for n in 0..3 {
             pool.put(a, n, at(1)).unwrap();
         }
         assert_eq!(pool.put(a, 999, at(1)), Err(999));
-        assert_eq!((pool.clear().len(), pool.len()), (Pool::<usize>::MAX_PER_UPSTREAM, 0));
-        assert_eq!(pool.put(a, 0, at(1)), Ok(()));
+        assert_eq!((pool.clear().len(), pool.len()), (3, 0));
+        assert_eq!(pool.put(a, 0, at(1)), Ok(()), "emptied, and no smaller");
+        assert_eq!(Pool::new(0).put(a, 0, at(1)), Err(0));
     }
 }

@@ -27,12 +27,16 @@ const GROUPS: [(char, usize, &str); 12] = [
     ('S', 11, "stopping and draining"),
 ];
 
+/// What the names of the limits mean, for a reader who has nothing else. The contract is `docs/TIMEOUTS.md`.
+const DEADLINES: &str = include_str!("deadlines.md");
+
 /// What lies between these differs from run to run.
 const FIGURES: (&str, &str) = ("<!-- figures -->", "<!-- end of figures -->");
 
 pub(crate) fn write(report: &Report) -> String {
     let mut out = String::new();
     head(&mut out);
+    out.push_str(DEADLINES);
     runtimes(&mut out, report);
     lateness(&mut out, report);
     skipped(&mut out, report);
@@ -50,16 +54,21 @@ fn head(out: &mut String) {
 Written by `conformance report`; continuous integration fails if it says anything else than a fresh run, the figures
 apart. Do not edit it.
 
-Each case below runs on each runtime. A case is a script of what clients and upstreams do to a proxy, with limits scaled
-to a few hundred milliseconds; the peers are plain blocking sockets in threads of their own. First everything runs in
-simulated time, which is exact and is the oracle; then on the runtime, which must agree.
+Tidegate is a reverse proxy that is a part of your program: a state machine without I/O that keeps every deadline, and for each
+runtime a thin adapter that lends it sockets, timers and tasks. This page says what its timeouts promise, on which runtimes
+that was shown, by which cases, and what is not promised.
+
+Each case below runs on each runtime, unless it is listed under Skipped with the reason. Most are scripts of what clients and
+upstreams do to a proxy, with limits scaled to a few hundred milliseconds; the peers are plain blocking sockets in threads of
+their own. First everything runs in simulated time, which is exact and is the oracle; then on the runtime, which must agree. A
+title is short: the function of the case in `conformance-tests/src/cases` says in a sentence what is shown.
 
 ## What is promised on every runtime listed here
 
 - **Never early.** No deadline ends anything before its limit has passed. No slack, no rounding.
 - **Late by the runtime and the machine alone.** What a deadline ends has ended, seen from outside, less than {} ms
-  after the limit on a quiet machine ({} ms in continuous integration), plus what the machine was late itself meanwhile,
-  which threads without any runtime measure.
+  after the limit on a quiet machine ({} ms in continuous integration), plus what the machine was late itself meanwhile:
+  the worst of what threads without any runtime measured, and how long the threads of the case waited for a core.
 - **The same ending.** Which deadline fired, what the client is told (408, 502, 503, 504, a visible cut, or silence), FIN
   or RST on each connection, and what the embedder's hook is told are equal on every runtime. Bytes are equal where a
   message is complete, and a gapless prefix where it was cut.
@@ -89,7 +98,7 @@ simulated time, which is exact and is the oracle; then on the runtime, which mus
 }
 
 fn runtimes(out: &mut String, report: &Report) {
-    out.push_str("## Runtimes\n\n| runtime | passed | skipped | failed |\n| --- | --- | --- | --- |\n");
+    out.push_str("## Runtimes\n\nWhat is promised above holds on each of them, but for what is skipped. What differs is said below the table.\n\n| runtime | passed | skipped | failed |\n| --- | --- | --- | --- |\n");
     for runtime in &report.runtimes {
         let (passed, skipped, failed) = runtime.counts();
         let _ = writeln!(out, "| {} | {passed} | {skipped} | {failed} |", runtime.name);
@@ -111,11 +120,11 @@ From the end of a limit to the moment at which a peer in another thread saw what
 proxy's turn, the kernel, and the peer's own wake-up. In milliseconds, all runtimes side by side on one machine.
 
 A busy machine can hold up a client of the suite's own, so that another deadline comes first, and rightly. So a run that
-fails may be repeated, under these rules. What comes **early** fails at once, if everything ended as it should. On a machine that
-held no thread up for more than 15 ms, **everything** that is wrong fails at once. Otherwise the run shows nothing and is
-repeated, five times and for 15 seconds at most; what is wrong each time fails. A fault that shows now and then, and only on
-a busy machine, can hide behind a repetition: therefore each one is listed here, with what was missed. A fault that came
-again and again in this list would be one of the runtime's.
+fails may be repeated, under these rules. What comes **early** fails at once, if everything began and ended as it should. On
+a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, **everything** that
+is wrong fails at once. Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most; what is wrong
+each time fails. A fault that shows now and then, and only on a busy machine, can hide behind a repetition: therefore each one
+is listed here, with what was missed. A fault that came again and again in this list would be one of the runtime's.
 
 {}
 

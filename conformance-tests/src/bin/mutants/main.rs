@@ -4,6 +4,8 @@
 //! cargo run -p tidegate-conformance --bin mutants [-- NAME...]   every mutant, or these
 //! cargo run -p tidegate-conformance --bin mutants -- --check     only whether each still applies (CI does it)
 //! cargo run -p tidegate-conformance --bin mutants -- --write     the table in docs/MUTANTS.md
+//! cargo run -p tidegate-conformance --bin mutants -- --simulate [NAME...]
+//!                                                                in how many seeds the simulation finds each
 //! ```
 //!
 //! The tree itself is never changed, and no mutant's code is in it.
@@ -28,8 +30,9 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--check"] => check().map(|n| println!("{n} mutants apply, and {PAGE} lists them")),
         ["--write"] => write(),
+        ["--simulate", ..] => simulate(&arguments[1..]),
         _ if arguments.iter().any(|a| a.starts_with('-')) => {
-            Err("usage: mutants [--check | --write | NAME...]".into())
+            Err("usage: mutants [--check | --write | [--simulate] NAME...]".into())
         }
         _ => run(&arguments),
     };
@@ -89,12 +92,37 @@ fn check() -> Result<usize, String> {
     Ok(mutants.len())
 }
 
-fn run(names: &[String]) -> Result<(), String> {
+/// Those of these names, or all.
+fn chosen(names: &[String]) -> Result<Vec<Mutant>, String> {
     let mut mutants = load()?;
     if let Some(unknown) = names.iter().find(|name| !mutants.iter().any(|m| m.name == **name)) {
         return Err(format!("there is no mutant {unknown:?}"));
     }
     mutants.retain(|m| names.is_empty() || names.contains(&m.name));
+    Ok(mutants)
+}
+
+/// Runs the simulation on each, and prints a line of a table.
+fn simulate(names: &[String]) -> Result<(), String> {
+    let mutants = chosen(names)?;
+    let tree = Tree::copy_of(&root())?;
+    if let Some(found) = tree.simulate()? {
+        return Err(format!("a promise is broken without any mutation: {found}"));
+    }
+    for mutant in &mutants {
+        let original = tree.write(mutant.applied(tree.path())?)?;
+        let found = tree.simulate();
+        tree.write(original)?;
+        match found?.as_ref().and_then(|found| found.split_once(' ')) {
+            Some((seeds, promise)) => println!("| `{}` | {seeds} | {promise} |", mutant.name),
+            None => println!("| `{}` | not found | |", mutant.name),
+        }
+    }
+    Ok(())
+}
+
+fn run(names: &[String]) -> Result<(), String> {
+    let mutants = chosen(names)?;
     let began = Instant::now();
     let tree = Tree::copy_of(&root())?;
     println!("the tree as it is, in {}", tree.path().display());

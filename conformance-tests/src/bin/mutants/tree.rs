@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::mutant::Suite;
 
 /// Longer than the named tests take together.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What became of a test.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,28 @@ impl Tree {
         tests.iter().map(of).collect()
     }
 
+    /// Runs the simulation: the number of the seed that breaks a promise, and the promise.
+    pub(crate) fn simulate(&self) -> Result<Option<String>, String> {
+        let mut command = Command::new(cargo());
+        command.args(["run", "--quiet", "--release", "-p", "tidegate-conformance", "--bin", "simulate"]);
+        let output = command
+            .args(["--", "find"])
+            .current_dir(&self.copy)
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true")
+            .env("RUSTFLAGS", "-A warnings")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| e.to_string())?;
+        if !output.status.success() {
+            return Err(format!("the simulation does not run:\n{}", String::from_utf8_lossy(&output.stderr)));
+        }
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(Some(said).filter(|said| !said.is_empty()))
+    }
+
     fn build(&self, suite: Suite) -> Result<PathBuf, String> {
         let (package, target) = suite.program();
         // Not built anew for each change of the flags.
@@ -109,8 +131,7 @@ impl Tree {
             Suite::Model => ("-A warnings --cfg shuttle", self.target.join("model")),
             _ => ("-A warnings", self.target.clone()),
         };
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let mut command = Command::new(cargo);
+        let mut command = Command::new(cargo());
         command.args(["test", "--quiet", "--no-run", "--message-format", "json", "-p", package]);
         match target {
             "lib" => command.arg("--lib"),
@@ -139,6 +160,10 @@ impl Tree {
         });
         executable.map(PathBuf::from).ok_or_else(|| format!("cargo names no program of {suite}"))
     }
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
 }
 
 /// A line of the test harness: which test, and whether it passed.

@@ -3,9 +3,10 @@
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test -p tidegate-core --lib model`. Without the flag nothing of it is built.
 
-use core::future::poll_fn;
+use core::future::{Pending, pending, poll_fn};
 use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -16,9 +17,13 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use shuttle::thread;
 
 use crate::driver::alarm::Alarm;
+use crate::driver::keeper::{Idle, Keeper};
 use crate::driver::lifecycle::{Lifecycle, Membership, Phase};
+use crate::driver::proxy::Shared as Proxied;
+use crate::driver::stats::Tally;
 use crate::driver::{UpstreamLimits, Upstreams};
-use crate::runtime::Timer;
+use crate::relay::Config;
+use crate::runtime::{Lookup, ResolverPool, Runtime, Stream, Timer};
 use crate::time::Instant;
 use crate::upstream::{Admitted, Ticket, UpstreamId};
 
@@ -232,5 +237,137 @@ fn a_timer_that_fires_on_another_thread_and_too_early_is_armed_again_and_loses_n
             Poll::Pending
         }));
         driver.join().unwrap();
+    });
+}
+
+#[test]
+fn an_answer_reaches_whoever_waits_for_it_last_and_nobody_who_left() {
+    check(|| {
+        let (answer, lookup) = Lookup::new();
+        let (other, left) = Lookup::new();
+        let gives = thread::spawn(move || {
+            answer.give(Ok([SocketAddr::from(([192, 0, 2, 1], 1))].into_iter().collect()));
+            // Lost, and nobody was told: that is a failure, and not a wait without end.
+            drop(other);
+        });
+        let leaves = thread::spawn(move || {
+            let mut left = left;
+            let _ = Pin::new(&mut left).poll(&mut Context::from_waker(Waker::noop()));
+        });
+        // Polled by another task first, as one that has moved on.
+        let mut lookup = lookup;
+        let _ = Pin::new(&mut lookup).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(block_on(lookup).is_ok());
+        [gives, leaves].into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// An idle connection, which its upstream closes from another thread.
+#[derive(Clone, Default)]
+struct Quiet(Arc<Mutex<(bool, Option<Waker>)>>);
+
+impl Quiet {
+    fn close(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.0 = true;
+        let waker = state.1.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Stream for Quiet {
+    fn poll_read(&mut self, cx: &mut Context<'_>, _buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock().unwrap();
+        if state.0 {
+            return Poll::Ready(Ok(0));
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_write_vectored(&mut self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn abort(self) {}
+
+    fn try_read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn try_write_vectored(&mut self, _bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// A runtime that makes no connections, and whose clock stands still.
+#[derive(Clone)]
+struct Still;
+
+impl Runtime for Still {
+    type Stream = Quiet;
+    type Connect = Pending<io::Result<Quiet>>;
+    type Timer = Shared;
+
+    fn now(&self) -> Instant {
+        NOW
+    }
+
+    fn timer(&self) -> Shared {
+        Shared::default()
+    }
+
+    fn connect(&self, _to: SocketAddr) -> Self::Connect {
+        pending()
+    }
+}
+
+#[test]
+fn a_keeper_closes_what_dies_while_it_is_put_to_it_and_its_heir_what_dies_later() {
+    check(|| {
+        let upstreams = Upstreams::new([SocketAddr::from(([192, 0, 2, 1], 1))]);
+        let id = upstreams.list()[0].0;
+        let shared = Arc::new(Proxied {
+            runtime: Still,
+            upstreams,
+            config: Arc::new(Config::default()),
+            idle: Idle::new(9),
+            lifecycle: Arc::new(Lifecycle::new(9)),
+            resolver: Arc::new(ResolverPool::default()),
+            tally: Tally::default(),
+        });
+        let streams = [Quiet::default(), Quiet::default()];
+        let puts = {
+            let (shared, streams) = (Arc::clone(&shared), streams.clone());
+            thread::spawn(move || {
+                let put = |stream: Quiet| Idle::put(&shared.idle, id, stream, Instant::NEVER);
+                streams.into_iter().for_each(put);
+            })
+        };
+        let closes = thread::spawn(move || streams.iter().for_each(Quiet::close));
+        let first = {
+            let mut keeper = Box::pin(Keeper::new(Arc::clone(&shared), None));
+            // It looks once, and is gone: another one has to go on.
+            thread::spawn(move || {
+                let _ = keeper.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            })
+        };
+        let mut heir = pin!(Keeper::new(Arc::clone(&shared), None));
+        let mut put = Some(puts);
+        block_on(poll_fn(|cx| {
+            let _ = heir.as_mut().poll(cx);
+            if let Some(puts) = put.take() {
+                puts.join().unwrap();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if shared.idle.len() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        [closes, first].into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
