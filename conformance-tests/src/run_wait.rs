@@ -38,10 +38,10 @@ pub struct WaitRun {
 #[track_caller]
 pub fn check_wait_virtual<C: WaitCase>() -> WaitRun {
     match run_wait_virtual::<C>(World::new()) {
-        Ok(run) => {
-            judge::<C>("in virtual time", &run, SLACK_VIRTUAL);
-            run
-        }
+        Ok(run) => match judge::<C>("in virtual time", &run, SLACK_VIRTUAL) {
+            None => run,
+            Some(wrong) => panic!("{wrong}"),
+        },
         Err(ran) => panic!("{} {} fails in virtual time: it never ends ({ran:?})", C::ID, C::TITLE),
     }
 }
@@ -150,6 +150,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
 }
 
 /// What is wrong with a run.
+#[must_use]
 fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) -> Option<String> {
     let (id, title, limit, took) = (C::ID, C::TITLE, C::LIMIT, run.took);
     let latest = limit + slack;
@@ -164,4 +165,31 @@ fn judge<C: WaitCase>(place: &str, run: &WaitRun, slack: Duration) -> Option<Str
         return None;
     };
     Some(format!("{id} {title} fails {place}: {wrong}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::runtime::Runtime;
+
+    use super::*;
+
+    /// Does nothing, and ought to have waited.
+    struct Idle;
+
+    impl WaitCase for Idle {
+        const ID: &'static str = "W-00";
+        const TITLE: &'static str = "nothing";
+        const LINES: &'static [&'static str] = &[];
+        const LIMIT: Duration = Duration::from_millis(5);
+
+        async fn run<R: Runtime + Clone + 'static>(_env: &Env<R>) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "W-00 nothing fails in virtual time: it ended after 0ns of 5ms: EARLY")]
+    fn a_case_that_ends_early_in_virtual_time_fails() {
+        check_wait_virtual::<Idle>();
+    }
 }
