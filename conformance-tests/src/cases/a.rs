@@ -67,12 +67,17 @@ stalls! {
 
 /// A silent upstream, under a runtime with these habits: the read deadline all the same.
 fn silent(id: &'static str, title: &'static str, habits: Habits, fires: u64) -> Case {
+    silent_since(Moment::Mark("asks"), id, title, habits, fires)
+}
+
+/// Likewise, counted from that moment.
+fn silent_since(from: Moment, id: &'static str, title: &'static str, habits: Habits, fires: u64) -> Case {
     Case::new(id, title)
         .habits(habits)
         .upstream(script().read_message().read_to_end())
         .client(script().connect().mark("asks").get("/").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("asks"), Moment::FirstByte(0, 0), ms(fires)))
+        .expect(window(from, Moment::FirstByte(0, 0), ms(fires)))
         .expect(timeout(0, Read, None))
         .expect(during(0, Phase::ResponseHead))
         .expect(upstream_end(0, End::Rst))
@@ -84,9 +89,11 @@ pub fn a_05_wake_storm() -> Case {
     silent("A-05", "wake storm", Habits { spurious: 10_000, ..Habits::default() }, 150)
 }
 
-/// A timer that fires late makes the timeout late, and nothing else.
+/// A timer that fires late makes the timeout late, and nothing else. It was armed when the client came, for the head, and
+/// when it fires the read is over.
 pub fn a_06_late_timer() -> Case {
-    silent("A-06", "late timer", Habits { late: ms(50), ..Habits::default() }, 200)
+    let late = Habits { late: ms(50), ..Habits::default() };
+    silent_since(Moment::Dial(0), "A-06", "late timer", late, 200)
 }
 
 /// A timer that fires too early is armed for the rest.
