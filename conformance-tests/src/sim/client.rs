@@ -63,8 +63,9 @@ async fn converse(ledger: &Rc<Ledger>, number: usize, client: &Client, proxy: So
                     conn = Some(on);
                 }
                 Some(Fate::Over) => {}
-                // It was closed while it was idle: that is nobody's fault, and nothing of the batch was served.
-                Some(Fate::Untouched) => again = true,
+                // It was closed while it was idle: that is nobody's fault, and nothing of the batch was served. Where
+                // connections are dropped, what was sent may have gone on, and is not sent again.
+                Some(Fate::Untouched) => again = ledger.cuts.get() == 0,
                 Some(Fate::Silent) if behaves(ledger, batch) => {
                     let ids: Vec<_> = batch.requests.iter().map(|r| r.id).collect();
                     let what =
