@@ -56,6 +56,8 @@ struct Entry {
     waker: Arc<TaskWaker>,
     /// Empty while the task is being polled.
     task: Option<Task>,
+    /// It is dropped in place of its next poll.
+    doomed: bool,
 }
 
 #[derive(Default)]
@@ -97,7 +99,9 @@ impl Executor {
         let id = tasks.next;
         tasks.next += 1;
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready: self.ready.clone() });
-        tasks.map.insert(id, Entry { group, waker: waker.clone(), task: Some(Box::pin(task)) });
+        tasks
+            .map
+            .insert(id, Entry { group, waker: waker.clone(), task: Some(Box::pin(task)), doomed: false });
         drop(tasks);
         waker.wake();
     }
@@ -118,6 +122,11 @@ impl Executor {
         let TaskId(id) = id;
         let mut tasks = self.tasks.borrow_mut();
         let Some(entry) = tasks.map.get_mut(&id) else { return };
+        if entry.doomed {
+            let entry = tasks.map.remove(&id);
+            drop(tasks);
+            return drop(entry);
+        }
         entry.waker.queued.store(false, Ordering::Release);
         let waker = Waker::from(entry.waker.clone());
         let Some(mut task) = entry.task.take() else { return };
@@ -195,13 +204,18 @@ impl Executor {
         self.tasks.borrow().map.values().filter(|entry| entry.group == group).count()
     }
 
-    /// Drops one task of `group`, not the first nor one that is being polled. False if there is none.
-    pub(crate) fn cut(&self, group: Group, nth: usize) -> bool {
+    /// Drops one task of `group`, not the first nor one that is being polled: at once, or `in_place` of its next poll,
+    /// when something has woken it that it has not seen yet. False if there is none.
+    pub(crate) fn cut(&self, group: Group, nth: usize, in_place: bool) -> bool {
         let mut tasks = self.tasks.borrow_mut();
         let later = tasks.map.iter().filter(|(_, e)| e.group == group).skip(1);
-        let ids: Vec<u64> = later.filter(|(_, e)| e.task.is_some()).map(|(id, _)| *id).collect();
-        let id = ids.get(nth % ids.len().max(1));
-        let cut = id.and_then(|id| tasks.map.remove(id));
+        let ids: Vec<u64> = later.filter(|(_, e)| e.task.is_some() && !e.doomed).map(|(id, _)| *id).collect();
+        let Some(id) = ids.get(nth % ids.len().max(1)) else { return false };
+        if in_place {
+            tasks.map.get_mut(id).into_iter().for_each(|entry| entry.doomed = true);
+            return true;
+        }
+        let cut = tasks.map.remove(id);
         drop(tasks);
         cut.is_some()
     }

@@ -342,6 +342,11 @@ fn draw_request(rng: &mut Rng, temper: &Temper, id: Id, pipelined: bool) -> Requ
     let stalls = temper.clients && !pipelined && !body.is_empty() && rng.permille(40);
     let local = temper.routes && rng.permille(200);
     let mut answer = draw_answer(rng, temper, body);
+    if stalls && temper.faults && rng.permille(500) {
+        // The response is under way, and stays so, when the limit of the body is over.
+        let at = At::Body(rng.below(u64::from(answer.body.len()) + 1) as u32);
+        answer = Answer { early: true, fault: Some(Fault { at, kind: Break::Stall }), ..answer };
+    }
     if local {
         let plain = Answer { status: 200, body: Body::Length(rng.below(3000) as u32), ..answer };
         answer = Answer { after: Duration::ZERO, pace: Pace::Fast, fault: None, interim: 0, ..plain };
@@ -430,7 +435,8 @@ fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize) -> Vec<(Duratio
     }
     if temper.cuts {
         for _ in 0..rng.between(1, 4) {
-            doings.push((ms(rng.below(1000)), Doing::Cut(rng.below(30) as usize)));
+            let (at, nth) = (ms(rng.below(1000)), rng.below(30) as usize);
+            doings.push((at, if rng.permille(500) { Doing::CutWoken(nth) } else { Doing::Cut(nth) }));
         }
     }
     if temper.ends {

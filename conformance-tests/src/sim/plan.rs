@@ -319,6 +319,8 @@ pub enum Doing {
     Swap(usize),
     /// One of the proxy's connections is dropped, in the middle of whatever it does.
     Cut(usize),
+    /// The same in place of its next poll: what has just woken it, it never sees.
+    CutWoken(usize),
     /// A drain.
     Drain,
     /// A stop.

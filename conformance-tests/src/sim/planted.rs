@@ -1,7 +1,7 @@
 //! A runtime with a bug in it, to show that the simulation finds it. Without one it passes everything through.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tidegate_core::Instant;
 use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
+use tidegate_core::{Config, Decision, Instant, Proxy, Upstreams};
 
 use super::Rng;
 use super::ledger::Invariant;
-use crate::virtual_rt::{VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer};
+use crate::virtual_rt::{
+    Owner, VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer, World,
+};
 
 /// What is wrong with the runtime, or with what stands around the proxy.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -81,11 +83,14 @@ pub enum Bug {
     LateOutcome,
     /// A stream to an upstream takes without limit what it is given.
     EndlessUpload,
+    /// Now and then, when a request is over, a place at an upstream is granted to somebody who is gone and never gives
+    /// it back.
+    LostPermit,
 }
 
 impl Bug {
     /// Every bug that does harm.
-    pub const ALL: [Bug; 29] = [
+    pub const ALL: [Bug; 30] = [
         Bug::LostTimer,
         Bug::LostWaker,
         Bug::FastClock,
@@ -115,6 +120,7 @@ impl Bug {
         Bug::DeafConnect,
         Bug::LateOutcome,
         Bug::EndlessUpload,
+        Bug::LostPermit,
     ];
 }
 
@@ -143,7 +149,7 @@ impl Bug {
             // Nobody is told what becomes of the bytes that it holds.
             Bug::EndlessUpload => &[Invariant::Memory, Invariant::Bytes],
             Bug::TwoOutcomes | Bug::LateOutcome => &[Invariant::OneOutcome],
-            Bug::WideLimit | Bug::WidePool => &[Invariant::Permits],
+            Bug::WideLimit | Bug::WidePool | Bug::LostPermit => &[Invariant::Permits],
         }
     }
 }
@@ -482,6 +488,35 @@ impl Drop for SimStream {
         }
         // As a kernel would, which goes on.
         stream.write_behind(std::mem::take(&mut self.held));
+    }
+}
+
+/// For [`Bug::LostPermit`]: somebody else on the same list of upstreams asks for one, and is forgotten, with all that
+/// it holds, as soon as it was granted.
+pub(super) async fn lose_a_place(world: World, upstreams: Upstreams) {
+    let runtime = world.runtime(Owner::Peer);
+    let other = Proxy::new(runtime.clone(), upstreams.clone(), Config::default());
+    let at = runtime.free_address();
+    let mut listener = runtime.listen(at, 1);
+    let Ok(mut client) = runtime.connect(at).await else { return };
+    let Ok((stream, from)) = poll_fn(|cx| listener.poll_accept(cx)).await else { return };
+    let request = IoSlice::new(b"GET / HTTP/1.1\r\nhost: sim\r\n\r\n");
+    let Ok(_) = client.try_write_vectored(&[request]) else { return };
+    let mut lost = Box::pin(other.serve_connection(stream, from, |_| Decision::forward(), |_| {}));
+    let held = || upstreams.list().iter().map(|(id, _)| upstreams.in_flight(*id)).sum::<usize>();
+    let is_granted = poll_fn(|cx| {
+        // All that is held besides stays the same during one poll.
+        let before = held();
+        let over = lost.as_mut().poll(cx).is_ready();
+        match held() > before {
+            true => Poll::Ready(true),
+            false if over => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    if is_granted {
+        std::mem::forget(lost);
     }
 }
 

@@ -14,7 +14,7 @@ use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
 use super::names::SimResolver;
 use super::plan::{Batch, Doing, Id, Plan};
-use super::planted::{Bug, SimListener, SimRuntime};
+use super::planted::{Bug, SimListener, SimRuntime, lose_a_place};
 use super::upstream::Upstream;
 use super::wire::{offset, sleep};
 use crate::exec::block;
@@ -82,8 +82,13 @@ fn live(plan: &Plan, bug: Option<Bug>, traced: bool) -> Summary {
     let counts = Rc::new(RefCell::new((0, 0)));
     let observe = {
         let (ledger, counts, runtime) = (Rc::clone(&ledger), Rc::clone(&counts), runtime.clone());
+        let list = proxy.upstreams().clone();
         move |report: &Report<'_>| {
             counts.borrow_mut().0 += 1;
+            if runtime.has(Bug::LostPermit, 50) {
+                let world = &ledger.world;
+                world.spawn(Owner::Peer, lose_a_place(world.clone(), list.clone()));
+            }
             counts.borrow_mut().1 += usize::from(report.outcome.error.is_some());
             let id: Option<Id> = report.request.and_then(|head| head.path().get(1..)?.parse().ok());
             if let Some(id) = id.filter(|id| ledger.request(*id).is_some()) {
@@ -289,8 +294,9 @@ async fn doings(
                 }
                 upstreams.push(new);
             }
-            Doing::Cut(nth) => {
-                if ledger.world.cut_task(Owner::Proxy, nth) {
+            Doing::Cut(nth) | Doing::CutWoken(nth) => {
+                let in_place = matches!(doing, Doing::CutWoken(_));
+                if ledger.world.cut_task(Owner::Proxy, nth, in_place) {
                     ledger.cuts.update(|n| n + 1);
                 }
             }

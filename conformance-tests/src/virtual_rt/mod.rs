@@ -247,9 +247,9 @@ impl World {
     }
 
     /// Drops one of the tasks of `owner`, not the first: in the order in which they began, the `nth` of them, and on
-    /// from the beginning if there are not so many. False if there is none.
-    pub fn cut_task(&self, owner: Owner, nth: usize) -> bool {
-        self.inner.tasks.cut(owner.group(), nth)
+    /// from the beginning if there are not so many. At once, or `in_place` of its next poll. False if there is none.
+    pub fn cut_task(&self, owner: Owner, nth: usize, in_place: bool) -> bool {
+        self.inner.tasks.cut(owner.group(), nth, in_place)
     }
 
     /// Drops all tasks of `owner`.
