@@ -59,7 +59,7 @@ impl Plan {
             let share = requests / clients_at_once + usize::from(n < requests % clients_at_once);
             plan.clients.push(draw_client(rng, &temper, share, &mut next));
         }
-        plan.doings = draw_doings(rng, &temper, upstreams);
+        plan.doings = draw_doings(rng, &temper, upstreams, crowded);
         plan
     }
 }
@@ -413,7 +413,7 @@ fn draw_answer(rng: &mut Rng, temper: &Temper, request: Body) -> Answer {
     }
 }
 
-fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize) -> Vec<(Duration, Doing)> {
+fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize, crowded: bool) -> Vec<(Duration, Doing)> {
     let mut doings = Vec::new();
     if temper.rough {
         for _ in 0..rng.below(4) {
@@ -434,8 +434,10 @@ fn draw_doings(rng: &mut Rng, temper: &Temper, upstreams: usize) -> Vec<(Duratio
         }
     }
     if temper.cuts {
-        for _ in 0..rng.between(1, 4) {
-            let (at, nth) = (ms(rng.below(1000)), rng.below(30) as usize);
+        // Where many wait for a place, more leave, and while they still do.
+        let (most, until) = if crowded { (8, 200) } else { (4, 1000) };
+        for _ in 0..rng.between(1, most) {
+            let (at, nth) = (ms(rng.below(until)), rng.below(30) as usize);
             doings.push((at, if rng.permille(500) { Doing::CutWoken(nth) } else { Doing::Cut(nth) }));
         }
     }
