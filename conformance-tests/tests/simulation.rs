@@ -4,8 +4,11 @@
 //! With the environment variable `TIDEGATE_SEED` the sweep runs that seed alone, and prints the shrunk trace if it fails.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use tidegate_conformance::sim::{Bug, Invariant, Plan, golden, report, run, shrink};
+use tidegate_conformance::sim::{Body, Bug, Invariant, Pace, Plan, golden, report, run, shrink};
+use tidegate_conformance::virtual_rt::Chaos;
+use tidegate_core::TimeoutPolicy;
 
 /// Requests of a seed. A failure is replayed with the same number.
 const REQUESTS: usize = 60;
@@ -86,6 +89,35 @@ fn a_timer_that_fires_before_its_time_does_no_harm() {
         let summary = run(&Plan::from_seed(seed, REQUESTS), Some(Bug::EarlyTimer), false);
         assert_eq!(summary.violation, None, "seed {seed}");
     }
+}
+
+/// A client that still sends when its connection is reset may be told so by a write, and not by the read that follows. An
+/// answer that only the end of the connection ends is not whole then.
+#[test]
+fn a_client_whose_upload_meets_the_reset_does_not_take_it_for_the_end_of_its_answer() {
+    let mut plan = Plan::from_seed(0, 1);
+    plan.chaos = Chaos::default();
+    (plan.policy, plan.route) = (TimeoutPolicy::default(), TimeoutPolicy::default());
+    (plan.calm, plan.names, plan.doings) = (false, None, Vec::new());
+    (plan.turn, plan.hop, plan.upstreams, plan.refusing) = ((16, 256 * 1024), 1024, 1, 0);
+    plan.clients.truncate(1);
+    let client = &mut plan.clients[0];
+    (client.starts, client.nonsense) = (Duration::ZERO, None);
+    client.batches.truncate(1);
+    let batch = &mut client.batches[0];
+    (batch.after, batch.reads, batch.leaves, batch.half_closes) = (Duration::ZERO, Pace::Fast, None, false);
+    let request = &mut batch.requests[0];
+    (request.method, request.old, request.keeps, request.body) = ("PUT", true, true, Body::Length(29_247));
+    (request.local, request.routed, request.tunnel, request.expects) = (false, false, None, false);
+    (request.close, request.sends, request.stalls_at) = (false, Pace::Fast, None);
+    let answer = &mut request.answer;
+    (answer.status, answer.body, answer.early, answer.takes_only) = (500, Body::Chunked(843), true, None);
+    (answer.after, answer.pace, answer.interim, answer.fault) = (Duration::ZERO, Pace::Fast, 0, None);
+    (answer.close, answer.surplus, answer.goes_stale) = (false, false, None);
+    let summary = run(&plan, None, true);
+    assert_eq!(summary.violation, None, "{:#?}", summary.trace);
+    // It was cut indeed.
+    assert_eq!((summary.requests, summary.errors), (1, 1), "{:#?}", summary.trace);
 }
 
 #[test]

@@ -102,10 +102,6 @@ pub(super) async fn run(ledger: &Ledger, wire: &mut Wire, request: &Request, sid
     if mine.last == Last::Rst && sent_all.get() {
         return Ok(());
     }
-    if end == Stop::Fin && stream.is_reset() {
-        // The reset was told to the writer; a reader cannot tell it from FIN any more.
-        return Ok(());
-    }
     let whole = got == u64::from(theirs.bytes);
     match end {
         Stop::Bad(what) => return Err(Stop::Bad(what)),

@@ -142,6 +142,10 @@ impl Wire {
         let result = poll_fn(|cx| stream.poll_read_shared(cx, &mut self.buf[old..])).await;
         self.buf.truncate(old + *result.as_ref().unwrap_or(&0));
         let n = result?;
+        // The peer's own write may have met the reset; then it knows that this is no end.
+        if n == 0 && self.stream.is_cut() {
+            return Err(Stop::Rst);
+        }
         self.ended = n == 0;
         Ok(n > 0)
     }

@@ -182,6 +182,11 @@ impl End {
         self.open && !self.reset && !self.fin_sent
     }
 
+    /// Whether RST came, or went, before the other end's FIN: what can be read is not all.
+    pub(super) fn cut(&self) -> bool {
+        self.reset && !self.fin_received
+    }
+
     /// Whether nothing is left of it in the kernel.
     pub(super) fn gone(&self) -> bool {
         !self.open && (self.reset || (self.fin_sent && self.unsent.is_empty()))

@@ -265,6 +265,11 @@ impl VirtualStream {
         self.world.inner.net.borrow_mut().end(self.id).is_none_or(|end| end.reset)
     }
 
+    /// Whether RST ended it before the other end's FIN. A write may have been told so, and then reads are told nothing.
+    pub fn is_cut(&self) -> bool {
+        self.world.inner.net.borrow_mut().end(self.id).is_none_or(|end| end.cut())
+    }
+
     /// Sends RST and closes, whoever else refers to it.
     pub fn rst(&self) {
         if !self.gone.replace(true) {
