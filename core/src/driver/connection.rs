@@ -171,9 +171,10 @@ enum Place {
     #[default]
     None,
     Waits(Ticket),
-    Granted(UpstreamId),
+    /// This one, since then.
+    Granted(UpstreamId, Instant),
     /// Granted, and where it is has to be found out first.
-    Resolves(UpstreamId, Lookup),
+    Resolves(UpstreamId, Instant, Lookup),
 }
 
 /// What came of one socket operation.
@@ -235,7 +236,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
             // A lookup that is dropped is not wanted any more.
-            Place::Granted(id) | Place::Resolves(id, _) => self.shared.upstreams.release(id, now),
+            Place::Granted(id, _) | Place::Resolves(id, ..) => self.shared.upstreams.release(id, now),
         }
     }
 
@@ -370,7 +371,7 @@ where
         env.now = self.shared.runtime.now();
         match result {
             Ok(stream) => {
-                if let Place::Granted(id) = *self.place {
+                if let Place::Granted(id, _) = *self.place {
                     self.shared.upstreams.reached(id, env.now);
                 }
                 *self.upstream = Some(stream);
@@ -387,7 +388,7 @@ where
             Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
                 Admitted::Waits(ticket) => *self.place = Place::Waits(ticket),
                 Admitted::Granted(id) => {
-                    *self.place = Place::Granted(id);
+                    *self.place = Place::Granted(id, env.now);
                     self.relay.granted(id, env);
                     return true;
                 }
@@ -396,14 +397,14 @@ where
                     return true;
                 }
             },
-            Place::Resolves(id, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
+            Place::Resolves(id, since, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
                 Poll::Ready(found) => {
-                    *self.place = Place::Granted(id);
+                    *self.place = Place::Granted(id, since);
                     env.now = self.shared.runtime.now();
                     self.relay.resolved(found, env);
                     return true;
                 }
-                Poll::Pending => *self.place = Place::Resolves(id, lookup),
+                Poll::Pending => *self.place = Place::Resolves(id, since, lookup),
             },
             place => *self.place = place,
         }
@@ -416,7 +417,7 @@ where
             Some(Target::Name(name)) => match self.shared.resolver.resolve(&name) {
                 Resolution::Known(found) => self.relay.resolved(found, env),
                 Resolution::Waits(lookup) => {
-                    *self.place = Place::Resolves(id, lookup);
+                    *self.place = Place::Resolves(id, env.now, lookup);
                     self.relay.resolving(env);
                     // For the waker's sake, and it may be there by now.
                     self.look_at_place(cx, env);
@@ -443,7 +444,10 @@ where
                         self.shared.idle.put(upstream, stream, until);
                     }
                 }
-                self.leave(env.now);
+                if let Place::Granted(id, since) = *self.place {
+                    *self.place = Place::None;
+                    self.shared.upstreams.release_answered(id, since, env.now);
+                }
             }
             Action::Report => {
                 self.count();
@@ -470,7 +474,7 @@ where
                 failed.into_iter().for_each(|id| self.unreached(id));
                 match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
                     Admitted::Granted(id) => {
-                        *self.place = Place::Granted(id);
+                        *self.place = Place::Granted(id, env.now);
                         self.relay.granted(id, env);
                     }
                     Admitted::Waits(ticket) => {
