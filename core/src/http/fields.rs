@@ -159,7 +159,7 @@ impl<'a> Survey<'a> {
         let mut s = Survey::default();
         let mut length: Option<&[u8]> = None;
         let mut coding: Option<&[u8]> = None;
-        let (mut coding_lines, mut connection_lines) = (0, 0u128);
+        let (mut coding_lines, mut connection_lines, mut expect_lines) = (0, 0u128, 0u128);
         if fields.len() > MAX_FIELDS {
             return Err(HttpError::HeadTooLarge);
         }
@@ -209,6 +209,7 @@ impl<'a> Survey<'a> {
                     true
                 }
                 Name::Expect => {
+                    expect_lines |= 1 << i;
                     s.expect_continue |= !http10 && field.value.eq_ignore_ascii_case(b"100-continue");
                     http10
                 }
@@ -255,6 +256,8 @@ impl<'a> Survey<'a> {
         for lines in [&mut s.hops.forwarded, &mut s.hops.x_for, &mut s.hops.x_host, &mut s.hops.x_proto] {
             *lines &= !named;
         }
+        // The upstream does not hear of it, and will send no 100.
+        s.expect_continue &= named & expect_lines == 0;
         s.upgrade &= !http10;
         for field in [&mut s.traceparent, &mut s.request_id] {
             // What Connection names was meant for us alone.

@@ -39,7 +39,8 @@ pub struct RequestInfo {
     pub framing: Framing,
     /// Whether the client wants to keep its connection (RFC 9112 section 9.3, `http.md` C1).
     pub keep_alive: bool,
-    /// Whether the client may hold back the body until a 100 comes; never from an HTTP/1.0 client.
+    /// Whether the client may hold back the body until the upstream's 100 comes: never where the upstream is not told of
+    /// it, by an HTTP/1.0 client or because Connection names the field.
     pub expect_continue: bool,
     /// Whether the method is HEAD, the response to which has no body.
     pub is_head: bool,
