@@ -158,6 +158,8 @@ impl Relay {
         } else if self.client.decoder.is_complete()
             // The body is not asked for yet.
             || self.exchange.withheld
+            // It took no more, and what it left is not kept.
+            || self.upstream.write_failed.is_some()
         {
             Side::Upstream
         } else {

@@ -275,6 +275,21 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     assert_eq!(rig.timeout().kind, Kind::Total);
 }
 
+/// What it did not take lies unsent for ever, whatever the client still sends.
+#[test]
+fn t9_a_total_spent_on_an_upstream_that_broke_off_is_504() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n01234";
+    let mut rig = Rig::relaying(TimeoutPolicy { total: ms(100), ..profile() }, head);
+    rig.upstream_gets();
+    rig.client(b"56789");
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+    rig.at(50);
+    rig.client(b"56789");
+    rig.at(100);
+    assert_eq!(status(&mut rig), "504");
+    assert_eq!((rig.timeout().kind, rig.timeout().blocked_on), (Kind::Total, Side::Upstream));
+}
+
 #[test]
 fn t9_a_total_spent_on_the_client_is_408() {
     let policy = TimeoutPolicy { write: None, client_body: None, total: ms(100), ..profile() };
