@@ -462,6 +462,8 @@ where
                 *self.counted = true;
                 self.shared.tally.started();
                 let decision = (self.hooks.0)(&request);
+                // As after a socket operation: what starts now must not count from before the hooks.
+                env.now = self.shared.runtime.now();
                 match decision {
                     Decision::Forward(policy) => self.relay.forward(policy, env),
                     Decision::Respond(r) => {

@@ -91,6 +91,49 @@ fn a_request_passes_and_the_connections_are_kept() {
     assert_eq!(rig.proxy.gauges().tasks, 0);
 }
 
+/// What starts after a hook counts from its end: no deadline comes early because a hook took its time. The total covers the
+/// hook.
+#[test]
+fn a_hook_that_takes_its_time_is_not_counted_to_what_comes_after_it() {
+    let fake = Fake::new();
+    fake.0.borrow_mut().connects = false;
+    let (client, outcomes) = (peer(), Outcomes::default());
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    let timeouts = TimeoutPolicy { total: ms(300), ..profile() };
+    let proxy = Proxy::new(fake.clone(), upstreams, Config { timeouts, ..Config::default() });
+    let takes = |millis: u64, fake: &Fake| {
+        let now = fake.0.borrow().now.as_nanos() / 1_000_000;
+        fake.set_clock(now + millis);
+    };
+    let (routing, observing, ended) = (fake.clone(), fake.clone(), outcomes.clone());
+    let mut task = Task::new(proxy.serve_connection(
+        fake.stream(&client),
+        None,
+        move |_: &crate::RequestHead<'_>| {
+            takes(50, &routing);
+            Decision::forward()
+        },
+        move |report: &Report<'_>| {
+            ended.borrow_mut().push(*report.outcome);
+            takes(20, &observing);
+        },
+    ));
+    // The second one's head is there while the first one's end is observed.
+    send(&client, &[GET, GET].concat());
+    task.run();
+    for (early, due) in [(149, 150), (319, 320)] {
+        let before = outcomes.borrow().len();
+        fake.set_clock(early);
+        task.run();
+        assert_eq!(outcomes.borrow().len(), before, "at {early}");
+        fake.set_clock(due);
+        task.run();
+        let Some(Error::Timeout(t)) = outcomes.borrow()[before].error else { panic!() };
+        assert_eq!((t.kind, t.elapsed), (DeadlineKind::Connect, Duration::from_millis(100)));
+    }
+    assert_eq!(outcomes.borrow()[1].started, Instant::from_millis(150));
+}
+
 /// A-02, T-13: no operation is ever pending; turns end all the same, and the total fires.
 #[test]
 fn a_flood_neither_holds_the_thread_nor_outruns_the_total() {
