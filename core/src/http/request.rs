@@ -230,10 +230,14 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The path, without the query and not decoded; of an absolute-form target the path in it. `*` for the server
-    /// as a whole.
+    /// as a whole, in whichever of its two forms (RFC 9112 section 3.2.4).
     pub fn path(&self) -> &'a str {
-        let target = self.target();
-        let rest = split_absolute(target).map_or(target, |(_, rest)| rest);
+        let (method, target, _) = self.start_line();
+        let rest = match split_absolute(target) {
+            Some((_, "")) if method == "OPTIONS" => "*",
+            Some((_, rest)) => rest,
+            None => target,
+        };
         match rest.split('?').next() {
             None | Some("") => "/",
             Some(path) => path,
