@@ -257,7 +257,7 @@ fn a_deadline_that_is_due_blames_nobody_whose_bytes_are_here() {
     rig.task.run();
     let taken = sent - rig.client.borrow().sends.len();
     assert!((1..sent).contains(&taken), "it is full, and the client is ahead: {taken}");
-    [&rig.client, &upstream].map(|side| side.borrow_mut().asleep = true);
+    [&rig.client, &upstream].into_iter().for_each(|side| side.borrow_mut().asleep = true);
     upstream.borrow_mut().room = taken;
     rig.at(100);
     assert_eq!(upstream.borrow().got.len(), taken);
