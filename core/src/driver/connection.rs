@@ -262,11 +262,11 @@ where
             self.relay.stop(env);
         }
         let mut moved = Moved::default();
-        let mut capped = self.work(&mut moved, cx, env);
+        let mut capped = self.work(Look::Poll, &mut moved, cx, env);
         // After a look at what has come: a request that is there has begun.
         if let Phase::Draining(since) = phase {
             self.relay.drain(since, env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         let idle = self.relay.is_idle();
         if !idle {
@@ -275,16 +275,19 @@ where
         }
         if self.membership.is_to_leave(idle) {
             self.relay.close_idle(env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.is_due(env.now) {
             // A readiness that the runtime has not seen yet must not become a timeout.
-            self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]);
-            capped |= self.work(&mut moved, cx, env);
+            if self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]).is_some() {
+                // Nor must it decide whom the timeout is blamed on: what moved has made room for more.
+                capped |= self.work(Look::Direct, &mut moved, cx, env);
+            }
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.is_due(env.now) {
             self.relay.handle_timeout(env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.client.is_none() {
             return Poll::Ready(());
@@ -305,10 +308,10 @@ where
 
     /// Passes over the sockets until nothing moves. True if the turn's bound ended it first; beyond it actions are
     /// still taken, and the sockets are left to the next turn.
-    fn work(&mut self, moved: &mut Moved, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+    fn work(&mut self, look: Look, moved: &mut Moved, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         let mut waits = [false; Op::PASS.len()];
         while !moved.is_enough(&self.shared.config) {
-            let Some((ops, bytes)) = self.pass(cx, env, Look::Poll, &mut waits) else { return false };
+            let Some((ops, bytes)) = self.pass(cx, env, look, &mut waits) else { return false };
             moved.ops += ops;
             moved.bytes += bytes;
         }

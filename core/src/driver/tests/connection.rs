@@ -4,7 +4,7 @@ use super::*;
 use crate::buf::BULK_BLOCK;
 use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, Upstreams};
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::relay::{Config, Outcome};
 use crate::timeout::{DeadlineKind, TimeoutPolicy};
 
@@ -283,6 +283,36 @@ fn a_deadline_that_is_due_looks_at_the_sockets_first() {
     assert!(!rig.at(150));
     assert!(got(&rig.client).ends_with("hello"));
     assert_eq!(rig.outcomes.borrow()[0].error, None);
+}
+
+/// Nor does it decide who is blamed (T9). The upstream takes what was left of a block, and no more; the client's next bytes have
+/// lain in the kernel all the time, though the runtime has not noticed: it is the upstream that is slow.
+#[test]
+fn a_deadline_that_is_due_blames_nobody_whose_bytes_are_here() {
+    let mut rig = rig(TimeoutPolicy { total: ms(100), ..TimeoutPolicy::OFF });
+    send(&rig.client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n");
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    got(&upstream);
+    at(&upstream, |p| p.room = 0);
+    let sent = 4 * BULK_BLOCK;
+    send(&rig.client, &vec![b'x'; sent]);
+    rig.task.run();
+    let taken = sent - rig.client.borrow().sends.len();
+    assert!((1..sent).contains(&taken), "it is full, and the client is ahead: {taken}");
+    [&rig.client, &upstream].into_iter().for_each(|side| side.borrow_mut().asleep = true);
+    upstream.borrow_mut().room = taken;
+    rig.at(100);
+    assert_eq!(upstream.borrow().got.len(), taken);
+    rig.client.borrow_mut().asleep = false;
+    at(&rig.client, |_| ());
+    rig.task.run();
+    match rig.outcomes.borrow()[..] {
+        [Outcome { error: Some(Error::Timeout(t)), status: Some(504), .. }] => {
+            assert_eq!((t.kind, t.blocked_on), (DeadlineKind::Total, Side::Upstream));
+        }
+        ref other => panic!("{other:?}"),
+    }
 }
 
 /// wake-ups without a cause fire nothing and cost a bounded look.
