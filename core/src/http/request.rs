@@ -106,11 +106,9 @@ pub fn rewrite_request(
         None => Framing::None,
     };
     // With a body it stays here: there are servers (whatever llhttp parses) that take the body for the tunnel's bytes.
-    let upgrade = match framing {
-        Framing::None | Framing::Length(0) => {
-            survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades))
-        }
-        _ => None,
+    let upgrade = match framing.is_bodiless() {
+        true => survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades)),
+        false => None,
     };
 
     out.reserve(head.len() + 448);

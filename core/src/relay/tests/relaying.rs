@@ -208,7 +208,15 @@ fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() 
 
 #[test]
 fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone() {
-    for (request, retried) in [(GET, true), (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), false)] {
+    for (request, retried) in [
+        (GET, true),
+        // A length of zero is no body.
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", true),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb", false),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), false),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", false),
+    ] {
         let mut rig = Rig::new(profile());
         rig.client(request);
         // The pool had one: as if it had answered instead of the dial.
