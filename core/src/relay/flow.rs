@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::buf::{BLOCK, Block, BufPool, RUNS};
+use crate::buf::{BLOCK, Block, BufPool, REST, RUNS};
 use crate::http::{BodyDecoder, ChunkLine, Decoded, HttpError};
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
@@ -40,7 +40,12 @@ impl Inbound {
     pub(crate) fn has_room(&self, for_head: bool) -> bool {
         match &self.block {
             None => true,
-            Some(block) => !block.is_full() || for_head || (self.count == 0 && self.parsed == block.len()),
+            Some(block) => {
+                !block.is_full()
+                    || for_head
+                    || block.is_rest()
+                    || (self.count == 0 && self.parsed == block.len())
+            }
         }
     }
 
@@ -48,6 +53,9 @@ impl Inbound {
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
         if self.bulk && !for_head && self.block.is_none() {
             self.block = pool.take_bulk();
+        }
+        if self.block.as_ref().is_some_and(Block::is_rest) {
+            self.move_to(0, BufPool::take_block, pool);
         }
         let block = self.block.get_or_insert_with(|| pool.take_block());
         if self.count == 0 && (self.parsed == block.len() || (for_head && block.is_full())) {
@@ -78,6 +86,27 @@ impl Inbound {
         }
     }
 
+    /// Nothing comes for now: gives an empty block back, and one that holds little but the beginning of something in exchange
+    /// for a small one.
+    pub(crate) fn wait(&mut self, pool: &mut BufPool) {
+        self.release(pool);
+        let rest = self.unparsed().len();
+        if self.count == 0 && rest > 0 && rest <= REST {
+            self.move_to(self.parsed, BufPool::take_rest, pool);
+            self.parsed = 0;
+        }
+    }
+
+    /// Moves what the block holds from `from` on into another one.
+    fn move_to(&mut self, from: usize, take: impl Fn(&mut BufPool) -> Block, pool: &mut BufPool) {
+        if let Some(old) = self.block.take() {
+            let mut block = take(pool);
+            block.take_over(&old, from);
+            pool.give_block(old);
+            self.block = Some(block);
+        }
+    }
+
     /// Forgets everything.
     pub(crate) fn discard(&mut self, pool: &mut BufPool) {
         let eof = self.eof;
@@ -103,14 +132,16 @@ impl Inbound {
         self.block.as_ref().map_or(&[], |block| &block.filled()[self.parsed - len..self.parsed])
     }
 
+    /// The size of its block, zero if there is none.
     #[cfg(test)]
-    pub(crate) fn has_block(&self) -> bool {
-        self.block.is_some()
+    pub(crate) fn held(&self) -> usize {
+        self.block.as_ref().map_or(0, Block::size)
     }
 
-    /// Consumes `n` bytes that are no body.
+    /// Consumes a head of `n` bytes, or what lies before one. However long it is, it says nothing of the body.
     pub(crate) fn skip(&mut self, n: usize) {
         self.parsed += n;
+        self.bulk = false;
     }
 
     /// Decodes what can be decoded, into runs.

@@ -239,17 +239,18 @@ impl Relay {
         self.settle(env);
     }
 
-    /// A read from `side` found nothing: an empty block goes back to the pool.
+    /// A read from `side` found nothing: an empty block goes back to the pool, and one that holds only the beginning of a
+    /// head is exchanged for one of 2 KiB until more comes.
     pub fn not_ready(&mut self, side: Side, env: &mut Env<'_>) {
         match side {
             Side::Client => {
-                self.client.inbound.release(env.bufs);
+                self.client.inbound.wait(env.bufs);
                 if self.reported.is_some() {
                     env.bufs.give_head(mem::take(&mut self.reported.head));
                     self.reported.give_back(&mut env.bufs.spares.reports);
                 }
             }
-            Side::Upstream => self.upstream.inbound.release(env.bufs),
+            Side::Upstream => self.upstream.inbound.wait(env.bufs),
         }
     }
 
