@@ -52,6 +52,11 @@ impl Block {
         Block(Box::new(Memory { bytes, end: 0, runs: [(0, 0); RUNS], bulk }))
     }
 
+    /// Whether it is one of [`BULK_BLOCK`] bytes.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.0.bulk.is_some()
+    }
+
     /// Whether it is one of [`REST`] bytes, which nothing is read into.
     pub(crate) fn is_rest(&self) -> bool {
         self.0.bytes.len() == REST

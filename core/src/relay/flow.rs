@@ -178,6 +178,11 @@ impl Inbound {
         self.count += 1;
     }
 
+    /// Whether what waits lies in a larger block.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.block.as_ref().is_some_and(Block::is_bulk)
+    }
+
     /// Body bytes that wait to be sent.
     pub(crate) fn pending(&self) -> usize {
         self.pending

@@ -199,6 +199,15 @@ impl Relay {
         }
     }
 
+    /// Whether what goes to `side` is a long body that comes fast, and lies in one of the few larger blocks: its socket may take
+    /// more at a time than others.
+    pub fn is_bulk(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.upstream.inbound.is_bulk(),
+            Side::Upstream => self.client.inbound.is_bulk(),
+        }
+    }
+
     /// The next thing that must be done before any socket operation, if there is one.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop(self.exchange.address())
