@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::buf::{BLOCK, Block, BufPool, REST, RUNS};
+use crate::buf::{BLOCK, BULK_AFTER, Block, BufPool, REST, RUNS};
 use crate::http::{BodyDecoder, ChunkLine, Decoded, HttpError};
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
@@ -26,14 +26,16 @@ pub(crate) struct Inbound {
     pending: usize,
     /// The side sent FIN.
     pub(crate) eof: bool,
-    /// It fills whole blocks: a larger one is worth its memory.
+    /// It fills whole blocks: a larger one is worth its memory, once enough has come.
     bulk: bool,
+    /// Bytes that have come since the last head.
+    came: u32,
 }
 
 impl Inbound {
     /// Nothing came yet.
     pub(crate) const NONE: Inbound =
-        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false };
+        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false, came: 0 };
 
     /// Whether a read could be made without overwriting anything: back-pressure is its absence. A head
     /// may grow its block (its length is limited by whoever scans it).
@@ -51,7 +53,7 @@ impl Inbound {
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
-        if self.bulk && !for_head && self.block.is_none() {
+        if self.bulk && self.came >= BULK_AFTER && !for_head && self.block.is_none() {
             self.block = pool.take_bulk();
         }
         if self.block.as_ref().is_some_and(Block::is_rest) {
@@ -73,6 +75,7 @@ impl Inbound {
         if let Some(block) = &mut self.block {
             block.extend(n);
             self.bulk = block.is_full() || (self.bulk && n >= BLOCK);
+            self.came = self.came.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         }
     }
 
@@ -141,7 +144,7 @@ impl Inbound {
     /// Consumes a head of `n` bytes, or what lies before one. However long it is, it says nothing of the body.
     pub(crate) fn skip(&mut self, n: usize) {
         self.parsed += n;
-        self.bulk = false;
+        (self.bulk, self.came) = (false, 0);
     }
 
     /// Decodes what can be decoded, into runs.
