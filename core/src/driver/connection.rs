@@ -59,6 +59,8 @@ pin_project_lite::pin_project! {
         counted: bool,
         // FIN was asked for, for each side, and has not been taken by its stream yet.
         shutting: [bool; 2],
+        // What each side's stream was told last.
+        bulk: [bool; 2],
         // Bytes that each side's stream has taken and not yet passed on to its socket.
         unflushed: [usize; 2],
         #[pin]
@@ -134,6 +136,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             place: Place::None,
             counted: false,
             shutting: [false; 2],
+            bulk: [false; 2],
             unflushed: [0; 2],
             date: HttpDate::default(),
             dated: None,
@@ -203,12 +206,14 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
                 self.unflushed[1] = 0;
+                self.bulk[1] = false;
                 self.shutting[1] = false;
                 self.upstream.take().into_iter().for_each(Stream::abort);
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
                 self.unflushed[1] = 0;
+                self.bulk[1] = false;
                 *self.upstream = None;
                 self.shutting[1] = false;
                 self.leave(now);
@@ -441,6 +446,7 @@ where
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, idle } => {
+                self.tell_bulk(Side::Upstream, false);
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
                     if self.shared.upstreams.is_active(upstream) {
@@ -521,7 +527,20 @@ where
         }
     }
 
+    /// Its stream hears what it was not told yet.
+    fn tell_bulk(&mut self, side: Side, bulk: bool) {
+        if mem::replace(&mut self.bulk[side as usize], bulk) != bulk {
+            match side {
+                Side::Client => self.client.as_mut().map(|client| client.set_bulk(bulk)),
+                Side::Upstream => self.upstream.as_mut().map(|upstream| upstream.set_bulk(bulk)),
+            };
+        }
+    }
+
     fn step(&mut self, op: Op, look: Look, cx: &mut Context<'_>, env: &mut Env<'_>) -> Step {
+        if let Op::Write(side) = op {
+            self.tell_bulk(side, self.relay.is_bulk(side));
+        }
         let result = match op {
             Op::Read(Side::Client) => {
                 read(self.client.as_mut(), self.relay.recv_buf(Side::Client, env), look, cx)

@@ -190,6 +190,34 @@ fn a_turn_moves_no_more_than_its_bound_and_one_pass() {
     assert!(most >= block, "it did move in blocks of that size");
 }
 
+/// A socket that a long body goes to may hold more of it, until that is over: no upstream comes to the pool like that.
+#[test]
+fn a_stream_hears_when_a_long_body_begins_and_ends() {
+    let mut rig = rig(profile());
+    let body = vec![b'x'; 4 << 20];
+    let head = |first: &str| format!("{first}\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let long = |first: &str| [head(first).as_bytes(), &body].concat();
+    let told = |peer: &Handle| core::mem::take(&mut peer.borrow_mut().bulk);
+    send(&rig.client, &long("POST / HTTP/1.1"));
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    assert_eq!(told(&upstream), [true]);
+    send(&upstream, &long("HTTP/1.1 200 OK"));
+    rig.task.run();
+    assert_eq!((told(&rig.client), told(&upstream)), (vec![true], vec![false]));
+    assert_eq!(rig.proxy.gauges().idle_upstreams, 1);
+
+    // The next one is short, and so is the one after it.
+    for told_now in [vec![false], Vec::new()] {
+        send(&rig.client, GET);
+        rig.task.run();
+        send(&upstream, OK5);
+        rig.task.run();
+        assert_eq!((told(&rig.client), told(&upstream)), (told_now, Vec::new()));
+    }
+    assert_eq!(rig.outcomes.borrow().len(), 3);
+}
+
 /// Many upstreams that refuse at once are tried in as many turns as that takes.
 #[test]
 fn attempts_that_fail_at_once_do_not_hold_the_thread() {
