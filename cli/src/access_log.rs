@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use tidegate_core::{Error, Report, Upstreams};
@@ -58,7 +59,8 @@ pub(crate) fn write(format: Format, report: &Report<'_>, upstreams: &Upstreams) 
 fn put(line: &mut Line<'_>, report: &Report<'_>, upstreams: &Upstreams, now: SystemTime) {
     let outcome = report.outcome;
     line.plain("time", Some(humantime::format_rfc3339_millis(now)));
-    line.plain("client", report.peer);
+    // An IPv4 client of a socket for both has its own address, here as in what goes upstream.
+    line.plain("client", report.peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())));
     line.quoted("method", report.request.map(|r| r.method()), MAX_OTHER);
     line.quoted("target", report.request.map(|r| r.target()), MAX_TARGET);
     line.quoted("host", report.request.and_then(|r| r.host()), MAX_OTHER);

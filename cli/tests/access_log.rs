@@ -3,13 +3,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
 
 use serde_json::Value;
 use support::upstream::Upstream;
-use support::{RUNTIMES, Running, exchange, get};
+use support::{RUNTIMES, Running, connect, exchange, get};
 
 fn start(runtime: &str, args: &[&str]) -> Running {
     Running::start(&[&["--runtime", runtime], args].concat())
@@ -85,6 +85,15 @@ fn a_json_line_has_the_same_fields() {
         assert!(line["response_head_ms"].as_f64().is_some_and(|ms| ms >= 200.0), "{line}");
         assert!(line["total_ms"].as_f64() >= line["response_head_ms"].as_f64(), "{line}");
     }
+}
+
+#[test]
+fn an_ipv4_client_of_a_listener_for_both_is_logged_by_its_own_address() {
+    let mut proxy = Running::start(&["--access-log", "--listen", "[::]:0"]);
+    let mut client = connect((Ipv4Addr::LOCALHOST, proxy.addrs[1].port()).into());
+    let peer = client.local_addr().expect("an address").to_string();
+    assert_eq!(get(&mut client, "/").status, 200);
+    assert_eq!(field(&proxy.line_with("GET"), "client"), peer);
 }
 
 #[test]

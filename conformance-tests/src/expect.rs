@@ -63,6 +63,11 @@ impl Expect {
         late.filter(|_| !limit.is_zero() && more.is_zero())
     }
 
+    /// Whether it is about when the proxy ends a connection to an upstream.
+    pub(crate) fn is_of_a_close(&self) -> bool {
+        matches!(self.window, Some((_, Moment::UpstreamEnd(_), ..)))
+    }
+
     /// How long it took, if it waits for no deadline.
     pub(crate) fn delay(&self, transcript: &Transcript) -> Option<Duration> {
         let (from, to, limit, more) = self.window?;

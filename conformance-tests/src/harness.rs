@@ -127,6 +127,15 @@ impl Clocks {
         Clocks { theirs: runtime.now(), ours: [before, std::time::Instant::now()] }
     }
 
+    /// The instant on the runtime's clock and the one on the system's that are the same: of several readings the one
+    /// during which nobody was held up.
+    pub(crate) fn together<R: Runtime>(runtime: &R) -> (Instant, std::time::Instant) {
+        let readings = std::iter::repeat_with(|| Clocks::read(runtime)).take(8);
+        let tightest = readings.min_by_key(|clocks| clocks.ours[1] - clocks.ours[0]);
+        let Clocks { ours: [ours, _], theirs } = tightest.unwrap_or_else(|| Clocks::read(runtime));
+        (theirs, ours)
+    }
+
     /// What is wrong with how far the runtime's clock has gone since.
     pub(crate) fn drift<R: Runtime>(&self, runtime: &R) -> Option<String> {
         let now = Clocks::read(runtime);

@@ -12,6 +12,8 @@ pub(crate) struct Missed {
     pub(crate) early: bool,
     /// A deadline that came after its window.
     pub(crate) late: bool,
+    /// One that was decided in time, and the connection that it ends was closed late.
+    pub(crate) closed_late: bool,
     /// Something that waits for no deadline, and came late.
     pub(crate) slow: bool,
     /// The case blocks the thread: what the runtime believes of its sockets is old when a deadline is due.
@@ -57,7 +59,11 @@ pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> V
         // The script waits for what comes after the deadline: another one.
         hints.push(AGAIN);
     }
-    hints.extend((missed.late && !hangs).then_some(LATE));
+    if missed.closed_late {
+        hints.push(CLOSE);
+    } else if missed.late && !hangs {
+        hints.push(LATE);
+    }
     hints.dedup();
     hints.truncate(2);
     hints
@@ -82,6 +88,9 @@ const EARLY: &str = "Something ended before its limit had passed. The timer cann
     fires: look at `Runtime::now`. It must be the monotonic clock, never ahead of it, with one epoch for the process.";
 const LATE: &str = "A deadline came late. Look at `Timer::arm` (the instant is absolute, on the clock of `Runtime::now`; a later \
     call replaces an earlier one) and at `Timer::poll_fired` (it must register the waker of its last poll).";
+const CLOSE: &str = "A deadline came in time, and the connection that it ends was closed late. Look at `Stream::abort` and at the drop \
+    of the `Stream`: both must close inline; what is left to a task, or to the executor's next turn, waits for whoever has the \
+    thread.";
 const AGAIN: &str = "A deadline came, and the next one never did. Look at `Timer::arm`: a timer that has fired must fire again \
     once it is armed again.";
 const NEVER: &str = "A deadline never came. Look at `Timer::poll_fired` (it must register the waker of its last poll) and at \

@@ -146,6 +146,10 @@ impl<S: Stream> Stream for HostileStream<S> {
         self.stream.poll_flush(cx)
     }
 
+    fn set_bulk(&mut self, bulk: bool) {
+        self.stream.set_bulk(bulk);
+    }
+
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_shutdown_write(cx)
     }

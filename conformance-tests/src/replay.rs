@@ -367,6 +367,10 @@ impl<S: Stream> Stream for TapedStream<S> {
         self.write(bufs, false, |stream| stream.poll_write_vectored(cx, bufs))
     }
 
+    fn set_bulk(&mut self, bulk: bool) {
+        self.stream.iter_mut().for_each(|stream| stream.set_bulk(bulk));
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let live = || {
             count(self.stream.as_mut().map_or(Poll::Pending, |stream| stream.poll_flush(cx).map_ok(|()| 0)))

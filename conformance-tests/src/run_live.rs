@@ -24,7 +24,7 @@ use crate::gauges;
 use crate::harness::{Harness, sleep, warm_up};
 use crate::run_virtual::{Observe, Route};
 use crate::verdict::slack;
-use crate::watch::Watch;
+use crate::watch::{Machine, Watch};
 
 /// Longer than any case takes.
 const BOUND: Duration = Duration::from_secs(30);
@@ -33,6 +33,7 @@ const BOUND: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Live {
     wrong: Mutex<Vec<String>>,
+    early: AtomicBool,
     spoil: bool,
     /// The name of its test, and of the module in which that is.
     test: Option<(&'static str, String)>,
@@ -47,6 +48,13 @@ impl Live {
         if !holds {
             lock(&self.wrong).push(format!("expected {}", what.into()));
         }
+    }
+
+    /// Says that something did not come before it was due. A busy machine explains much, but not that: such a run is not
+    /// repeated.
+    pub fn expect_not_early(&self, holds: bool, what: impl Into<String>) {
+        self.early.fetch_or(!holds, Ordering::AcqRel);
+        self.expect(holds, what);
     }
 
     /// The limits of a case: as given, or all off where it ought to fail.
@@ -70,16 +78,24 @@ impl Live {
 /// something.
 pub fn run_live<H: Harness>(case: LiveCase, spoil: bool) -> Vec<String> {
     let _turn = Turn::take(H::NAME, true);
-    run::<H>(case, Live { spoil, ..Live::default() })
+    let live = run::<H>(case, Live { spoil, ..Live::default() });
+    live.wrong.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run<H: Harness>(case: LiveCase, live: Live) -> Vec<String> {
+fn run<H: Harness>(case: LiveCase, live: Live) -> Live {
     warm_up::<H>();
     let sockets = gauges::sockets();
     case(&live);
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
     live.expect(left <= sockets, format!("no socket left: {left} after the case, {sockets} before it"));
-    live.wrong.into_inner().unwrap_or_else(PoisonError::into_inner)
+    live
+}
+
+/// What is wrong with a run, if anything is.
+fn failure(live: &Live, place: &str, machine: Machine) -> Option<Failure> {
+    let wrong = lock(&live.wrong);
+    let words = format!("{place}:\n- {}", wrong.join("\n- "));
+    (!wrong.is_empty()).then(|| Failure { words, machine, early: live.early.load(Ordering::Acquire) })
 }
 
 /// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is
@@ -99,13 +115,9 @@ pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, 
         |()| {
             let watch = Watch::start();
             let test = Some((module, name.to_owned()));
-            let wrong = run::<H>(case, Live { test, ..Live::default() });
-            let machine = watch.stop();
-            if wrong.is_empty() {
-                return Ok(Lateness::new());
-            }
-            let words = format!("{name} fails on {}:\n- {}", H::NAME, wrong.join("\n- "));
-            Err(Failure { words, machine, early: false })
+            let live = run::<H>(case, Live { test, ..Live::default() });
+            let failed = failure(&live, &format!("{name} fails on {}", H::NAME), watch.stop());
+            failed.map_or(Ok(Lateness::new()), Err)
         },
     );
 }
@@ -262,4 +274,23 @@ pub(crate) fn answers_the_root(mut stream: TcpStream) {
 /// What observes nothing.
 pub(crate) fn unseen() -> Observe {
     Box::new(|_| {})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_is_early_on_any_machine() {
+        let live = Live::default();
+        let failed = || failure(&live, "a case fails", Machine::default());
+        live.expect_not_early(true, "nothing early");
+        assert!(failed().is_none());
+        live.expect(false, "an answer");
+        assert_eq!(failed().map(|f| f.early), Some(false));
+        live.expect_not_early(false, "the total after its limit");
+        let failed = failed().expect("two things are wrong");
+        assert!(failed.early);
+        assert_eq!(failed.words, "a case fails:\n- expected an answer\n- expected the total after its limit");
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::hostile::{Hostile, HostileListener};
 use crate::names;
 use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{check_left, config, observe, route};
-use crate::script::Case;
+use crate::script::{BLOCKED, Case};
 use crate::transcript::Transcript;
 use crate::watch::{Machine, Watch};
 use crate::wrap::{Inline, Logged, LoggedListener};
@@ -156,13 +156,20 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
             if served.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if !is_over && neighbour.as_mut().poll(cx).is_ready() {
-                is_over = true;
-                // Polled at once, before the runtime has looked at its sockets: what it believes about
-                // them is stale then, and must not decide.
-                inline.tasks().wake_all();
-            }
-            inline.tasks().poll_tasks(cx)
+            let mut blocks = |cx: &mut Context<'_>| {
+                let has_blocked = !is_over && neighbour.as_mut().poll(cx).is_ready();
+                if has_blocked {
+                    is_over = true;
+                    // Polled at once, before the runtime has looked at its sockets: what it believes about
+                    // them is stale then, and must not decide.
+                    inline.tasks().wake_all();
+                }
+                has_blocked
+            };
+            blocks(cx);
+            let polled = inline.tasks().poll_tasks(cx);
+            // What a connection's own turn has brought about, before the runtime gets a turn.
+            if blocks(cx) { inline.tasks().poll_tasks(cx) } else { polled }
         })
         .await;
         inline.tasks().clear(crate::exec::Group::Proxy);
@@ -184,6 +191,7 @@ fn under_test<H: Harness>(case: &Arc<Case>, bound: TcpListener, stage: &Arc<Stag
 async fn neighbour(case: &Case, stage: &Stage) {
     if let Some(stall) = case.stall {
         happened(&stage.board, stall.from).await;
+        stage.board.mark(BLOCKED, stage.epoch().elapsed());
         thread::sleep(stall.length);
     }
 }
@@ -213,12 +221,12 @@ async fn serve<R, L>(
     let resolver = names::real(case, stage);
     let counted = Counted::new(runtime.clone(), counts);
     let proxy = Proxy::with_resolver(counted, upstreams, config(case), resolver);
-    // The runtime's clock and the case's, read together: outcomes come in the one, peers use the other.
-    let (theirs, ours) = (runtime.now(), Instant::now());
+    // Outcomes come in the one, peers use the other.
+    let (theirs, ours) = Clocks::together(&runtime);
     let clocks = Clocks::read(&runtime);
     let clock = Arc::clone(stage);
     let epoch = move || theirs + clock.epoch().saturating_duration_since(ours);
-    let observe = observe(board, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
+    let observe = observe(board, case, case.stopped_by_observer.then(|| Handle::of(&proxy)), epoch);
     let server = proxy.serve(listener, route(case), observe);
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();

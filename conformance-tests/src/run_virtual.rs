@@ -12,7 +12,7 @@ use crate::cut::{Cut, PATIENCE, Scissors};
 use crate::exec::block;
 use crate::hostile::{Hostile, HostileListener};
 use crate::names;
-use crate::script::Case;
+use crate::script::{BLOCKED, Case, FIRST_OUTCOME};
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
 use crate::virtual_rt::{Owner, Ran, World};
@@ -88,7 +88,7 @@ async fn play_with(case: &Case, cut: Option<usize>) -> (Transcript, Cut) {
     let listener = HostileListener::new(runtime.listen(stage.proxy, 1024), case.habits);
     let listener = LoggedListener::new(listener, Arc::clone(&board));
     let epoch = stage.epoch;
-    let observe = observe(&board, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
+    let observe = observe(&board, case, case.stopped_by_observer.then(|| Handle::of(&proxy)), move || epoch);
     let server = proxy.serve(listener, route(case), observe);
     let clock = stage.clone();
     let governed =
@@ -98,6 +98,7 @@ async fn play_with(case: &Case, cut: Option<usize>) -> (Transcript, Cut) {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {
             stage.happened(stall.from).await;
+            stage.board.mark(BLOCKED, stage.now());
             stage.world.stall(stall.length);
         });
     }
@@ -162,12 +163,19 @@ pub(crate) fn check_left(board: &Board, what: &str, there: usize, expected: usiz
 /// Writes outcomes to the board; `epoch` is the start of the case on the runtime's clock.
 pub(crate) fn observe(
     board: &Arc<Board>,
+    case: &Case,
     handle: Option<Handle>,
     epoch: impl Fn() -> Instant + Send + Sync + 'static,
 ) -> Observe {
     let board = Arc::clone(board);
+    let is_event = case.stall.is_some_and(|stall| stall.from == FIRST_OUTCOME);
     Box::new(move |outcome| {
-        board.outcome(Seen::new(epoch(), outcome));
+        let seen = Seen::new(epoch(), outcome);
+        let at = seen.at;
+        board.outcome(seen);
+        if is_event {
+            board.mark(FIRST_OUTCOME, at);
+        }
         handle.iter().for_each(Handle::stop);
     })
 }

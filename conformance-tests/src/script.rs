@@ -101,7 +101,7 @@ pub struct Client {
 /// The thread that runs the proxy is blocked by a neighbour task.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// The event with which it begins.
+    /// The event with which it begins; when it has, [`BLOCKED`] happens.
     pub from: &'static str,
     /// How long it lasts.
     pub length: Duration,
@@ -129,6 +129,14 @@ pub enum Command {
 
 /// The event at which a server ended that was told to by a [`Command`].
 pub const SERVER_ENDED: &str = "the server ended";
+
+/// The event at which a [`Stall`] has begun. Whoever wants to act within it waits for this: the event that it begins with says
+/// only that it will.
+pub const BLOCKED: &str = "the thread is blocked";
+
+/// The event that a [`Stall`] from the first outcome begins with: in the turn in which that is reported, before the
+/// runtime gets the thread back.
+pub const FIRST_OUTCOME: &str = "the first outcome";
 
 /// A case of the catalogue.
 #[derive(Debug)]

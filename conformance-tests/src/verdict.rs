@@ -89,9 +89,13 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
         // If a peer was held up, another deadline may have come first, and in time.
         let failures = |t: &Transcript| t.outcomes.iter().map(|seen| seen.failure).collect::<Vec<_>>();
         let as_expected = case.by_chance || failures(oracle) == failures(seen);
+        let late = |expect: &Expect| expect.lateness(seen).is_some_and(|late| late >= slack);
+        let mut pairs = oracle.outcomes.iter().zip(&seen.outcomes);
+        let decided_in_time = pairs.all(|(due, seen)| seen.at < due.at + slack);
         let missed = Missed {
             early: as_expected && any(&|expect| expect.is_early(seen, oracle)),
-            late: any(&|expect| expect.lateness(seen).is_some_and(|late| late >= slack)),
+            late: any(&late),
+            closed_late: decided_in_time && any(&|expect| late(expect) && expect.is_of_a_close()),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
             stalled: case.stall.is_some(),
         };

@@ -153,6 +153,10 @@ impl<S: Stream> Stream for LoggedStream<S> {
         self.stream()?.poll_flush(cx)
     }
 
+    fn set_bulk(&mut self, bulk: bool) {
+        self.stream.iter_mut().for_each(|stream| stream.set_bulk(bulk));
+    }
+
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_shutdown_write(cx)
     }

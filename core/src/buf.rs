@@ -1,8 +1,8 @@
 //! Blocks: the memory that the kernel reads into, and the pool that lends it.
 //!
 //! A block is taken when a read is about to be made and given back as soon as it is empty, so that an
-//! idle connection holds none. The pool bounds what it keeps, not what it lends: how many blocks a
-//! connection may hold is the relay's business (two: one a side).
+//! idle connection holds none, and one that waits for the rest of a head holds a small one. The pool bounds what it
+//! keeps, not what it lends: how many blocks a connection may hold is the relay's business (two: one a side).
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -14,9 +14,17 @@ use crate::relay::Spares;
 /// The size of a block. One read fills at most one block; a head that is larger grows its block.
 pub const BLOCK: usize = 64 * 1024;
 
+/// The size of a block that holds the beginning of a head, or of a chunk's line, while nothing more comes: thousands of
+/// clients may take their time over that.
+pub(crate) const REST: usize = 2 * 1024;
+
 /// The size of a block for a body that has filled one: a read and a write cost the kernel about the same
 /// whatever they move.
 pub const BULK_BLOCK: usize = 512 * 1024;
+
+/// A body gets its first bulk block after so many bytes: who takes them reads, since that is twice what a socket holds for a peer
+/// that takes nothing (`runtime::set_accepted`). Else whoever asks for much and reads nothing had all of them.
+pub(crate) const BULK_AFTER: u32 = 512 * 1024;
 
 /// Bulk blocks that one pool lends at once, those that it keeps for later among them: 16 MiB at most. Whoever comes
 /// later gets on with plain ones.
@@ -46,6 +54,29 @@ impl Block {
     fn new(size: usize, bulk: Option<Arc<()>>) -> Block {
         let bytes = vec![0; size].into_boxed_slice();
         Block(Box::new(Memory { bytes, end: 0, runs: [(0, 0); RUNS], bulk }))
+    }
+
+    /// Whether it is one of [`BULK_BLOCK`] bytes.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.0.bulk.is_some()
+    }
+
+    /// Whether it is one of [`REST`] bytes, which nothing is read into.
+    pub(crate) fn is_rest(&self) -> bool {
+        self.0.bytes.len() == REST
+    }
+
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    /// Takes over what `other` holds from `from` on, and its runs if that is everything.
+    pub(crate) fn take_over(&mut self, other: &Block, from: usize) {
+        let rest = &other.filled()[from..];
+        self.0.bytes[..rest.len()].copy_from_slice(rest);
+        self.0.end = rest.len();
+        self.0.runs = other.0.runs;
     }
 
     /// What has been filled.
@@ -130,6 +161,7 @@ impl Block {
 #[derive(Debug)]
 pub struct BufPool {
     blocks: Vec<Block>,
+    rests: Vec<Block>,
     bulk: Vec<Block>,
     /// One reference for each bulk block that there is, and our own.
     bulk_count: Arc<()>,
@@ -144,6 +176,7 @@ impl BufPool {
     pub fn new(keep: usize) -> BufPool {
         BufPool {
             blocks: Vec::new(),
+            rests: Vec::new(),
             bulk: Vec::new(),
             bulk_count: Arc::new(()),
             heads: Vec::new(),
@@ -154,6 +187,11 @@ impl BufPool {
 
     pub(crate) fn take_block(&mut self) -> Block {
         self.blocks.pop().unwrap_or_else(|| Block::new(BLOCK, None))
+    }
+
+    /// A small one, of [`REST`] bytes.
+    pub(crate) fn take_rest(&mut self) -> Block {
+        self.rests.pop().unwrap_or_else(|| Block::new(REST, None))
     }
 
     /// A larger one, unless too many of them are lent.
@@ -170,6 +208,7 @@ impl BufPool {
         // A block that a large head made grow is not worth keeping, nor is one that another pool counts.
         match (&block.0.bulk, block.0.bytes.len()) {
             (None, BLOCK) if self.blocks.len() < self.keep => self.blocks.push(block),
+            (None, REST) if self.rests.len() < self.keep => self.rests.push(block),
             (Some(count), BULK_BLOCK)
                 if self.bulk.len() < self.keep * BLOCK / BULK_BLOCK
                     && Arc::ptr_eq(count, &self.bulk_count) =>

@@ -96,6 +96,10 @@ impl runtime::Stream for Stream {
         }
     }
 
+    fn set_bulk(&mut self, bulk: bool) {
+        runtime::set_bulk(&self.io, bulk);
+    }
+
     fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(runtime::shutdown_write(&self.io))
     }

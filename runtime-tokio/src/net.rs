@@ -64,6 +64,10 @@ impl runtime::Stream for Stream {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 
+    fn set_bulk(&mut self, bulk: bool) {
+        runtime::set_bulk(&self.0, bulk);
+    }
+
     fn poll_shutdown_write(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(runtime::shutdown_write(&self.0))
     }

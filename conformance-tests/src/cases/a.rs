@@ -7,7 +7,7 @@ use tidegate_core::Phase;
 use super::{ok, t};
 use crate::expect::*;
 use crate::hostile::Habits;
-use crate::script::{Case, ms, script};
+use crate::script::{BLOCKED, Case, ms, script};
 use crate::transcript::End;
 
 /// A flood under a read deadline that is far shorter than the total: each read resets it.
@@ -156,7 +156,7 @@ pub fn a_17_hostile_neighbour() -> Case {
         .upstream(script().read_message().mark("asked").pause(ms(100)).mark("blocks").read_to_end())
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("blocks"), Moment::FirstByte(0, 0), ms(100)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 0), ms(100)))
         .expect(timeout(0, Read, None))
         .expect(upstream_end(0, End::Rst))
         .expect(outcomes(1))
@@ -165,19 +165,26 @@ pub fn a_17_hostile_neighbour() -> Case {
 /// Clients that waited in the backlog while the thread was blocked have their full time from the accept on.
 pub fn a_18_deadline_in_the_same_turn_as_accept() -> Case {
     const CLIENTS: usize = 10;
-    let mut case = Case::new("A-18", "deadline in the same turn as accept")
-        .stall("blocks", ms(200))
-        .client(script().mark("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message());
+    let mut case = Case::new("A-18", "deadline in the same turn as accept").stall("blocks", ms(200)).client(
+        script()
+            .mark("blocks")
+            .wait_for(BLOCKED)
+            .pause(ms(60))
+            .connect()
+            .pause(ms(200))
+            .get("/")
+            .read_message(),
+    );
     for _ in 1..CLIENTS {
         case = case.client(
-            script().wait_for("blocks").pause(ms(60)).connect().pause(ms(200)).get("/").read_message(),
+            script().wait_for(BLOCKED).pause(ms(60)).connect().pause(ms(200)).get("/").read_message(),
         );
     }
     for i in 0..CLIENTS {
         // One connection each: they ask at the same time.
         case = case.upstream(script().read_message().then(ok(1)).body(1)).expect(status(i, 0, 200));
     }
-    case.policy(|p| p.total = None).expect(outcomes(CLIENTS)).expect(no_timeout())
+    case.expect(outcomes(CLIENTS)).expect(no_timeout())
 }
 
 fn no_timeout() -> Expect {
@@ -195,7 +202,7 @@ pub fn a_17_neighbour_past_two_deadlines() -> Case {
         .upstream(script().read_message().mark("blocks").read_to_end())
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("blocks"), Moment::FirstByte(0, 0), ms(200)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 0), ms(200)))
         .expect(timeout(0, Total, None))
         .expect(outcomes(1))
 }

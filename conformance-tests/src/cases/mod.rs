@@ -21,6 +21,7 @@ pub mod r;
 pub mod s;
 pub mod schedules;
 pub mod t;
+mod timers;
 pub mod total;
 pub mod u;
 pub mod upstreams;

@@ -7,7 +7,7 @@ use tidegate_core::Side;
 use super::upstreams::answers;
 use super::{BIG, ok, post};
 use crate::expect::*;
-use crate::script::{Case, Script, Step, ms, script};
+use crate::script::{BLOCKED, Case, Script, Step, ms, script};
 use crate::transcript::End;
 
 /// A connection that timed out is never used again: its late answer reaches nobody.
@@ -172,13 +172,21 @@ pub fn p_14_idle_expiry_and_checkout_after_a_stall() -> Case {
         .upstream(answers("one").read_to_end())
         .upstream(answers("new"))
         .client(
-            script().connect().get("/1").read_message().mark("idle").pause(ms(30)).get("/2").read_message(),
+            script()
+                .connect()
+                .get("/1")
+                .read_message()
+                .mark("idle")
+                .wait_for(BLOCKED)
+                .pause(ms(30))
+                .get("/2")
+                .read_message(),
         )
         .expect(text(0, 0, "one"))
         .expect(text(0, 1, "new"))
         .expect(reused(1, false))
         .expect(upstream_end(0, End::Fin))
-        .expect(window(Moment::Mark("idle"), Moment::UpstreamEnd(0), ms(120)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::UpstreamEnd(0), ms(120)))
         .expect(accepted(2))
 }
 
@@ -199,14 +207,23 @@ pub fn p_15_response_fully_read_client_slow() -> Case {
                 .then(ok(3))
                 .bytes("two"),
         )
-        .client(script().connect().get("/1").read_head().mark("slow").wait_for("given up").read_to_end())
+        .client(
+            script()
+                .connect()
+                .mark("asks")
+                .get("/1")
+                .read_head()
+                .mark("slow")
+                .wait_for("given up")
+                .read_to_end(),
+        )
         .client(script().wait_for("slow").pause(ms(30)).connect().get("/2").read_message())
         .client(script().wait_for("used again").pause(ms(300)).mark("given up"))
         .expect(before(Moment::Mark("slow"), Moment::Mark("used again")))
         .expect(cut(0, 0, 200, None))
         .expect(client_end(0, End::Rst))
         .expect(timeout(0, ClientWrite, Some(Side::Client)))
-        .expect(window_wider(Moment::Mark("slow"), Moment::Outcome(0), ms(145), ms(10)))
+        .expect(window_wider(Moment::Mark("asks"), Moment::Outcome(0), ms(150), ms(10)))
         .expect(text(1, 0, "two"))
         .expect(success(1))
         .expect(reused(1, true))

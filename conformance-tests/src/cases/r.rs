@@ -6,7 +6,7 @@ use tidegate_core::Side;
 use super::{ENDLESS, ok};
 use crate::expect::*;
 use crate::recorder::Framing;
-use crate::script::{Case, Script, Step, ms, script};
+use crate::script::{BLOCKED, Case, Script, Step, ms, script};
 use crate::transcript::End;
 
 /// A silent upstream: a well-formed 504, the upstream connection gone before it, and the client's
@@ -211,7 +211,7 @@ pub fn r_19_stall_of_the_executor() -> Case {
     Case::new("R-19", "stall of the executor")
         .policy(|p| p.read = Some(ms(100)))
         .stall("asked", ms(200))
-        .upstream(script().read_message().mark("asked").pause(ms(40)).then(ok(5)).body(5))
+        .upstream(script().read_message().mark("asked").wait_for(BLOCKED).pause(ms(40)).then(ok(5)).body(5))
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 5))
@@ -224,7 +224,7 @@ pub fn r_20_stale_readiness() -> Case {
     Case::new("R-20", "stale readiness")
         .policy(|p| p.read = Some(ms(100)))
         .stall("two read", ms(160))
-        .upstream(script().read_message().then(ok(4)).body(2).wait_for("two read").pause(ms(30)).body(2))
+        .upstream(script().read_message().then(ok(4)).body(2).wait_for(BLOCKED).pause(ms(30)).body(2))
         .client(script().connect().get("/").read_head().read_body(2).mark("two read").read_message())
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 4))
@@ -311,7 +311,7 @@ pub fn r_16_eof_ends_a_close_delimited_body_at_the_tie() -> Case {
                 .read_message()
                 .head("HTTP/1.1 200 OK\nconnection: close")
                 .body(40)
-                .wait_for("read")
+                .wait_for(BLOCKED)
                 .pause(ms(30)),
         )
         .client(script().connect().get("/").read_head().read_body(40).mark("read").read_message())

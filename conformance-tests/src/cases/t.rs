@@ -6,7 +6,7 @@ use tidegate_core::{Phase, Side, TimeoutPolicy};
 
 use super::{BIG, ENDLESS, ok, post};
 use crate::expect::*;
-use crate::script::{Case, Script, Step, Upstream, ms, script};
+use crate::script::{BLOCKED, Case, Script, Step, Upstream, ms, script};
 use crate::transcript::End;
 
 /// Of two deadlines at one instant the total wins. The connection is reused, so that both start in one
@@ -38,7 +38,7 @@ pub fn t_04_stall_past_both_outer_earlier() -> Case {
         .upstream(script().read_message().mark("asked").read_to_end())
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("asked"), Moment::FirstByte(0, 0), ms(180)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 0), ms(180)))
         .expect(timeout(0, Total, None))
         .expect(outcomes(1))
 }
@@ -54,7 +54,7 @@ pub fn t_05_stall_past_both_inner_earlier() -> Case {
         .upstream(script().read_message().mark("asked").read_to_end())
         .client(script().connect().get("/").read_message())
         .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark("asked"), Moment::FirstByte(0, 0), ms(180)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 0), ms(180)))
         .expect(timeout(0, Read, None))
         .expect(outcomes(1))
 }

@@ -7,7 +7,7 @@ use tidegate_core::Side;
 use super::upstreams::answers;
 use super::{eager_sender, ok, post};
 use crate::expect::*;
-use crate::script::{Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
+use crate::script::{BLOCKED, Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
 use crate::transcript::End;
 
 /// With no time at all, what needs no waiting still succeeds: a request head that lies in the kernel when its
@@ -20,7 +20,7 @@ pub fn w_02_zero_already_done() -> Case {
         })
         .stall("stalled", ms(60))
         .upstream(script().read_message().then(ok(5)).body(5))
-        .client(script().mark("stalled").pause(ms(10)).connect().then(post(5)).body(5).read_message())
+        .client(script().mark("stalled").wait_for(BLOCKED).connect().then(post(5)).body(5).read_message())
         .expect(request_whole(0, 0, 5))
         .expect(body(0, 0, 5))
         .expect(success(0))
@@ -48,13 +48,22 @@ fn stopped_in_the_same_turn(title: &'static str, answer: u64, stop: u64) -> Case
         .patient()
         .stall("asked", ms(100))
         .command("stop", Command::Stop)
-        .upstream(script().read_message().mark("asked").pause(ms(answer)).then(ok(5)).body(5).read_to_end())
+        .upstream(
+            script()
+                .read_message()
+                .mark("asked")
+                .wait_for(BLOCKED)
+                .pause(ms(answer))
+                .then(ok(5))
+                .body(5)
+                .read_to_end(),
+        )
         .client(script().connect().get("/").read_to_end())
-        .client(script().wait_for("asked").pause(ms(stop)).mark("stop"))
+        .client(script().wait_for(BLOCKED).pause(ms(stop)).mark("stop"))
         .expect(got_nothing(0))
         .expect(failure(0, "Stopped"))
         .expect(upstream_end(0, End::Rst))
-        .expect(window(Moment::Mark("asked"), Moment::Mark(SERVER_ENDED), ms(100)))
+        .expect(window(Moment::Mark(BLOCKED), Moment::Mark(SERVER_ENDED), ms(100)))
         .expect(outcomes(1))
 }
 

@@ -201,7 +201,7 @@ impl Ledger {
                 format!("/{id} came to an upstream, but it is answered by the proxy"),
             );
         }
-        let again = request.body == Body::None && request.method != "POST";
+        let again = matches!(request.body, Body::None | Body::Length(0)) && request.method != "POST";
         if seen.seen > if again { 2 } else { 1 } {
             self.fail(Invariant::Bytes, format!("/{id} came to an upstream {} times", seen.seen));
         }

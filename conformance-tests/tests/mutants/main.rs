@@ -110,6 +110,8 @@ table! {
         ["what it waited for was in the kernel", "Look at `Stream::try_read`"];
     an_error_that_is_swallowed: SWALLOWED_ERROR OnTokio, answer::r_18_reset_in_the_body,
         ["UpstreamReset", "An error of a socket was taken for an end", "Look at `Stream::poll_read`"];
+    a_close_that_is_left_to_the_executor: LATE_CLOSE OnTiny, hygiene::h_13_close_is_not_delayed_by_a_busy_executor,
+        ["expected the end of upstream connection 0", "closed late", "Look at `Stream::abort`"];
     a_task_that_is_left_behind: TASK_LEFT OnTokio, r::r_01_silent,
         ["connections: ", "A task outlived its end", "Look at `Spawn::spawn`"];
 }

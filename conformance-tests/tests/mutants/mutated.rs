@@ -3,11 +3,12 @@
 //!
 //! Each fault is one that an adapter has had.
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,9 +33,10 @@ pub(crate) const OPEN_CONNECT: u8 = 12;
 pub(crate) const CACHED_READINESS: u8 = 13;
 pub(crate) const SWALLOWED_ERROR: u8 = 14;
 pub(crate) const TASK_LEFT: u8 = 15;
+pub(crate) const LATE_CLOSE: u8 = 16;
 
 /// What the harness of a fault is called: what is warmed up once is warmed up once for each.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "an adapter in a wrapper",
     "an adapter with a fast clock",
     "an adapter with a frozen clock",
@@ -51,6 +53,7 @@ const NAMES: [&str; 16] = [
     "an adapter with cached readiness",
     "an adapter with swallowed errors",
     "an adapter with tasks left behind",
+    "an adapter with late closes",
 ];
 
 /// How many seconds a fast clock counts in one.
@@ -73,12 +76,31 @@ where
     const LACKS: &'static [(Need, &'static str)] = H::LACKS;
 
     fn block_on<F: Future<Output = T>, T>(main: impl FnOnce(Self::Runtime) -> F) -> T {
-        H::block_on(|runtime| main(Faulty(runtime)))
+        H::block_on(|runtime| {
+            let main = main(Faulty(runtime));
+            async move {
+                let mut main = pin!(main);
+                poll_fn(|cx| {
+                    close_all();
+                    main.as_mut().poll(cx)
+                })
+                .await
+            }
+        })
     }
 
     fn listener(bound: TcpListener) -> io::Result<Self::Listener> {
         H::listener(bound).map(Listener)
     }
+}
+
+thread_local! {
+    /// What a close was left to: the executor does it when it comes round again.
+    static CLOSES: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::default();
+}
+
+fn close_all() {
+    CLOSES.take().into_iter().for_each(|close| close());
 }
 
 /// The client's stream of a harness with this fault.
@@ -88,7 +110,7 @@ pub(crate) type Of<H, const FAULT: u8> =
 #[derive(Clone)]
 pub(crate) struct Faulty<R, const FAULT: u8>(R);
 
-impl<R: Runtime, const FAULT: u8> Runtime for Faulty<R, FAULT> {
+impl<R: Runtime + 'static, const FAULT: u8> Runtime for Faulty<R, FAULT> {
     type Stream = Stream<R::Stream, FAULT>;
     type Connect = Connect<R::Connect, FAULT>;
     type Timer = Timer<R::Timer, FAULT>;
@@ -140,7 +162,9 @@ impl<T: runtime::Timer, const FAULT: u8> runtime::Timer for Timer<T, FAULT> {
 
 pub(crate) struct Connect<C, const FAULT: u8>(Option<Pin<Box<C>>>);
 
-impl<S: runtime::Stream, C: Future<Output = io::Result<S>>, const FAULT: u8> Future for Connect<C, FAULT> {
+impl<S: runtime::Stream + 'static, C: Future<Output = io::Result<S>>, const FAULT: u8> Future
+    for Connect<C, FAULT>
+{
     type Output = io::Result<Stream<S, FAULT>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -164,7 +188,7 @@ impl<C, const FAULT: u8> Drop for Connect<C, FAULT> {
 
 pub(crate) struct Listener<L, const FAULT: u8>(L);
 
-impl<L: runtime::Listener, const FAULT: u8> runtime::Listener for Listener<L, FAULT> {
+impl<L: runtime::Listener + 'static, const FAULT: u8> runtime::Listener for Listener<L, FAULT> {
     type Stream = Stream<L::Stream, FAULT>;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Option<SocketAddr>)>> {
@@ -198,7 +222,7 @@ fn polled(result: io::Result<usize>) -> Poll<io::Result<usize>> {
     }
 }
 
-impl<S: runtime::Stream, const FAULT: u8> runtime::Stream for Stream<S, FAULT> {
+impl<S: runtime::Stream + 'static, const FAULT: u8> runtime::Stream for Stream<S, FAULT> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         if FAULT == LOST_READER {
             return polled(self.inner()?.try_read(buf));
@@ -234,8 +258,10 @@ impl<S: runtime::Stream, const FAULT: u8> runtime::Stream for Stream<S, FAULT> {
 
     fn abort(mut self) {
         let Some(stream) = self.stream.take() else { return };
-        if FAULT != FIN_FOR_RST {
-            stream.abort();
+        match FAULT {
+            FIN_FOR_RST => {}
+            LATE_CLOSE => CLOSES.with_borrow_mut(|closes| closes.push(Box::new(|| stream.abort()))),
+            _ => stream.abort(),
         }
     }
 

@@ -59,6 +59,8 @@ pin_project_lite::pin_project! {
         counted: bool,
         // FIN was asked for, for each side, and has not been taken by its stream yet.
         shutting: [bool; 2],
+        // What each side's stream was told last.
+        bulk: [bool; 2],
         // Bytes that each side's stream has taken and not yet passed on to its socket.
         unflushed: [usize; 2],
         #[pin]
@@ -134,6 +136,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             place: Place::None,
             counted: false,
             shutting: [false; 2],
+            bulk: [false; 2],
             unflushed: [0; 2],
             date: HttpDate::default(),
             dated: None,
@@ -171,9 +174,10 @@ enum Place {
     #[default]
     None,
     Waits(Ticket),
-    Granted(UpstreamId),
+    /// This one, since then.
+    Granted(UpstreamId, Instant),
     /// Granted, and where it is has to be found out first.
-    Resolves(UpstreamId, Lookup),
+    Resolves(UpstreamId, Instant, Lookup),
 }
 
 /// What came of one socket operation.
@@ -202,12 +206,14 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
                 self.unflushed[1] = 0;
+                self.bulk[1] = false;
                 self.shutting[1] = false;
                 self.upstream.take().into_iter().for_each(Stream::abort);
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
                 self.unflushed[1] = 0;
+                self.bulk[1] = false;
                 *self.upstream = None;
                 self.shutting[1] = false;
                 self.leave(now);
@@ -235,7 +241,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
             // A lookup that is dropped is not wanted any more.
-            Place::Granted(id) | Place::Resolves(id, _) => self.shared.upstreams.release(id, now),
+            Place::Granted(id, _) | Place::Resolves(id, ..) => self.shared.upstreams.release(id, now),
         }
     }
 
@@ -261,11 +267,11 @@ where
             self.relay.stop(env);
         }
         let mut moved = Moved::default();
-        let mut capped = self.work(&mut moved, cx, env);
+        let mut capped = self.work(Look::Poll, &mut moved, cx, env);
         // After a look at what has come: a request that is there has begun.
         if let Phase::Draining(since) = phase {
             self.relay.drain(since, env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         let idle = self.relay.is_idle();
         if !idle {
@@ -274,16 +280,19 @@ where
         }
         if self.membership.is_to_leave(idle) {
             self.relay.close_idle(env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.is_due(env.now) {
             // A readiness that the runtime has not seen yet must not become a timeout.
-            self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]);
-            capped |= self.work(&mut moved, cx, env);
+            if self.pass(cx, env, Look::Direct, &mut [false; Op::PASS.len()]).is_some() {
+                // Nor must it decide whom the timeout is blamed on: what moved has made room for more.
+                capped |= self.work(Look::Direct, &mut moved, cx, env);
+            }
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.is_due(env.now) {
             self.relay.handle_timeout(env);
-            capped |= self.work(&mut moved, cx, env);
+            capped |= self.work(Look::Poll, &mut moved, cx, env);
         }
         if self.client.is_none() {
             return Poll::Ready(());
@@ -304,10 +313,10 @@ where
 
     /// Passes over the sockets until nothing moves. True if the turn's bound ended it first; beyond it actions are
     /// still taken, and the sockets are left to the next turn.
-    fn work(&mut self, moved: &mut Moved, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
+    fn work(&mut self, look: Look, moved: &mut Moved, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         let mut waits = [false; Op::PASS.len()];
         while !moved.is_enough(&self.shared.config) {
-            let Some((ops, bytes)) = self.pass(cx, env, Look::Poll, &mut waits) else { return false };
+            let Some((ops, bytes)) = self.pass(cx, env, look, &mut waits) else { return false };
             moved.ops += ops;
             moved.bytes += bytes;
         }
@@ -370,7 +379,7 @@ where
         env.now = self.shared.runtime.now();
         match result {
             Ok(stream) => {
-                if let Place::Granted(id) = *self.place {
+                if let Place::Granted(id, _) = *self.place {
                     self.shared.upstreams.reached(id, env.now);
                 }
                 *self.upstream = Some(stream);
@@ -387,7 +396,7 @@ where
             Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
                 Admitted::Waits(ticket) => *self.place = Place::Waits(ticket),
                 Admitted::Granted(id) => {
-                    *self.place = Place::Granted(id);
+                    *self.place = Place::Granted(id, env.now);
                     self.relay.granted(id, env);
                     return true;
                 }
@@ -396,14 +405,14 @@ where
                     return true;
                 }
             },
-            Place::Resolves(id, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
+            Place::Resolves(id, since, mut lookup) => match Pin::new(&mut lookup).poll(cx) {
                 Poll::Ready(found) => {
-                    *self.place = Place::Granted(id);
+                    *self.place = Place::Granted(id, since);
                     env.now = self.shared.runtime.now();
                     self.relay.resolved(found, env);
                     return true;
                 }
-                Poll::Pending => *self.place = Place::Resolves(id, lookup),
+                Poll::Pending => *self.place = Place::Resolves(id, since, lookup),
             },
             place => *self.place = place,
         }
@@ -416,7 +425,7 @@ where
             Some(Target::Name(name)) => match self.shared.resolver.resolve(&name) {
                 Resolution::Known(found) => self.relay.resolved(found, env),
                 Resolution::Waits(lookup) => {
-                    *self.place = Place::Resolves(id, lookup);
+                    *self.place = Place::Resolves(id, env.now, lookup);
                     self.relay.resolving(env);
                     // For the waker's sake, and it may be there by now.
                     self.look_at_place(cx, env);
@@ -437,13 +446,17 @@ where
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, idle } => {
+                self.tell_bulk(Side::Upstream, false);
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
                     if self.shared.upstreams.is_active(upstream) {
                         self.shared.idle.put(upstream, stream, until);
                     }
                 }
-                self.leave(env.now);
+                if let Place::Granted(id, since) = *self.place {
+                    *self.place = Place::None;
+                    self.shared.upstreams.release_answered(id, since, env.now);
+                }
             }
             Action::Report => {
                 self.count();
@@ -458,6 +471,8 @@ where
                 *self.counted = true;
                 self.shared.tally.started();
                 let decision = (self.hooks.0)(&request);
+                // As after a socket operation: what starts now must not count from before the hooks.
+                env.now = self.shared.runtime.now();
                 match decision {
                     Decision::Forward(policy) => self.relay.forward(policy, env),
                     Decision::Respond(r) => {
@@ -470,7 +485,7 @@ where
                 failed.into_iter().for_each(|id| self.unreached(id));
                 match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
                     Admitted::Granted(id) => {
-                        *self.place = Place::Granted(id);
+                        *self.place = Place::Granted(id, env.now);
                         self.relay.granted(id, env);
                     }
                     Admitted::Waits(ticket) => {
@@ -512,7 +527,20 @@ where
         }
     }
 
+    /// Its stream hears what it was not told yet.
+    fn tell_bulk(&mut self, side: Side, bulk: bool) {
+        if mem::replace(&mut self.bulk[side as usize], bulk) != bulk {
+            match side {
+                Side::Client => self.client.as_mut().map(|client| client.set_bulk(bulk)),
+                Side::Upstream => self.upstream.as_mut().map(|upstream| upstream.set_bulk(bulk)),
+            };
+        }
+    }
+
     fn step(&mut self, op: Op, look: Look, cx: &mut Context<'_>, env: &mut Env<'_>) -> Step {
+        if let Op::Write(side) = op {
+            self.tell_bulk(side, self.relay.is_bulk(side));
+        }
         let result = match op {
             Op::Read(Side::Client) => {
                 read(self.client.as_mut(), self.relay.recv_buf(Side::Client, env), look, cx)

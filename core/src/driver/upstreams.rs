@@ -158,10 +158,14 @@ impl Upstreams {
         now: Instant,
         waker: &Waker,
     ) -> Admitted {
-        self.with(|state| {
+        let mut wakers = Vec::new();
+        let admitted = self.with(|state| {
             failed.into_iter().for_each(|id| state.admission.failed(id, now));
+            wakers.extend(core::iter::from_fn(|| state.admission.hand_over(now)));
             state.admission.admit(tried, now, waker)
-        })
+        });
+        wakers.into_iter().for_each(Waker::wake);
+        admitted
     }
 
     pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Admitted {
@@ -176,6 +180,14 @@ impl Upstreams {
 
     pub(crate) fn release(&self, id: UpstreamId, now: Instant) {
         self.change(now, |admission| admission.release(id));
+    }
+
+    /// The same after a whole answer to what was granted at `granted`.
+    pub(crate) fn release_answered(&self, id: UpstreamId, granted: Instant, now: Instant) {
+        self.change(now, |admission| {
+            admission.answered(id, granted);
+            admission.release(id);
+        });
     }
 
     pub(crate) fn cancel(&self, ticket: Ticket, now: Instant) {

@@ -19,6 +19,13 @@ pub enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// Whether not one byte of body is announced.
+    pub(crate) const fn is_bodiless(self) -> bool {
+        matches!(self, Framing::None | Framing::Length(0))
+    }
+}
+
 /// What the front of the input is: `skip` bytes of framing, then `data` bytes of body.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {

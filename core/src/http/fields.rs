@@ -79,14 +79,15 @@ fn name(text: &str) -> Name {
     }
 }
 
-/// Names that servers may take for one about the hops before us.
+/// Names that servers may take for one about the hops before us, or for another that we write.
 fn forwarding_like(text: &[u8]) -> Name {
     let is = |known: &[u8], text: &[u8]| {
         let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k, *t) == (b'-', b'_');
         known.len() == text.len() && known.iter().zip(text).all(same)
     };
     let prefix = text.get(..11).is_some_and(|prefix| is(b"x-forwarded", prefix));
-    let like = is(b"x-real-ip", text) || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
+    let named = [&b"x-real-ip"[..], b"x-request-id", b"proxy-status"].iter().any(|known| is(known, text));
+    let like = named || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
     match like {
         false => Name::Other,
         true if text.contains(&b'_') => Name::Forwarding(Hop::Disguised),
@@ -159,7 +160,7 @@ impl<'a> Survey<'a> {
         let mut s = Survey::default();
         let mut length: Option<&[u8]> = None;
         let mut coding: Option<&[u8]> = None;
-        let (mut coding_lines, mut connection_lines) = (0, 0u128);
+        let (mut coding_lines, mut connection_lines, mut expect_lines) = (0, 0u128, 0u128);
         if fields.len() > MAX_FIELDS {
             return Err(HttpError::HeadTooLarge);
         }
@@ -209,6 +210,7 @@ impl<'a> Survey<'a> {
                     true
                 }
                 Name::Expect => {
+                    expect_lines |= 1 << i;
                     s.expect_continue |= !http10 && field.value.eq_ignore_ascii_case(b"100-continue");
                     http10
                 }
@@ -255,6 +257,8 @@ impl<'a> Survey<'a> {
         for lines in [&mut s.hops.forwarded, &mut s.hops.x_for, &mut s.hops.x_host, &mut s.hops.x_proto] {
             *lines &= !named;
         }
+        // The upstream does not hear of it, and will send no 100.
+        s.expect_continue &= named & expect_lines == 0;
         s.upgrade &= !http10;
         for field in [&mut s.traceparent, &mut s.request_id] {
             // What Connection names was meant for us alone.

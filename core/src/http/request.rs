@@ -39,7 +39,8 @@ pub struct RequestInfo {
     pub framing: Framing,
     /// Whether the client wants to keep its connection (RFC 9112 section 9.3, `http.md` C1).
     pub keep_alive: bool,
-    /// Whether the client may hold back the body until a 100 comes; never from an HTTP/1.0 client.
+    /// Whether the client may hold back the body until the upstream's 100 comes: never where the upstream is not told of
+    /// it, by an HTTP/1.0 client or because Connection names the field.
     pub expect_continue: bool,
     /// Whether the method is HEAD, the response to which has no body.
     pub is_head: bool,
@@ -105,11 +106,9 @@ pub fn rewrite_request(
         None => Framing::None,
     };
     // With a body it stays here: there are servers (whatever llhttp parses) that take the body for the tunnel's bytes.
-    let upgrade = match framing {
-        Framing::None | Framing::Length(0) => {
-            survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades))
-        }
-        _ => None,
+    let upgrade = match framing.is_bodiless() {
+        true => survey.protocols(parsed.headers).find_map(|wanted| allowed(wanted, upgrades)),
+        false => None,
     };
 
     out.reserve(head.len() + 448);
@@ -229,10 +228,14 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The path, without the query and not decoded; of an absolute-form target the path in it. `*` for the server
-    /// as a whole.
+    /// as a whole, in whichever of its two forms (RFC 9112 section 3.2.4).
     pub fn path(&self) -> &'a str {
-        let target = self.target();
-        let rest = split_absolute(target).map_or(target, |(_, rest)| rest);
+        let (method, target, _) = self.start_line();
+        let rest = match split_absolute(target) {
+            Some((_, "")) if method == "OPTIONS" => "*",
+            Some((_, rest)) => rest,
+            None => target,
+        };
         match rest.split('?').next() {
             None | Some("") => "/",
             Some(path) => path,

@@ -179,14 +179,14 @@ pub(super) fn put_hops(
     let values = |lines: u128| bits(lines).map(|line| fields[line].value);
     let one = |lines: u128| values(lines).next().filter(|_| lines.count_ones() == 1);
     let begin = out.len();
-    let x_for = put_list("x-forwarded-for: ", values(hops.x_for), put_addresses, out);
-    if let (true, Some(peer)) = (x_for, peer) {
-        out.extend_from_slice(b", ");
-        out.extend_from_slice(peer.as_bytes());
+    if put_list("x-forwarded-for: ", values(hops.x_for), put_addresses, out) {
+        if let Some(peer) = peer {
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(peer.as_bytes());
+        }
         out.extend_from_slice(b"\r\n");
     }
-    let forwarded = put_list("forwarded: ", values(hops.forwarded), put_elements, out);
-    if forwarded {
+    if put_list("forwarded: ", values(hops.forwarded), put_elements, out) {
         out.extend_from_slice(b", ");
         put_element(peer, authority, out);
     }

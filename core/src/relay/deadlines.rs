@@ -54,9 +54,11 @@ impl Relay {
     /// response that the drain has itself led to.
     fn awaits_drain(&self) -> bool {
         let spent = matches!(self.exchange.error, Some(Error::Timeout(t)) if t.kind == DeadlineKind::Drain);
-        self.draining.is_some()
-            && !matches!(self.client.state, ClientState::Linger | ClientState::Closed)
-            && !(self.exchange.stage == Stage::Answering && spent)
+        let closes = match self.client.state {
+            ClientState::Linger => self.config.timeouts.linger.is_some(),
+            state => state == ClientState::Closed,
+        };
+        self.draining.is_some() && !closes && !(self.exchange.stage == Stage::Answering && spent)
     }
 
     fn is_total_spent(&self) -> bool {
@@ -156,6 +158,8 @@ impl Relay {
         } else if self.client.decoder.is_complete()
             // The body is not asked for yet.
             || self.exchange.withheld
+            // It took no more, and what it left is not kept.
+            || self.upstream.write_failed.is_some()
         {
             Side::Upstream
         } else {

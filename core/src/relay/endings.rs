@@ -66,7 +66,7 @@ impl Relay {
                 self.answer(&response, env);
             }
             Some(_) => self.cut(slow, env),
-            None => self.abandon_client(error, env),
+            None => self.abandon_client(env),
         }
     }
 
@@ -136,9 +136,9 @@ impl Relay {
         self.upstream.response.is_some_and(|r| r.relayed == Framing::UntilClose)
     }
 
-    /// There is nobody left to answer.
-    fn abandon_client(&mut self, error: Error, env: &mut Env<'_>) {
-        let end = if error == Error::Stopped && self.is_unframed() { End::Abort } else { End::Close };
+    /// There is nobody left to answer; but somebody who has sent FIN may still read.
+    fn abandon_client(&mut self, env: &mut Env<'_>) {
+        let end = if self.is_unframed() { End::Abort } else { End::Close };
         self.report(env);
         self.close_client(end);
     }

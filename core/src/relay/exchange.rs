@@ -247,7 +247,7 @@ impl Relay {
             && !self.exchange.retried
             && !upstream.answered
             && request.idempotent
-            && request.framing == Framing::None
+            && request.framing.is_bodiless()
     }
 
     // ---- moving bytes ----------------------------------------------------------------------------

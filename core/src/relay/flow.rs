@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::buf::{BLOCK, Block, BufPool, RUNS};
+use crate::buf::{BLOCK, BULK_AFTER, Block, BufPool, REST, RUNS};
 use crate::http::{BodyDecoder, ChunkLine, Decoded, HttpError};
 
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
@@ -26,28 +26,38 @@ pub(crate) struct Inbound {
     pending: usize,
     /// The side sent FIN.
     pub(crate) eof: bool,
-    /// It fills whole blocks: a larger one is worth its memory.
+    /// It fills whole blocks: a larger one is worth its memory, once enough has come.
     bulk: bool,
+    /// Bytes that have come since the last head.
+    came: u32,
 }
 
 impl Inbound {
     /// Nothing came yet.
     pub(crate) const NONE: Inbound =
-        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false };
+        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false, came: 0 };
 
     /// Whether a read could be made without overwriting anything: back-pressure is its absence. A head
     /// may grow its block (its length is limited by whoever scans it).
     pub(crate) fn has_room(&self, for_head: bool) -> bool {
         match &self.block {
             None => true,
-            Some(block) => !block.is_full() || for_head || (self.count == 0 && self.parsed == block.len()),
+            Some(block) => {
+                !block.is_full()
+                    || for_head
+                    || block.is_rest()
+                    || (self.count == 0 && self.parsed == block.len())
+            }
         }
     }
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
-        if self.bulk && !for_head && self.block.is_none() {
+        if self.bulk && self.came >= BULK_AFTER && !for_head && self.block.is_none() {
             self.block = pool.take_bulk();
+        }
+        if self.block.as_ref().is_some_and(Block::is_rest) {
+            self.move_to(0, BufPool::take_block, pool);
         }
         let block = self.block.get_or_insert_with(|| pool.take_block());
         if self.count == 0 && (self.parsed == block.len() || (for_head && block.is_full())) {
@@ -65,6 +75,7 @@ impl Inbound {
         if let Some(block) = &mut self.block {
             block.extend(n);
             self.bulk = block.is_full() || (self.bulk && n >= BLOCK);
+            self.came = self.came.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         }
     }
 
@@ -75,6 +86,27 @@ impl Inbound {
             if let Some(block) = self.block.take() {
                 pool.give_block(block);
             }
+        }
+    }
+
+    /// Nothing comes for now: gives an empty block back, and one that holds little but the beginning of something in exchange
+    /// for a small one.
+    pub(crate) fn wait(&mut self, pool: &mut BufPool) {
+        self.release(pool);
+        let rest = self.unparsed().len();
+        if self.count == 0 && rest > 0 && rest <= REST {
+            self.move_to(self.parsed, BufPool::take_rest, pool);
+            self.parsed = 0;
+        }
+    }
+
+    /// Moves what the block holds from `from` on into another one.
+    fn move_to(&mut self, from: usize, take: impl Fn(&mut BufPool) -> Block, pool: &mut BufPool) {
+        if let Some(old) = self.block.take() {
+            let mut block = take(pool);
+            block.take_over(&old, from);
+            pool.give_block(old);
+            self.block = Some(block);
         }
     }
 
@@ -103,14 +135,16 @@ impl Inbound {
         self.block.as_ref().map_or(&[], |block| &block.filled()[self.parsed - len..self.parsed])
     }
 
+    /// The size of its block, zero if there is none.
     #[cfg(test)]
-    pub(crate) fn has_block(&self) -> bool {
-        self.block.is_some()
+    pub(crate) fn held(&self) -> usize {
+        self.block.as_ref().map_or(0, Block::size)
     }
 
-    /// Consumes `n` bytes that are no body.
+    /// Consumes a head of `n` bytes, or what lies before one. However long it is, it says nothing of the body.
     pub(crate) fn skip(&mut self, n: usize) {
         self.parsed += n;
+        (self.bulk, self.came) = (false, 0);
     }
 
     /// Decodes what can be decoded, into runs.
@@ -145,6 +179,11 @@ impl Inbound {
         }
         block.runs_mut()[self.count] = (start as u32, len as u32);
         self.count += 1;
+    }
+
+    /// Whether what waits lies in a larger block.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.block.as_ref().is_some_and(Block::is_bulk)
     }
 
     /// Body bytes that wait to be sent.

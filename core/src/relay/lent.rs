@@ -1,7 +1,7 @@
 //! State that a connection has only while it serves a request: lent by the thread's pool, and given back.
 //!
 //! Between two requests it reads as its resting value and takes eight bytes. It decides nothing; when it is lent
-//! and given back is said in `exchange.rs`.
+//! is said in `exchange.rs`, and when it is given back in `endings.rs`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -199,6 +199,15 @@ impl Relay {
         }
     }
 
+    /// Whether what goes to `side` is a long body that comes fast, and lies in one of the few larger blocks: its socket may take
+    /// more at a time than others.
+    pub fn is_bulk(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.upstream.inbound.is_bulk(),
+            Side::Upstream => self.client.inbound.is_bulk(),
+        }
+    }
+
     /// The next thing that must be done before any socket operation, if there is one.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop(self.exchange.address())
@@ -239,17 +248,18 @@ impl Relay {
         self.settle(env);
     }
 
-    /// A read from `side` found nothing: an empty block goes back to the pool.
+    /// A read from `side` found nothing: an empty block goes back to the pool, and one that holds only the beginning of a
+    /// head is exchanged for one of 2 KiB until more comes.
     pub fn not_ready(&mut self, side: Side, env: &mut Env<'_>) {
         match side {
             Side::Client => {
-                self.client.inbound.release(env.bufs);
+                self.client.inbound.wait(env.bufs);
                 if self.reported.is_some() {
                     env.bufs.give_head(mem::take(&mut self.reported.head));
                     self.reported.give_back(&mut env.bufs.spares.reports);
                 }
             }
-            Side::Upstream => self.upstream.inbound.release(env.bufs),
+            Side::Upstream => self.upstream.inbound.wait(env.bufs),
         }
     }
 

@@ -29,7 +29,8 @@ pub use self::futures_io::FuturesIo;
 pub use self::resolver::{Answer, Found, Lookup, Resolution, Resolver};
 pub use self::resolver_pool::{ResolverPool, system_lookup};
 pub use self::socket::{
-    abort, bind, connect_finished, set_accepted, shutdown_write, start_connect, try_read, try_write_vectored,
+    abort, bind, connect_finished, set_accepted, set_bulk, shutdown_write, start_connect, try_read,
+    try_write_vectored,
 };
 
 use crate::time::Instant;
@@ -100,6 +101,10 @@ pub trait Stream: Unpin {
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+
+    /// A long body begins to go out fast, or no longer does. A hint: a socket may let the kernel take more unsent bytes
+    /// meanwhile (see [`set_bulk`]). Few streams at a time are told so, and none when it is given back to the pool.
+    fn set_bulk(&mut self, _bulk: bool) {}
 
     /// Sends FIN: the peer reads the end of the stream, the other direction stays open.
     ///

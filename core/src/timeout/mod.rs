@@ -3,7 +3,7 @@
 //! Every limit is a [`Duration`] or off. The machine turns limits into absolute instants (see the
 //! deadline table, [`Deadlines`]) and decides expiry from the `now` it is given; nothing here reads a
 //! clock. When each deadline starts, resets and stops is the table of `docs/TIMEOUTS.md`; the code that says so is
-//! `relay/exchange.rs`.
+//! `relay/deadlines.rs`.
 
 mod table;
 

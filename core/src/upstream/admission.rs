@@ -87,6 +87,8 @@ pub struct Admission<W> {
     queue: VecDeque<usize>,
     waiters: Vec<Option<Waiter<W>>>,
     vacant: Vec<usize>,
+    /// One was removed since the whole queue was last looked at: somebody may have nothing left to wait for.
+    removed: bool,
 }
 
 impl<W: Clone> Admission<W> {
@@ -100,6 +102,7 @@ impl<W: Clone> Admission<W> {
             queue: VecDeque::new(),
             waiters: Vec::new(),
             vacant: Vec::new(),
+            removed: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl<W: Clone> Admission<W> {
     pub fn remove(&mut self, id: UpstreamId) {
         if let Some(state) = self.states.get_mut(id.index()) {
             state.active = false;
+            self.removed = true;
         }
     }
 
@@ -127,7 +131,8 @@ impl<W: Clone> Admission<W> {
         self.states.get(id.index()).map_or(0, |state| state.busy)
     }
 
-    /// Asks for an upstream that is not among `tried`.
+    /// Asks for an upstream that is not among `tried`. [`Admission::hand_over`] is to come before it: what was down may
+    /// be due again by now, and is for whoever came first.
     pub fn admit(&mut self, tried: &[UpstreamId], now: Instant, waker: &W) -> Admitted {
         if self.is_exhausted(tried) {
             return Admitted::Exhausted;
@@ -242,9 +247,22 @@ impl<W: Clone> Admission<W> {
         }
     }
 
+    /// The upstream has answered the exchange that it was granted to at `granted`, on whatever connection: that counts as
+    /// [reached](Admission::succeeded), unless it could not be reached since then.
+    pub fn answered(&mut self, id: UpstreamId, granted: Instant) {
+        let down = self.states.get(id.index()).map_or(Instant::EPOCH, |state| state.down);
+        if down <= granted + FAILURE_MEMORY {
+            self.succeeded(id);
+        }
+    }
+
     /// The first in the queue that can use something free gets it; one for whom nothing is left to wait for is told
     /// so. Returns whom to wake; to be called again until there is nobody.
     pub fn hand_over(&mut self, now: Instant) -> Option<W> {
+        // Most often all are full, and then there is nothing in it for anybody, however many wait.
+        if !self.removed && !self.states.iter().any(|state| state.active && state.busy < self.limit) {
+            return None;
+        }
         for place in 0..self.queue.len() {
             let slot = self.queue[place];
             let Some(tried) = self.waiters[slot].as_mut().map(|w| core::mem::take(&mut w.tried)) else {
@@ -268,6 +286,7 @@ impl<W: Clone> Admission<W> {
                 }
             }
         }
+        self.removed = false;
         None
     }
 
@@ -402,6 +421,23 @@ mod tests {
         a.succeeded(id(0));
         let both = [granted(a.admit(&[], later, &0)), granted(a.admit(&[], later, &0))];
         assert!(both.contains(&0) && both.contains(&1));
+    }
+
+    /// What finds out whether an upstream is back may have found an idle connection to it, and connect to nothing.
+    #[test]
+    fn an_answer_brings_an_upstream_back_unless_it_has_failed_since_it_was_asked() {
+        let mut a = admission(2, 9, 9);
+        let before = granted(a.admit(&[], NOW, &0));
+        assert_eq!(before, 0);
+        a.failed(id(0), NOW + Duration::from_secs(1));
+        a.answered(id(0), NOW);
+        let three = |a: &mut Admission<usize>, now| [0; 3].map(|_| granted(a.admit(&[], now, &0)));
+        assert_eq!(three(&mut a, NOW + Duration::from_secs(2)), [1; 3], "it has failed since");
+        let later = NOW + Duration::from_secs(1) + FAILURE_MEMORY;
+        assert_eq!(three(&mut a, later).iter().filter(|i| **i == 0).count(), 1);
+        a.answered(id(0), later);
+        assert!(three(&mut a, later).iter().filter(|i| **i == 0).count() > 0, "it takes its turn again");
+        a.answered(id(9), later);
     }
 
     #[test]

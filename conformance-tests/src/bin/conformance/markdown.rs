@@ -124,7 +124,7 @@ fails may be repeated, under these rules. What comes **early** fails at once, if
 a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, **everything** that
 is wrong fails at once. Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most; what is wrong
 each time fails. A fault that shows now and then, and only on a busy machine, can hide behind a repetition: therefore each one
-is listed here, with what was missed. A fault that came again and again in this list would be one of the runtime's.
+is listed here, with what was missed. A case that comes again and again in this list points at a fault: the runtime's, the proxy's, or its own.
 
 {}
 

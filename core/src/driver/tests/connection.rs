@@ -4,7 +4,7 @@ use super::*;
 use crate::buf::BULK_BLOCK;
 use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, Upstreams};
-use crate::error::Error;
+use crate::error::{Error, Side};
 use crate::relay::{Config, Outcome};
 use crate::timeout::{DeadlineKind, TimeoutPolicy};
 
@@ -91,6 +91,49 @@ fn a_request_passes_and_the_connections_are_kept() {
     assert_eq!(rig.proxy.gauges().tasks, 0);
 }
 
+/// What starts after a hook counts from its end: no deadline comes early because a hook took its time. The total covers the
+/// hook.
+#[test]
+fn a_hook_that_takes_its_time_is_not_counted_to_what_comes_after_it() {
+    let fake = Fake::new();
+    fake.0.borrow_mut().connects = false;
+    let (client, outcomes) = (peer(), Outcomes::default());
+    let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
+    let timeouts = TimeoutPolicy { total: ms(300), ..profile() };
+    let proxy = Proxy::new(fake.clone(), upstreams, Config { timeouts, ..Config::default() });
+    let takes = |millis: u64, fake: &Fake| {
+        let now = fake.0.borrow().now.as_nanos() / 1_000_000;
+        fake.set_clock(now + millis);
+    };
+    let (routing, observing, ended) = (fake.clone(), fake.clone(), outcomes.clone());
+    let mut task = Task::new(proxy.serve_connection(
+        fake.stream(&client),
+        None,
+        move |_: &crate::RequestHead<'_>| {
+            takes(50, &routing);
+            Decision::forward()
+        },
+        move |report: &Report<'_>| {
+            ended.borrow_mut().push(*report.outcome);
+            takes(20, &observing);
+        },
+    ));
+    // The second one's head is there while the first one's end is observed.
+    send(&client, &[GET, GET].concat());
+    task.run();
+    for (early, due) in [(149, 150), (319, 320)] {
+        let before = outcomes.borrow().len();
+        fake.set_clock(early);
+        task.run();
+        assert_eq!(outcomes.borrow().len(), before, "at {early}");
+        fake.set_clock(due);
+        task.run();
+        let Some(Error::Timeout(t)) = outcomes.borrow()[before].error else { panic!() };
+        assert_eq!((t.kind, t.elapsed), (DeadlineKind::Connect, Duration::from_millis(100)));
+    }
+    assert_eq!(outcomes.borrow()[1].started, Instant::from_millis(150));
+}
+
 /// A-02, T-13: no operation is ever pending; turns end all the same, and the total fires.
 #[test]
 fn a_flood_neither_holds_the_thread_nor_outruns_the_total() {
@@ -145,6 +188,34 @@ fn a_turn_moves_no_more_than_its_bound_and_one_pass() {
         most = most.max(written);
     }
     assert!(most >= block, "it did move in blocks of that size");
+}
+
+/// A socket that a long body goes to may hold more of it, until that is over: no upstream comes to the pool like that.
+#[test]
+fn a_stream_hears_when_a_long_body_begins_and_ends() {
+    let mut rig = rig(profile());
+    let body = vec![b'x'; 4 << 20];
+    let head = |first: &str| format!("{first}\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let long = |first: &str| [head(first).as_bytes(), &body].concat();
+    let told = |peer: &Handle| core::mem::take(&mut peer.borrow_mut().bulk);
+    send(&rig.client, &long("POST / HTTP/1.1"));
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    assert_eq!(told(&upstream), [true]);
+    send(&upstream, &long("HTTP/1.1 200 OK"));
+    rig.task.run();
+    assert_eq!((told(&rig.client), told(&upstream)), (vec![true], vec![false]));
+    assert_eq!(rig.proxy.gauges().idle_upstreams, 1);
+
+    // The next one is short, and so is the one after it.
+    for told_now in [vec![false], Vec::new()] {
+        send(&rig.client, GET);
+        rig.task.run();
+        send(&upstream, OK5);
+        rig.task.run();
+        assert_eq!((told(&rig.client), told(&upstream)), (told_now, Vec::new()));
+    }
+    assert_eq!(rig.outcomes.borrow().len(), 3);
 }
 
 /// Many upstreams that refuse at once are tried in as many turns as that takes.
@@ -240,6 +311,36 @@ fn a_deadline_that_is_due_looks_at_the_sockets_first() {
     assert!(!rig.at(150));
     assert!(got(&rig.client).ends_with("hello"));
     assert_eq!(rig.outcomes.borrow()[0].error, None);
+}
+
+/// Nor does it decide who is blamed (T9). The upstream takes what was left of a block, and no more; the client's next bytes have
+/// lain in the kernel all the time, though the runtime has not noticed: it is the upstream that is slow.
+#[test]
+fn a_deadline_that_is_due_blames_nobody_whose_bytes_are_here() {
+    let mut rig = rig(TimeoutPolicy { total: ms(100), ..TimeoutPolicy::OFF });
+    send(&rig.client, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n");
+    rig.task.run();
+    let upstream = rig.fake.upstream(0);
+    got(&upstream);
+    at(&upstream, |p| p.room = 0);
+    let sent = 4 * BULK_BLOCK;
+    send(&rig.client, &vec![b'x'; sent]);
+    rig.task.run();
+    let taken = sent - rig.client.borrow().sends.len();
+    assert!((1..sent).contains(&taken), "it is full, and the client is ahead: {taken}");
+    [&rig.client, &upstream].into_iter().for_each(|side| side.borrow_mut().asleep = true);
+    upstream.borrow_mut().room = taken;
+    rig.at(100);
+    assert_eq!(upstream.borrow().got.len(), taken);
+    rig.client.borrow_mut().asleep = false;
+    at(&rig.client, |_| ());
+    rig.task.run();
+    match rig.outcomes.borrow()[..] {
+        [Outcome { error: Some(Error::Timeout(t)), status: Some(504), .. }] => {
+            assert_eq!((t.kind, t.blocked_on), (DeadlineKind::Total, Side::Upstream));
+        }
+        ref other => panic!("{other:?}"),
+    }
 }
 
 /// wake-ups without a cause fire nothing and cost a bounded look.

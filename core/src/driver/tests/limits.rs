@@ -5,6 +5,7 @@ use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, UpstreamLimits, Upstreams};
 use crate::relay::Config;
 use crate::timeout::TimeoutPolicy;
+use crate::upstream::Admitted;
 
 /// A proxy with one place at its one upstream.
 fn narrow(fake: &Fake, timeouts: TimeoutPolicy) -> Proxy<Fake> {
@@ -261,4 +262,61 @@ fn who_stays_because_its_request_came_is_not_asked_again() {
     tasks[0].poll();
     assert!(tasks[1].is_woken(), "the other one is asked");
     assert!(!tasks[0].is_woken(), "it was woken for nothing");
+}
+
+/// One that could not be reached for a moment comes back, although whoever finds that out meets an idle connection.
+#[test]
+fn an_upstream_that_answers_on_an_idle_connection_takes_its_turn_again() {
+    let fake = Fake::new();
+    let both = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let proxy = Proxy::new(fake.clone(), Upstreams::new(both), Config::default());
+    let ask = || {
+        let (client, mut task) = connect(&fake, &proxy);
+        send(&client, GET);
+        task.run();
+        let asked = (0..2).find(|n| !got(&fake.upstream(*n)).is_empty());
+        (asked.expect("one of the two that are connected"), client, task)
+    };
+    let answer = |(n, client, mut task): (usize, Handle, Task)| {
+        send(&fake.upstream(n), OK5);
+        task.run();
+        assert!(got(&client).ends_with("hello"));
+        n
+    };
+    // Each gets an idle connection, and the first is busy with it when another cannot be had.
+    assert_eq!([answer(ask()), answer(ask())], [0, 1]);
+    let busy = ask();
+    assert_eq!((busy.0, answer(ask())), (0, 1));
+    fake.set_clock(1000);
+    fake.0.borrow_mut().refuses = true;
+    assert_eq!(answer(ask()), 1, "the first was tried");
+    answer(busy);
+    assert_eq!([(); 3].map(|()| answer(ask())), [1; 3], "what was asked before says nothing about now");
+    fake.set_clock(6000);
+    let turns = [(); 6].map(|()| answer(ask()));
+    assert_eq!(turns.iter().sum::<usize>(), 3, "each has its turn: {turns:?}");
+}
+
+/// Who came first goes first, also where nothing has happened since but that a failure was forgotten.
+#[test]
+fn what_may_be_tried_again_is_for_whoever_has_waited_longest() {
+    let limits = UpstreamLimits { max_conns: 1, max_queue: 9 };
+    let both = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let upstreams = Upstreams::with_limits(both, limits);
+    let ask = |s: u64, wakes: &Arc<Wakes>| {
+        upstreams.admit(None, &[], Instant::from_millis(1000 * s), &Waker::from(Arc::clone(wakes)))
+    };
+    let [first, second] = [Arc::<Wakes>::default(), Arc::default()];
+    let Admitted::Granted(down) = ask(0, &first) else { panic!("all are free") };
+    assert!(matches!(ask(0, &first), Admitted::Granted(_)));
+    let noop = Waker::noop();
+    let Admitted::Waits(gone) = upstreams.admit(Some(down), &[down], Instant::EPOCH, noop) else {
+        panic!("the other one is full")
+    };
+    upstreams.cancel(gone, Instant::EPOCH);
+    upstreams.release(down, Instant::EPOCH);
+    let Admitted::Waits(ticket) = ask(4, &first) else { panic!("it is down") };
+    assert!(matches!(ask(6, &second), Admitted::Waits(_)), "somebody waits for it");
+    assert_eq!((first.count(), second.count()), (1, 0));
+    assert_eq!(upstreams.fetch(ticket, noop), Admitted::Granted(down));
 }

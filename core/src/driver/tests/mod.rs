@@ -62,6 +62,8 @@ pub(super) struct Peer {
     /// How the proxy ended it: by RST or by a close.
     pub(super) aborted: bool,
     pub(super) closed: bool,
+    /// What its stream was told of a long body.
+    pub(super) bulk: Vec<bool>,
     /// Reads and writes that were tried.
     pub(super) calls: usize,
     reader: Option<Waker>,
@@ -324,6 +326,10 @@ impl Stream for FakeStream {
         }
         peer.writer = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn set_bulk(&mut self, bulk: bool) {
+        self.peer.borrow_mut().bulk.push(bulk);
     }
 
     fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

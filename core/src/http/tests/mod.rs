@@ -79,18 +79,16 @@ fn response(head: impl AsRef<[u8]>, cx: &ResponseContext<'_>) -> Rewritten<Respo
     info.map(|info| (info, text(&out)))
 }
 
+/// What a response meets at a client that has sent a GET over HTTP/1.1, and whose connection may stay open.
+fn to_get(date: &HttpDate) -> ResponseContext<'_> {
+    ResponseContext { to_head: false, client: Version::Http11, keep_alive: true, upgrade: None, date }
+}
+
 /// Fields of a response that are the upstream's affair go to the client as they are.
 fn reaches_the_client(fields: &str) {
     let date = HttpDate::default();
-    let cx = ResponseContext {
-        to_head: false,
-        client: Version::Http11,
-        keep_alive: true,
-        upgrade: None,
-        date: &date,
-    };
     let head = alloc::format!("HTTP/1.1 200 OK\r\n{fields}");
-    let (_, sent) = response(alloc::format!("{head}Content-Length: 0\r\n\r\n"), &cx).unwrap();
+    let (_, sent) = response(alloc::format!("{head}Content-Length: 0\r\n\r\n"), &to_get(&date)).unwrap();
     assert!(sent.starts_with(&head), "{sent}");
 }
 

@@ -33,13 +33,7 @@ const KNOWN: [(&str, &str); 22] = [
 #[test]
 fn h8_a_name_that_differs_in_one_letter_is_any_other_name() {
     let date = HttpDate::default();
-    let cx = ResponseContext {
-        to_head: false,
-        client: Version::Http11,
-        keep_alive: true,
-        upgrade: None,
-        date: &date,
-    };
+    let cx = to_get(&date);
     let options = |line: &str| {
         request(format!("OPTIONS / HTTP/1.1\r\nHost: h\r\nA: b\r\nConnection: upgrade\r\n{line}\r\n"))
             .unwrap()

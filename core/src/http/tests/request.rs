@@ -428,5 +428,7 @@ fn e1_e4_expect() {
         assert_eq!((info.expect_continue, values(&head, "expect")), (expects, [value].to_vec()));
         let (info, head) = old(&fields).unwrap();
         assert_eq!((info.expect_continue, values(&head, "expect").len()), (false, 0));
+        let (info, head) = with(&format!("{fields}Connection: expect\r\n")).unwrap();
+        assert_eq!((info.expect_continue, values(&head, "expect").len()), (false, 0), "for us alone");
     }
 }

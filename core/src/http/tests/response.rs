@@ -7,7 +7,7 @@ const UTC: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 
 /// Runs `test` with the context of a GET, its client's version and `to_head` as given.
 fn cx<T>(client: Version, to_head: bool, test: impl FnOnce(&ResponseContext<'_>) -> T) -> T {
-    test(&ResponseContext { to_head, client, keep_alive: true, upgrade: None, date: &HttpDate::default() })
+    test(&ResponseContext { to_head, client, ..to_get(&HttpDate::default()) })
 }
 
 fn get(head: impl AsRef<[u8]>) -> Rewritten<ResponseInfo> {
@@ -204,7 +204,7 @@ fn r4_r6_framing_on_both_sides() {
 fn c1_the_client_is_told_when_its_connection_ends() {
     for client in [Version::Http10, Version::Http11] {
         let date = HttpDate::default();
-        let cx = ResponseContext { to_head: false, client, keep_alive: false, upgrade: None, date: &date };
+        let cx = ResponseContext { client, keep_alive: false, ..to_get(&date) };
         let (info, head) = response("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", &cx).unwrap();
         assert!(!info.keep_alive);
         assert_eq!(values(&head, "connection"), ["close"]);

@@ -54,13 +54,7 @@ fn f16_counts_complete_empty_lines() {
 #[test]
 fn what_follows_a_head_is_no_part_of_it() {
     let date = HttpDate::default();
-    let cx = ResponseContext {
-        to_head: false,
-        client: Version::Http11,
-        keep_alive: true,
-        upgrade: None,
-        date: &date,
-    };
+    let cx = to_get(&date);
     let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let response = "HTTP/1.1 200 OK\r\n\r\n";
     for (cut, behind) in [(0, "G"), (0, "\r\n"), (2, "")] {

@@ -26,7 +26,8 @@ fn h10_what_a_stranger_says_about_hops_is_replaced() {
     let lies = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-FORWARDED-HOST: evil\r\n\
         X-Forwarded-For: 6.6.6.7\r\nX_Forwarded_For: 6.6.6.6\r\nx-forwarded_host: evil\r\nX-Real-IP: 6.6.6.6\r\n\
         X_Real_Ip: 6.6.6.6\r\nX-Forwarded-Port: 666\r\nX-Forwarded-Prefix: /evil\r\n\
-        Proxy-Status: tidegate; error=http_request_error\r\n";
+        Proxy-Status: tidegate; error=http_request_error\r\nProxy_Status: evil\r\nX_Request-Id: evil\r\n\
+        x_request_id: evil\r\n";
     for (peer, address, node) in [
         ("192.0.2.1", "192.0.2.1", "192.0.2.1"),
         ("2001:db9::1", "2001:db9::1", "\"[2001:db9::1]\""),

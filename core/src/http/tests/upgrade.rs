@@ -94,14 +94,7 @@ fn u4_an_empty_list_lets_nothing_pass() {
 }
 
 fn answer(head: &str, upgrade: Option<&str>) -> Rewritten<ResponseInfo> {
-    let cx = ResponseContext {
-        to_head: false,
-        client: Version::Http11,
-        keep_alive: true,
-        upgrade,
-        date: &HttpDate::default(),
-    };
-    response(head, &cx)
+    response(head, &ResponseContext { upgrade, ..to_get(&HttpDate::default()) })
 }
 
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\n";

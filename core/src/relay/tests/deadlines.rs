@@ -237,6 +237,17 @@ fn q_09_q_10_expect_runs_the_read_until_the_100() {
     assert_eq!(rig.timeout().kind, Kind::Read);
 }
 
+/// The upstream never hears of it, so nobody but the client is waited for.
+#[test]
+fn an_expectation_that_stays_here_does_not_run_the_read() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nConnection: expect\r\nExpect: 100-continue\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), head);
+    assert!(!rig.upstream_gets().contains("100-continue"));
+    assert_eq!(rig.next(), Some((150, Kind::ClientBody)));
+    rig.at(150);
+    assert_eq!(status(&mut rig), "408");
+}
+
 #[test]
 fn total_starts_at_the_complete_head_and_is_not_dodged() {
     let policy = TimeoutPolicy { total: ms(100), ..profile() };
@@ -262,6 +273,21 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     );
     assert_eq!(rig.client_gets(), "", "no last chunk, no second status line");
     assert_eq!(rig.timeout().kind, Kind::Total);
+}
+
+/// What it did not take lies unsent for ever, whatever the client still sends.
+#[test]
+fn t9_a_total_spent_on_an_upstream_that_broke_off_is_504() {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n01234";
+    let mut rig = Rig::relaying(TimeoutPolicy { total: ms(100), ..profile() }, head);
+    rig.upstream_gets();
+    rig.client(b"56789");
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), RESET, env));
+    rig.at(50);
+    rig.client(b"56789");
+    rig.at(100);
+    assert_eq!(status(&mut rig), "504");
+    assert_eq!((rig.timeout().kind, rig.timeout().blocked_on), (Kind::Total, Side::Upstream));
 }
 
 #[test]

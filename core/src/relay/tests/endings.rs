@@ -56,6 +56,23 @@ fn a_cut_response_is_visible_whatever_its_framing_and_whatever_cut_it() {
     }
 }
 
+/// A client that sends FIN inside its request may still read: it must not take a part for the whole.
+#[test]
+fn c3_half_a_request_does_not_make_half_a_response_whole() {
+    for (version, response) in [("1.1", LENGTH), ("1.1", CHUNKED), ("1.1", CLOSE), ("1.0", CLOSE)] {
+        let post = format!("POST / HTTP/{version}\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+        let (mut rig, _) = begun(&post, response);
+        rig.fin(Side::Client);
+        assert_eq!(rig.client_gets(), "");
+        let end = match version {
+            "1.0" => Action::Abort(Side::Client),
+            _ => Action::Close(Side::Client),
+        };
+        assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report, end], "{post} {response}");
+        assert_eq!(rig.outcome().error, Some(Error::ClientAbort(None)));
+    }
+}
+
 #[test]
 fn what_came_before_the_upstream_broke_off_still_reaches_a_slow_client() {
     let mut rig = Rig::relaying(profile(), GET);

@@ -362,12 +362,38 @@ fn a_body_that_becomes_slow_gives_its_larger_block_back() {
         rig.client_gets();
         taken
     };
-    assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK);
+    // Nor is one who may have taken nothing yet.
+    for came in (0..crate::buf::BULK_AFTER as usize).step_by(crate::BLOCK) {
+        assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK, "after {came}");
+    }
     assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK);
     assert_eq!(turn(&mut rig, crate::BLOCK), crate::BLOCK);
     assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK, "a block's worth at once is no reason");
     assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
     assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK);
+}
+
+/// Each upload of a connection begins with plain blocks, whatever the one before was like.
+#[test]
+fn an_upload_begins_with_plain_blocks() {
+    let mut rig = Rig::alone(Config { timeouts: profile(), ..Config::default() });
+    let body = alloc::vec![b'x'; 1 << 20];
+    let head = alloc::format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    for _ in 0..2 {
+        rig.client(head.as_bytes());
+        rig.connected();
+        let (mut fed, mut sizes) = (0, Vec::new());
+        while fed < body.len() {
+            sizes.push(rig.client(&body[fed..]));
+            fed += sizes[sizes.len() - 1];
+            rig.upstream_gets();
+        }
+        assert_eq!(sizes.iter().position(|n| *n == crate::BULK_BLOCK), Some(8), "{sizes:?}");
+        rig.upstream(OK5);
+        rig.client_gets();
+    }
+    assert_eq!(rig.outcomes.len(), 2);
 }
 
 /// Body bytes are written from where the kernel put them: what is adjacent in one piece, what is not in several.

@@ -1,6 +1,7 @@
 //! What passes when nothing goes wrong: framing, keep-alive, interim responses, both ways at once.
 
 use super::*;
+use crate::buf::REST;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -208,7 +209,15 @@ fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() 
 
 #[test]
 fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone() {
-    for (request, retried) in [(GET, true), (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), false)] {
+    for (request, retried) in [
+        (GET, true),
+        // A length of zero is no body.
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", true),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nb", false),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false),
+        (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n".as_slice(), false),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", false),
+    ] {
         let mut rig = Rig::new(profile());
         rig.client(request);
         // The pool had one: as if it had answered instead of the dial.
@@ -411,6 +420,46 @@ fn a_body_that_fills_its_block_gets_a_larger_one_and_a_slow_one_does_not() {
         assert_eq!(most, if slow { 1000 } else { crate::BULK_BLOCK });
         assert_eq!(rig.outcome().response_bytes, 4 << 20);
     }
+}
+
+/// Thousands of clients may take their time over their heads: what has come is kept, in little memory.
+#[test]
+fn who_waits_for_the_rest_of_a_head_holds_little() {
+    let waits = |rig: &mut Rig, side| {
+        rig.with(|relay, env| relay.not_ready(side, env));
+        let side = if side == Side::Client { &rig.relay.client.inbound } else { &rig.relay.upstream.inbound };
+        side.held()
+    };
+    let mut rig = Rig::new(profile());
+    rig.client(&GET[..1]);
+    assert_eq!(rig.relay.client.inbound.held(), crate::BLOCK);
+    assert_eq!(waits(&mut rig, Side::Client), REST);
+    rig.client(&GET[1..10]);
+    // And again, with what came before.
+    assert_eq!(waits(&mut rig, Side::Client), REST);
+    rig.client(&GET[10..]);
+    assert_eq!(waits(&mut rig, Side::Client), 0);
+    rig.connected();
+    assert!(rig.upstream_gets().starts_with("GET / HTTP/1.1\r\n"));
+
+    // The next request, which comes with this one, is not lost meanwhile; nor is a response's head, or a chunk's line.
+    let second = b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd";
+    rig.client(second);
+    assert_eq!(waits(&mut rig, Side::Client), REST);
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for part in [&head[..20], &head[20..], b"3\r\nabc\r\n1", b"0\r\n", b"0123456789abcdef\r\n0\r\n\r\n"] {
+        rig.upstream(part);
+        rig.take(Side::Client, usize::MAX);
+        assert!(waits(&mut rig, Side::Upstream) <= REST);
+    }
+    assert_eq!(rig.outcomes.len(), 1, "{:?}", rig.outcomes);
+    rig.connected();
+    assert!(rig.upstream_gets().ends_with("\r\n\r\nabcd"));
+
+    // More than fits stays where it is.
+    let mut rig = Rig::new(profile());
+    rig.client(&[&GET[..16], b"X: ", &[b'x'; REST]].concat());
+    assert_eq!(waits(&mut rig, Side::Client), crate::BLOCK);
 }
 
 #[test]

@@ -119,6 +119,30 @@ fn s_11_other_limits_go_on_in_a_drain() {
     assert_eq!(rig.timeout().kind, DeadlineKind::Read);
 }
 
+/// With linger off nothing else would end the wait for a client that keeps its end open.
+#[test]
+fn a_drain_ends_a_linger_that_has_no_limit() {
+    for drains_first in [false, true] {
+        let policy = TimeoutPolicy { drain: ms(300), linger: None, ..profile() };
+        let mut rig = Rig::new(policy);
+        let drain = |rig: &mut Rig| rig.with(|relay, env| relay.drain(Instant::EPOCH, env));
+        rig.client(b"GET");
+        if drains_first {
+            drain(&mut rig);
+        }
+        rig.client(b" / HTTP/1.1\r\n\r\n");
+        assert!(rig.client_gets().starts_with("HTTP/1.1 400 "));
+        assert_eq!(rig.actions().last(), Some(&Action::ShutdownWrite(Side::Client)));
+        if !drains_first {
+            assert_eq!(rig.next(), None);
+            drain(&mut rig);
+        }
+        assert_eq!(rig.next(), Some((300, DeadlineKind::Drain)));
+        rig.at(300);
+        assert_eq!(rig.actions(), [Action::Close(Side::Client)]);
+    }
+}
+
 #[test]
 fn b3_a_body_over_the_limit_is_413_whether_it_says_so_or_not() {
     let announced = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".as_slice();

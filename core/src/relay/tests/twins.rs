@@ -1,7 +1,7 @@
 //! What comes in other pieces, or later on its connection, comes to the same (`http.md` G1).
 //!
 //! Every [`Rig`] has followers: machines to which happens what happens to it, except that their bytes come and go one at
-//! a time, or in random pieces, or that their connection has served another request before. After every step they must have
+//! a time (also with reads between them that find nothing), or in random pieces, or that their connection has served another request before. After every step they must have
 //! reported the same, owe the same deadline, and have sent the same to both sides. So each test of the machine is replayed
 //! without knowing it. Only what the contracts let depend on pieces is left out; each such place says why.
 
@@ -12,6 +12,8 @@ use super::*;
 enum How {
     /// One byte at a time, in both directions.
     Bytes,
+    /// The same, and after each byte a read finds nothing.
+    Waits,
     /// Pieces of random sizes, from this seed.
     Random(u64),
     /// In the same pieces, on a connection that has served a request before.
@@ -41,7 +43,7 @@ const LONG: usize = 20_000;
 
 impl Twin {
     pub(super) fn all(config: &Config) -> Vec<Twin> {
-        [How::Bytes, How::Random(1), How::Random(2), How::Second, How::SecondInBytes]
+        [How::Bytes, How::Waits, How::Random(1), How::Random(2), How::Second, How::SecondInBytes]
             .into_iter()
             .filter_map(|how| Twin::new(how, config))
             .collect()
@@ -152,6 +154,9 @@ impl Twin {
                 if n == 0 {
                     break;
                 }
+                if how == How::Waits {
+                    self.waits();
+                }
             }
             self.dice = dice;
             self.pending[at] = waiting[fed..].to_vec();
@@ -167,6 +172,14 @@ impl Twin {
             if self.fin[at] && self.pending[at].is_empty() && relay.interest().wants(Op::Read(side)) {
                 self.fin[at] = false;
                 self.rig.step(|relay, env| relay.received(side, 0, env));
+            }
+        }
+    }
+
+    fn waits(&mut self) {
+        for side in SIDES {
+            if self.rig.relay.interest().wants(Op::Read(side)) {
+                self.rig.step(|relay, env| relay.not_ready(side, env));
             }
         }
     }
@@ -212,7 +225,7 @@ fn comparable(outcome: Outcome) -> Outcome {
 
 fn piece(how: How, dice: &mut u64) -> usize {
     match how {
-        How::Bytes | How::SecondInBytes => 1,
+        How::Bytes | How::Waits | How::SecondInBytes => 1,
         How::Second => usize::MAX,
         How::Random(_) => {
             *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -284,7 +297,7 @@ fn followers_come_along_to_the_end_and_notice_what_differs() {
     rig.upstream_gets();
     rig.upstream(OK5);
     rig.client_gets();
-    assert_eq!(rig.twins.len(), 5);
+    assert_eq!(rig.twins.len(), 6);
     assert!(rig.twins.iter().all(|twin| !twin.left && twin.is_level() && twin.reported == 1));
 
     // One byte that only one of them gets.
