@@ -260,6 +260,7 @@ fn all_descriptors() {
 struct Seen {
     p50: Duration,
     p99: Duration,
+    most: Duration,
     good: usize,
     bad: usize,
 }
@@ -300,7 +301,7 @@ fn honest(proxy: SocketAddr, until: Instant) -> Seen {
     });
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
-    Seen { p50: at(50), p99: at(99), good: good.into_inner(), bad: bad.into_inner() }
+    Seen { p50: at(50), p99: at(99), most: at(100), good: good.into_inner(), bad: bad.into_inner() }
 }
 
 #[test]
@@ -388,7 +389,10 @@ fn run(runtime: &str, size: Size, upstreams: &[String; 2], full: bool) {
     });
     settled(before);
     let line = |who: &str, seen: &Seen| {
-        format!("{who}: p50 {:?}, p99 {:?}, {} good, {} bad", seen.p50, seen.p99, seen.good, seen.bad)
+        format!(
+            "{who}: p50 {:?}, p99 {:?}, most {:?}, {} good, {} bad",
+            seen.p50, seen.p99, seen.most, seen.good, seen.bad
+        )
     };
     let beside_line = beside.as_ref().map(|seen| line("; another one attacked", seen)).unwrap_or_default();
     let text = format!(
