@@ -1,23 +1,24 @@
 //! What the proxy is told of its upstreams, and a resolver of their names for each world: in real time the pool of the
 //! core with lookups that block their threads, in virtual time a model of it.
 //!
-//! A lookup marks the event of its name when it begins. The model remembers no address and joins no lookups: a case
+//! A question marks the next of [`ASKED`], and a lookup the event of its name when it begins. The model remembers no address and joins no lookups: a case
 //! that is about that belongs beside the pool.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use tidegate_core::runtime::{Answer, Found, Lookup, Resolution, Resolver, ResolverPool};
-use tidegate_core::{IoFailure, IoKind, Name, Target};
+use tidegate_core::{Addresses, IoFailure, IoKind, Name, Target};
 
 use crate::board::lock;
-use crate::script::{Aim, Case, Takes};
+use crate::script::{ASKED, Aim, Case, Takes};
 use crate::virtual_rt::Owner;
 use crate::{peers, virtual_peers};
 
@@ -60,10 +61,32 @@ fn known(case: &Case, places: &[SocketAddr]) -> Vec<Known> {
     case.aims.iter().filter_map(known).collect()
 }
 
+/// The pool, whose questions are noted.
+struct Noted<F> {
+    pool: ResolverPool,
+    asked: AtomicUsize,
+    mark: F,
+}
+
+impl<F: Fn(&'static str) + Send + Sync> Resolver for Noted<F> {
+    fn resolve(&self, name: &Name) -> Resolution {
+        let resolution = self.pool.resolve(name);
+        if let Some(event) = ASKED.get(self.asked.fetch_add(1, Ordering::Relaxed)) {
+            (self.mark)(event);
+        }
+        resolution
+    }
+
+    fn unreached(&self, name: &Name, found: &Addresses) {
+        self.pool.unreached(name, found);
+    }
+}
+
 /// The pool, over lookups that nothing ends before their time.
 pub(crate) fn real(case: &Case, stage: &Arc<peers::Stage>) -> Arc<dyn Resolver> {
     let known = known(case, &stage.upstreams());
     let (board, epoch) = (Arc::clone(&stage.board), Arc::clone(stage));
+    let (asked, since) = (Arc::clone(&board), Arc::clone(stage));
     let lookup = move |name: &Name| {
         let Some(known) = known.iter().find(|k| k.name == name.as_str()) else {
             return Err(io::Error::other("nobody has this name"));
@@ -78,7 +101,9 @@ pub(crate) fn real(case: &Case, stage: &Arc<peers::Stage>) -> Arc<dyn Resolver> 
             false => Ok(known.found.clone()),
         }
     };
-    Arc::new(ResolverPool::with_lookup(case.lookups_at_once, ResolverPool::KEEP, lookup))
+    let pool = ResolverPool::with_lookup(case.lookups_at_once, ResolverPool::KEEP, lookup);
+    let mark = move |event| asked.mark(event, since.epoch().elapsed());
+    Arc::new(Noted { pool, asked: AtomicUsize::new(0), mark })
 }
 
 /// Questions that wait for a lookup to be free.
@@ -88,6 +113,7 @@ struct Questions(Mutex<Queue>);
 #[derive(Default)]
 struct Queue {
     asked: VecDeque<(Name, Answer)>,
+    not_noted: usize,
     free: Vec<Waker>,
 }
 
@@ -96,6 +122,7 @@ impl Resolver for Questions {
         let (answer, lookup) = Lookup::new();
         let free = {
             let mut queue = lock(&self.0);
+            queue.not_noted += 1;
             queue.asked.push_back((name.clone(), answer));
             std::mem::take(&mut queue.free)
         };
@@ -105,6 +132,17 @@ impl Resolver for Questions {
 }
 
 impl Questions {
+    /// One more question than were noted.
+    fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut queue = lock(&self.0);
+        if queue.not_noted == 0 {
+            queue.free.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        queue.not_noted -= 1;
+        Poll::Ready(())
+    }
+
     /// The next one that somebody still waits for.
     fn poll_next(&self, cx: &mut Context<'_>) -> Poll<(Name, Answer)> {
         let mut queue = lock(&self.0);
@@ -122,6 +160,13 @@ impl Questions {
 pub(crate) fn in_virtual_time(case: &Case, stage: &virtual_peers::Stage) -> Arc<dyn Resolver> {
     let questions = Arc::new(Questions::default());
     let known = known(case, &stage.upstreams);
+    let (asked, clock) = (Arc::clone(&questions), stage.clone());
+    stage.world.spawn(Owner::Peer, async move {
+        for event in ASKED {
+            poll_fn(|cx| asked.poll_asked(cx)).await;
+            clock.board.mark(event, clock.now());
+        }
+    });
     for _ in 0..case.lookups_at_once {
         let (questions, known, stage) = (Arc::clone(&questions), known.clone(), stage.clone());
         stage.world.clone().spawn(Owner::Peer, async move {

@@ -138,6 +138,10 @@ pub const BLOCKED: &str = "the thread is blocked";
 /// runtime gets the thread back.
 pub const FIRST_OUTCOME: &str = "the first outcome";
 
+/// The events that the proxy's first questions to its resolver mark, whether or not a lookup begins: whoever asked has its
+/// upstream by then.
+pub const ASKED: [&str; 4] = ["a name is asked for", "a second name", "a third name", "a fourth name"];
+
 /// A case of the catalogue.
 #[derive(Debug)]
 pub struct Case {

@@ -8,7 +8,7 @@ use tidegate_core::Phase;
 use super::ok;
 use super::s::drained_while;
 use crate::expect::*;
-use crate::script::{Aim, Case, Script, Takes, Upstream, ms, script};
+use crate::script::{ASKED, Aim, Case, Script, Takes, Upstream, ms, script};
 
 const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 
@@ -128,8 +128,8 @@ pub fn c_08_dns_pool_full() -> Case {
         .aim(Aim::Address(0))
         .client(asks(script(), "one").read_message())
         .client(asks(script().at(ms(40)).wait_for("first.test:80"), "two").read_message())
-        .client(asks(script().at(ms(80)).wait_for("second.test:80"), "three").mark("asked").read_message())
-        .client(asks(script().wait_for("asked").pause(ms(40)), "four").read_message())
+        .client(asks(script().at(ms(80)).wait_for("second.test:80"), "three").read_message())
+        .client(asks(script().at(ms(120)).wait_for(ASKED[2]), "four").read_message())
         .client(script().at(ms(500)).mark("free").at(ms(560)))
         .expect(window(Moment::Mark("one"), Moment::FirstByte(0, 0), ms(200)))
         .expect(window(Moment::Mark("three"), Moment::FirstByte(2, 0), ms(200)))
