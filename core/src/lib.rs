@@ -64,7 +64,8 @@
 //!
 //! Without the feature `driver` the crate is `no_std` + `alloc`: it *cannot* reach a socket, a clock, a
 //! thread or randomness. All decisions about HTTP and about deadlines lie in that part.
-#![cfg_attr(not(feature = "driver"), no_std)]
+// Tests may use `std`, also those of the pure part alone.
+#![cfg_attr(not(any(feature = "driver", test)), no_std)]
 
 extern crate alloc;
 
@@ -76,6 +77,8 @@ pub mod http;
 pub mod relay;
 #[cfg(feature = "driver")]
 pub mod runtime;
+#[cfg(test)]
+mod scale;
 mod time;
 mod timeout;
 mod upstream;

@@ -161,6 +161,8 @@ fn who_cannot_wait_is_counted_and_delays_the_others() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// Whatever happens in whatever order: never more clients than places; who came first is first; nobody is
     /// woken for nothing; and when everybody has done what they were woken for, nobody waits while there is a
     /// free place or an idle client.
@@ -276,6 +278,8 @@ fn the_limit_is_exact_on_several_threads() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// Whoever became idle first is the one to be asked, whatever became of those before it.
     #[test]
     fn the_order_is_that_of_becoming_idle(

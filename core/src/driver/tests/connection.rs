@@ -574,6 +574,8 @@ fn a_panic_in_a_hook_leaves_nothing_behind() {
 }
 
 proptest::proptest! {
+    #![proptest_config(crate::scale::properties(proptest::test_runner::Config::default()))]
+
     /// Whatever the peers do and whenever the timers fire, a connection is woken for its deadlines and ends;
     /// what is open then lies in the pool.
     #[test]

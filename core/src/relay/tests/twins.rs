@@ -6,6 +6,7 @@
 //! without knowing it. Only what the contracts let depend on pieces is left out; each such place says why.
 
 use super::*;
+use crate::scale::or_under_miri;
 
 /// How a follower differs from the one that is followed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -39,14 +40,16 @@ pub(super) struct Twin {
 const SIDES: [Side; 2] = [Side::Client, Side::Upstream];
 
 /// After so many bytes of one piece the rest may come in larger ones: nothing but body is that long, but for what tests limits.
-const LONG: usize = 20_000;
+const LONG: usize = or_under_miri(20_000, 500);
+
+const ALL: [How; 6] = [How::Random(1), How::Bytes, How::Waits, How::Random(2), How::Second, How::SecondInBytes];
+
+/// Those who follow.
+const FOLLOWERS: &[How] = ALL.split_at(or_under_miri(6, 1)).0;
 
 impl Twin {
     pub(super) fn all(config: &Config) -> Vec<Twin> {
-        [How::Bytes, How::Waits, How::Random(1), How::Random(2), How::Second, How::SecondInBytes]
-            .into_iter()
-            .filter_map(|how| Twin::new(how, config))
-            .collect()
+        FOLLOWERS.iter().filter_map(|&how| Twin::new(how, config)).collect()
     }
 
     /// `None` if no request can be served before, under such limits.
@@ -297,7 +300,7 @@ fn followers_come_along_to_the_end_and_notice_what_differs() {
     rig.upstream_gets();
     rig.upstream(OK5);
     rig.client_gets();
-    assert_eq!(rig.twins.len(), 6);
+    assert_eq!(rig.twins.len(), FOLLOWERS.len());
     assert!(rig.twins.iter().all(|twin| !twin.left && twin.is_level() && twin.reported == 1));
 
     // One byte that only one of them gets.
