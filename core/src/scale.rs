@@ -14,5 +14,9 @@ pub(crate) const fn or_under_miri<T: Copy>(all: T, few: T) -> T {
 
 /// The properties' configuration. Miri reads no files, so that there no earlier failures are played again, nor new ones kept.
 pub(crate) fn properties(config: Config) -> Config {
-    if cfg!(miri) { Config { cases: config.cases.min(CASES), failure_persistence: None, ..config } } else { config }
+    if cfg!(miri) {
+        Config { cases: config.cases.min(CASES), failure_persistence: None, ..config }
+    } else {
+        config
+    }
 }

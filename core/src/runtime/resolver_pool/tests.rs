@@ -216,6 +216,7 @@ fn the_end_of_the_pool_waits_for_no_lookup_and_wakes_who_waits() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no getaddrinfo")]
 fn the_system_knows_its_own_name_and_not_every_other() {
     let pool = ResolverPool::default();
     let ask = |text| match pool.resolve(&name(text)) {
