@@ -250,7 +250,7 @@ fn the_limit_is_exact_on_several_threads() {
                 let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
                 let cx = Context::from_waker(&waker);
                 let (group, mut waiting, mut clients) = (root.group(), None, VecDeque::new());
-                for turn in 0..or_under_miri(2000, 30u64) {
+                for turn in 0..or_under_miri(2000, 10u64) {
                     let mut member = loop {
                         if let Poll::Ready(member) = group.poll_join(&mut waiting, &cx) {
                             break member;
