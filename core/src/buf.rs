@@ -22,8 +22,8 @@ pub(crate) const REST: usize = 2 * 1024;
 /// whatever they move.
 pub const BULK_BLOCK: usize = 512 * 1024;
 
-/// A body gets its first bulk block after so many bytes: who takes them reads, since that is twice what a socket holds for a peer
-/// that takes nothing (`runtime::set_accepted`). Else whoever asks for much and reads nothing had all of them.
+/// A body gets its first bulk block after so many bytes: who takes them reads, since that is several times what the
+/// kernel holds for a peer that takes nothing (`runtime::set_accepted`). Else whoever asks for much and reads nothing had all of them.
 pub(crate) const BULK_AFTER: u32 = 512 * 1024;
 
 /// Bulk blocks that one pool lends at once, those that it keeps for later among them: 16 MiB at most. Whoever comes

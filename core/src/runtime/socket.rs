@@ -55,17 +55,18 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What the kernel takes of a socket's bytes before it can send them. Left to itself, Linux takes megabytes of what a peer
-/// does not read, and a thousand such peers bring it to drop everybody's packets; and it calls the socket writable
-/// again only when a third of them has gone, so that a peer that reads slowly shows no progress for long.
+/// What the kernel takes of a socket's bytes before it can send them: one block. Left to itself, Linux takes megabytes of what a
+/// peer does not read; and what is passed on to it fast widens the window of where it comes from, for more megabytes. A
+/// thousand such peers bring it to drop everybody's packets. Besides, it calls the socket writable again only when a third
+/// of that has gone, so that a peer that reads slowly shows no progress for long.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 256 * 1024;
+const UNSENT: u32 = 64 * 1024;
 
 /// The same while a long body comes fast: some of the largest blocks, so that one can be sent while the next is read.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BULK: u32 = 2 * 1024 * 1024;
 
-/// Prepares an accepted socket: nonblocking, small writes at once, and on Linux at most 256 KiB in the kernel that are
+/// Prepares an accepted socket: nonblocking, small writes at once, and on Linux at most 64 KiB in the kernel that are
 /// not on their way.
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(stream);
@@ -75,7 +76,7 @@ pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_nodelay(true)
 }
 
-/// How much the kernel takes while the socket's peer does not: 2 MiB for a long body that comes fast, else 256 KiB. On Linux; elsewhere
+/// How much the kernel takes while the socket's peer does not: 2 MiB for a long body that comes fast, else 64 KiB. On Linux; elsewhere
 /// the system's own rules hold.
 pub fn set_bulk(stream: &impl AsFd, bulk: bool) {
     // Fails only on a descriptor that is no TCP socket; then there is nothing to set.
