@@ -77,6 +77,8 @@ pub mod http;
 pub mod relay;
 #[cfg(feature = "driver")]
 pub mod runtime;
+#[cfg(test)]
+mod scale;
 mod time;
 mod timeout;
 mod upstream;

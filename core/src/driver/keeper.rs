@@ -38,6 +38,8 @@ struct State<S> {
     /// Keepers by number; the first one keeps, the others stand by.
     keepers: Vec<(u64, Option<Waker>)>,
     count: u64,
+    /// How often a waker of theirs came or went. Wakers cannot be compared for that: `will_wake` may always say no.
+    changes: u64,
     /// The waker of the keeper before, with which idle connections may be registered until the next one has swept.
     former: Option<Waker>,
 }
@@ -47,7 +49,7 @@ impl<S> Idle<S> {
     pub(crate) fn new(most: usize) -> Idle<S> {
         let (pool, keepers) = (Pool::new(most), Vec::new());
         let next = Instant::NEVER;
-        Idle(Mutex::new(State { pool, closed: false, next, keepers, count: 0, former: None }))
+        Idle(Mutex::new(State { pool, closed: false, next, keepers, count: 0, changes: 0, former: None }))
     }
 }
 
@@ -69,21 +71,14 @@ enum Put<S> {
     Done(bool),
     /// It is not wanted: to be dropped outside the lock.
     Over(S),
-    /// It has to be looked at for this keeper first.
-    Again(S, Option<Waker>),
+    /// It has to be looked at for this keeper first, the one after so many changes.
+    Again(S, Option<Waker>, u64),
 }
 
 impl<S> State<S> {
     /// What wakes the one that keeps.
     fn keeper(&self) -> Option<&Waker> {
         self.keepers.first().and_then(|(_, waker)| waker.as_ref())
-    }
-}
-
-fn is_same(one: Option<&Waker>, other: Option<&Waker>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one.will_wake(other),
-        (one, other) => one.is_none() && other.is_none(),
     }
 }
 
@@ -94,17 +89,17 @@ impl<S: Stream> Idle<S> {
 
     /// Takes in a connection that became idle.
     pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant) {
-        let mut keeper = self.with(|state| state.keeper().cloned());
+        let (mut keeper, mut changes) = self.with(|state| (state.keeper().cloned(), state.changes));
         loop {
             // Without a keeper nobody is to be woken, and the task that used it is not to be kept alive.
             if is_dead(&mut stream, &mut Context::from_waker(keeper.as_ref().unwrap_or(Waker::noop()))) {
                 return;
             }
-            let put = self.with(|state| match state.keeper() {
-                // Another keeps since the look.
-                other if !is_same(other, keeper.as_ref()) => Put::Again(stream, other.cloned()),
-                _ if state.closed => Put::Over(stream),
-                _ => {
+            let put = self.with(|state| match state.closed {
+                // Another may keep since the look.
+                _ if state.changes != changes => Put::Again(stream, state.keeper().cloned(), state.changes),
+                true => Put::Over(stream),
+                false => {
                     let earlier = until < state.next;
                     match state.pool.put(id, stream, until) {
                         Err(stream) => Put::Over(stream),
@@ -116,7 +111,7 @@ impl<S: Stream> Idle<S> {
                 }
             });
             match put {
-                Put::Again(again, other) => (stream, keeper) = (again, other),
+                Put::Again(again, other, now) => (stream, keeper, changes) = (again, other, now),
                 Put::Done(true) => return keeper.into_iter().for_each(Waker::wake),
                 Put::Done(false) | Put::Over(_) => return,
             }
@@ -174,6 +169,7 @@ pin_project_lite::pin_project! {
             let (heir, _before) = this.shared.idle.with(|state| {
                 let place = state.keepers.iter().position(|(n, _)| *n == number);
                 let mut own = place.and_then(|place| state.keepers.remove(place).1);
+                state.changes += 1;
                 if place == Some(0) && own.is_some() && !state.pool.is_empty() {
                     own = mem::replace(&mut state.former, own);
                 }
@@ -223,6 +219,7 @@ impl<R: Runtime> Future for Keeper<R> {
             for (n, waker) in &mut state.keepers {
                 if n == this.number && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                     before = waker.replace(cx.waker().clone());
+                    state.changes += 1;
                 }
             }
             if first {

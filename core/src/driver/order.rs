@@ -55,6 +55,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
         #[test]
         fn it_is_a_list(events in proptest::collection::vec((any::<bool>(), 0usize..9), 0..60)) {
             let (mut order, mut model) = (Order::default(), Vec::new());

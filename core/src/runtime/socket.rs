@@ -126,6 +126,7 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no kernel whose sockets it could ask")]
     fn the_kernel_takes_little_for_a_peer_that_reads_nothing() {
         let taken = |bulk: &[bool]| {
             let (stream, _deaf) = pair();

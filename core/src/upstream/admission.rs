@@ -467,6 +467,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
         /// Whatever happens in whatever order, no permit is lost and none is made.
         #[test]
         fn permits_are_conserved(events in proptest::collection::vec((0u8..6, 0usize..8), 1..200)) {

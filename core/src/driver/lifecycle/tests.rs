@@ -1,6 +1,7 @@
 //! Phases, places, and who makes room: with wakers that count, and on real threads.
 
 use super::*;
+use crate::scale::or_under_miri;
 use core::time::Duration;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -161,6 +162,8 @@ fn who_cannot_wait_is_counted_and_delays_the_others() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// Whatever happens in whatever order: never more clients than places; who came first is first; nobody is
     /// woken for nothing; and when everybody has done what they were woken for, nobody waits while there is a
     /// free place or an idle client.
@@ -247,7 +250,7 @@ fn the_limit_is_exact_on_several_threads() {
                 let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
                 let cx = Context::from_waker(&waker);
                 let (group, mut waiting, mut clients) = (root.group(), None, VecDeque::new());
-                for turn in 0..2000u64 {
+                for turn in 0..or_under_miri(2000, 10u64) {
                     let mut member = loop {
                         if let Poll::Ready(member) = group.poll_join(&mut waiting, &cx) {
                             break member;
@@ -276,6 +279,8 @@ fn the_limit_is_exact_on_several_threads() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// Whoever became idle first is the one to be asked, whatever became of those before it.
     #[test]
     fn the_order_is_that_of_becoming_idle(
@@ -310,7 +315,7 @@ proptest! {
 /// times, not at all of them each time.
 #[test]
 fn to_find_whoever_makes_room_does_not_cost_a_look_at_everybody() {
-    const CLIENTS: usize = 2000;
+    const CLIENTS: usize = or_under_miri(2000, 50);
     let root = Arc::new(Lifecycle::new(CLIENTS));
     let mut server = Server::new(&root);
     let mut clients: VecDeque<Membership> = (0..CLIENTS).map(|_| server.join().expect("room")).collect();

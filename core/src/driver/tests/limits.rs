@@ -4,6 +4,7 @@ use super::*;
 use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, UpstreamLimits, Upstreams};
 use crate::relay::Config;
+use crate::scale::or_under_miri;
 use crate::timeout::TimeoutPolicy;
 use crate::upstream::Admitted;
 
@@ -224,7 +225,7 @@ fn no_descriptors_in_a_drain_is_no_spin() {
     let route = |_: &crate::RequestHead<'_>| Decision::forward();
     let mut server = Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}));
     server.run();
-    (0..4000).for_each(|_| listener.push(Err(io::Error::from_raw_os_error(24))));
+    (0..or_under_miri(4000, 100)).for_each(|_| listener.push(Err(io::Error::from_raw_os_error(24))));
     proxy.drain();
     let before = server.polls;
     for _ in 0..5000 {

@@ -141,3 +141,19 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
         assert_eq!(fake.open(), usize::from(watched));
     }
 }
+
+/// Wakers that wake the same need not compare as equal, and under Miri clones of one do not: a look for each time that
+/// they differ could go on for ever.
+#[test]
+fn an_idle_connection_is_looked_at_once_on_its_way_into_the_pool() {
+    let fake = Fake::new();
+    let proxy = proxy(&fake);
+    let id = proxy.upstreams().list()[0].0;
+    let mut keeper = Task::new(proxy.keeper());
+    keeper.run();
+    for _ in 0..4 {
+        let peer = peer();
+        proxy.shared().idle.put(id, fake.stream(&peer), Instant::NEVER);
+        assert_eq!(peer.borrow().calls, 1);
+    }
+}

@@ -42,7 +42,7 @@ fn h8_a_name_that_differs_in_one_letter_is_any_other_name() {
         response(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nA: b\r\n{line}\r\n"), &cx).unwrap()
     };
     let (plain_request, plain_response) = (options(""), ok(""));
-    for (name, value) in KNOWN {
+    for &(name, value) in KNOWN.iter().step_by(or_under_miri(1, 5)) {
         for letter in [0, name.len() - 1] {
             let mut other = name.as_bytes().to_vec();
             other[letter] = b'q';

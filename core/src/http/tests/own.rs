@@ -22,11 +22,10 @@ fn dates_are_imf_fixdates() {
 }
 
 /// The `httpdate` crate is the second opinion, over four centuries and at odd hours.
-#[cfg(feature = "driver")]
 #[test]
 fn dates_agree_with_httpdate() {
     use std::time::{Duration, UNIX_EPOCH};
-    for day in 0..147_000u64 {
+    for day in (0..147_000u64).step_by(or_under_miri(1, 1009)) {
         let secs = day * 86_400 + day * 7919 % 86_400;
         let expected = alloc::string::ToString::to_string(&httpdate::HttpDate::from(
             UNIX_EPOCH + Duration::from_secs(secs),

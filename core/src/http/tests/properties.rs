@@ -184,7 +184,7 @@ fn assert_unambiguous(out: &[u8], info: &RequestInfo) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(crate::scale::properties(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) }))]
 
     #[test]
     fn g1_the_end_of_a_head_does_not_depend_on_the_split(

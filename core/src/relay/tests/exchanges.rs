@@ -259,6 +259,8 @@ fn serve(conn: &mut Conn, requests: &[Request], responses: &[Response], served: 
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     #[test]
     fn every_client_gets_its_own_answers_and_sees_what_is_cut(
         exchanges in proptest::collection::vec((request(), response()), 1..5),

@@ -32,7 +32,7 @@ const RES: [&[u8]; 10] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+    #![proptest_config(crate::scale::properties(ProptestConfig { cases: 1000, ..ProptestConfig::default() }))]
     #[test]
     fn whatever_happens_something_is_wanted_has_a_deadline_and_gives_all_back(
         named in any::<bool>(), upstreams in 1usize..3, addrs in 1u16..4, keeps in any::<bool>(),

@@ -264,10 +264,14 @@ impl Rig {
         let mut taken = Vec::new();
         while taken.len() < max && self.relay.interest().wants(Op::Write(side)) {
             let most = piece().min(max - taken.len());
-            let bytes: Vec<u8> = self.relay.send_bufs(side).flatten().copied().take(most).collect();
-            assert!(!bytes.is_empty(), "a wanted write must have bytes");
-            taken.extend_from_slice(&bytes);
-            self.step(|relay, env| relay.sent(side, bytes.len(), env));
+            let before = taken.len();
+            for buf in self.relay.send_bufs(side) {
+                let room = most - (taken.len() - before);
+                taken.extend_from_slice(&buf[..buf.len().min(room)]);
+            }
+            let n = taken.len() - before;
+            assert!(n > 0, "a wanted write must have bytes");
+            self.step(|relay, env| relay.sent(side, n, env));
         }
         self.got[side as usize].extend_from_slice(&taken);
         taken

@@ -119,6 +119,8 @@ fn g1_every_pair_of_messages_comes_to_the_same_one_byte_at_a_time() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// `http.md` G1, V-14 of the conformance suite.
     #[test]
     fn the_outcome_does_not_depend_on_segmentation(

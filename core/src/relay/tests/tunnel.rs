@@ -396,6 +396,8 @@ fn the_limits_of_a_route_hold_in_its_tunnels() {
 }
 
 proptest! {
+    #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+
     /// `http.md` G1 for tunnels: what passes, and how it ends, does not depend on the pieces in which it comes and goes.
     #[test]
     fn a_tunnel_does_not_depend_on_segmentation(
