@@ -142,8 +142,8 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
     }
 }
 
-/// Wakers that wake the same need not compare as equal, and under Miri clones of one do not: a look for each time that
-/// they differ could go on for ever.
+/// A look more is for another keeper alone. (That wakers which wake the same may compare as unequal is not shown here: no
+/// waker that safe code can make has such clones.)
 #[test]
 fn an_idle_connection_is_looked_at_once_on_its_way_into_the_pool() {
     let fake = Fake::new();
