@@ -146,13 +146,14 @@ wait_case! {
     }
 }
 
-/// Waits 100 ms for `ready`, while a neighbour blocks the thread from 20 to 180 ms and then does `then`.
+/// Waits 100 ms for `ready`, while a neighbour blocks the thread for 180 ms, from the turn in which that begins, and then
+/// does `then`.
 async fn blocked<R: Runtime + Clone>(env: &Env<R>, ready: &Cell<bool>, then: impl FnOnce()) -> bool {
     let work = || poll_fn(|_| if ready.get() { Poll::Ready(()) } else { Poll::Pending });
     let mut wait = Box::pin(env.scope().wait_for(ms(100), |_| work()));
     let neighbour = async {
-        sleep(&env.runtime, ms(20)).await;
-        (env.block)(ms(160));
+        // However late the machine is: the wait has begun, and nobody has looked whether it is over.
+        (env.block)(ms(180));
         then();
     };
     let result = beside(wait.as_mut(), neighbour).await;
