@@ -94,7 +94,7 @@ impl Inbound {
     pub(crate) fn wait(&mut self, pool: &mut BufPool) {
         self.release(pool);
         let rest = self.unparsed().len();
-        if self.count == 0 && rest > 0 && rest <= REST {
+        if self.count == 0 && rest <= REST {
             self.move_to(self.parsed, BufPool::take_rest, pool);
             self.parsed = 0;
         }
