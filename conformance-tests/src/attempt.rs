@@ -57,14 +57,19 @@ impl Failure {
     /// What the report says of a run that was repeated: what was missed first, and how late the machine was.
     fn brief(&self) -> String {
         let missed = self.words.lines().find_map(|line| line.strip_prefix("- ")).unwrap_or(&self.words);
-        format!("{missed} (the machine was up to {:.0} ms late)", self.machine.late.as_secs_f64() * 1e3)
+        let late = self.machine.late.as_secs_f64() * 1e3;
+        match self.machine.dropped {
+            0 => format!("{missed} (the machine was up to {late:.0} ms late)"),
+            n => format!("{missed} (the machine was up to {late:.0} ms late, and dropped {n} packets)"),
+        }
     }
 
     /// Whether the machine alone may be to blame. The limits of a case differ by some fifty milliseconds: a machine that
     /// holds somebody up for so long, at once or one after the other, decides which of them comes first, and what a peer did
-    /// by then. Nothing makes a deadline early.
-    fn shows_nothing(&self) -> bool {
-        (self.machine.at_once > STEADY || self.machine.late > HELD_UP) && !self.early
+    /// by then; so does one that drops packets. Nothing makes a deadline early.
+    pub(crate) fn shows_nothing(&self) -> bool {
+        let machine = &self.machine;
+        (machine.at_once > STEADY || machine.late > HELD_UP || machine.dropped > 0) && !self.early
     }
 }
 

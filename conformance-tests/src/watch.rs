@@ -1,6 +1,6 @@
 //! How late the machine itself is while a case runs: what a busy machine adds to the upper end of every window.
 //!
-//! Two measurements are added up, both without any runtime:
+//! Two measurements of time are added up, both without any runtime:
 //!
 //! - an event is passed along a chain of threads, again and again, and the worst trip counts;
 //! - the chain may be lucky where the thread that matters was not. So the system is asked how long each thread of this
@@ -9,7 +9,10 @@
 //!   dozen, one after the other. So these waits add up, within the time that a limit of a case takes, but for those that
 //!   others waited at the same time.
 //!
-//! An adapter that is late by itself shows in neither. Nothing here shortens a window or moves its lower end.
+//! And Linux counts the packets that it drops, loopback's too, because more came at once than a core had room for. What is
+//! lost is sent again later than most limits of a case.
+//!
+//! An adapter that is late by itself shows in none of these. Nothing here shortens a window or moves its lower end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -41,12 +44,15 @@ pub(crate) struct Machine {
     pub(crate) at_once: Duration,
     /// The worst trip, and all waits together: how late what is due may be.
     pub(crate) late: Duration,
+    /// Packets that it dropped, of whatever process.
+    pub(crate) dropped: u64,
 }
 
 /// A measurement under way.
 pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     waits: Looks,
+    dropped: u64,
     thread: JoinHandle<io::Result<Machine>>,
 }
 
@@ -67,8 +73,8 @@ impl Watch {
         let looks = waits.clone();
         // Here, since a busy machine may not start a thread before all is over; and how long it takes to, counts too.
         waits.look();
-        let began = Instant::now();
-        Watch { stop, waits, thread: thread::spawn(move || measure(&stopped, &looks, began)) }
+        let (began, dropped) = (Instant::now(), dropped());
+        Watch { stop, waits, dropped, thread: thread::spawn(move || measure(&stopped, &looks, began)) }
     }
 
     pub(crate) fn looks(&self) -> Looks {
@@ -79,8 +85,19 @@ impl Watch {
     pub(crate) fn stop(self) -> Machine {
         self.stop.store(true, Ordering::Relaxed);
         // Without descriptors there is no measurement, and no allowance.
-        self.thread.join().ok().and_then(Result::ok).unwrap_or_default()
+        let machine = self.thread.join().ok().and_then(Result::ok).unwrap_or_default();
+        Machine { dropped: dropped().saturating_sub(self.dropped), ..machine }
     }
+}
+
+/// Packets that found no room in a core's backlog, since the system began: on each core's line, the second number.
+fn dropped() -> u64 {
+    counted(&fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default())
+}
+
+fn counted(softnet: &str) -> u64 {
+    let of_core = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    softnet.lines().filter_map(of_core).sum()
 }
 
 fn measure(stopped: &AtomicBool, waits: &Looks, began: Instant) -> io::Result<Machine> {
@@ -121,7 +138,8 @@ fn measure(stopped: &AtomicBool, waits: &Looks, began: Instant) -> io::Result<Ma
         let _ = link.join();
     }
     let waits = lock(&waits.0);
-    Ok(Machine { at_once: worst + waits.longest, late: worst + waits.longest.max(waits.most) })
+    let late = worst + waits.longest.max(waits.most);
+    Ok(Machine { at_once: worst + waits.longest, late, dropped: 0 })
 }
 
 fn pass_on(mut from: UnixStream, mut to: UnixStream) {
@@ -212,5 +230,17 @@ mod tests {
         // Of eight threads on two cores six wait at any time, but time passes once.
         assert!(machine.late > Duration::from_millis(100), "{machine:?}");
         assert!(machine.late < 3 * took, "{machine:?} in {took:?}");
+    }
+
+    #[test]
+    fn dropped_packets_are_the_second_number_of_each_core() {
+        let two = "071a77c3 0000524b 00000005 00000000\n06d58f96 000033b7 00000002 00000000\n";
+        assert_eq!(counted(two), 0x524b + 0x33b7);
+        assert_eq!(counted(""), 0);
+        let machine = Machine { dropped: 1, ..Machine::default() };
+        let of = |early, machine| crate::attempt::Failure { words: String::new(), machine, early };
+        let shows_nothing =
+            [of(false, machine), of(true, machine), of(false, Machine::default())].map(|f| f.shows_nothing());
+        assert_eq!(shows_nothing, [true, false, false]);
     }
 }

@@ -121,7 +121,8 @@ proxy's turn, the kernel, and the peer's own wake-up. In milliseconds, all runti
 
 A busy machine can hold up a client of the suite's own, so that another deadline comes first, and rightly. So a run that
 fails may be repeated, under these rules. What comes **early** fails at once, if everything began and ended as it should. On
-a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, **everything** that
+a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, and that dropped no
+packet meanwhile (Linux counts those for which a core has no room), **everything** that
 is wrong fails at once. Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most; what is wrong
 each time fails. A fault that shows now and then, and only on a busy machine, can hide behind a repetition: therefore each one
 is listed here, with what was missed. A case that comes again and again in this list points at a fault: the runtime's, the proxy's, or its own.
