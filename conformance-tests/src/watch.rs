@@ -157,6 +157,8 @@ fn thread_id() -> Option<u64> {
 struct Waits {
     /// The threads of the measurement itself.
     measuring: BTreeSet<u64>,
+    /// When it was looked for the first time.
+    began: Option<Instant>,
     /// By thread, as the system counts it.
     total: BTreeMap<u64, Duration>,
     /// The longest between two looks. A wait counts when it is over, so a long one counts as a whole.
@@ -189,13 +191,18 @@ impl Waits {
             longest = longest.max(waited);
             sum += waited;
         }
+        // What was waited before counts as a whole when it is over; but nobody was held up for longer than this lasts, at once
+        // or one wait after the other.
+        let lasts = now - *self.began.get_or_insert(now);
+        longest = longest.min(lasts);
         if let Some((before, _)) = self.recent.back() {
             self.longest = self.longest.max(longest);
             // Several may have waited at the same time, but nobody for longer than it lasted.
             let waited = sum.min((now - *before).max(longest));
             self.recent.push_back((now, waited));
             self.recent.retain(|(at, _)| *at + LIMIT > now);
-            self.most = self.most.max(self.recent.iter().map(|(_, waited)| *waited).sum());
+            let all: Duration = self.recent.iter().map(|(_, waited)| *waited).sum();
+            self.most = self.most.max(all.min(lasts));
         } else {
             // What the threads waited before anything was measured says nothing.
             self.recent.push_back((now, Duration::ZERO));
