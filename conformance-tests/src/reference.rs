@@ -87,14 +87,19 @@ impl Reference {
     }
 
     /// The columns "start", "stop" and "suspended": whether this deadline runs while `f` is true.
-    fn runs(kind: DeadlineKind, f: &Facts) -> bool {
+    fn runs(&self, kind: DeadlineKind, f: &Facts) -> bool {
         let connected = f.upstream == Upstream::Connected;
         let written = f.body_complete && !f.request_waits;
         let writing = connected && !written && !f.response_head;
         match kind {
             DeadlineKind::Total => f.head_complete.is_some() && !f.total_spent,
             DeadlineKind::Drain => {
-                f.drain.is_some() && !f.drain_spent && !matches!(f.client, Client::Lingering | Client::Closed)
+                let is_left = match f.client {
+                    // It ends by itself, unless it has no limit.
+                    Client::Lingering => self.connection.linger.is_none(),
+                    client => client != Client::Closed,
+                };
+                f.drain.is_some() && !f.drain_spent && is_left
             }
             DeadlineKind::Queue => f.upstream == Upstream::Queued,
             DeadlineKind::Connect => f.upstream == Upstream::Connecting,
@@ -126,7 +131,7 @@ impl Reference {
     /// Something happened at `now`, and `f` is true from now on.
     pub fn update(&mut self, f: &Facts, now: Instant) {
         for kind in DeadlineKind::ALL {
-            if !Reference::runs(kind, f) {
+            if !self.runs(kind, f) {
                 self.reset(kind);
                 continue;
             }
