@@ -18,8 +18,8 @@ pub const BLOCK: usize = 64 * 1024;
 /// clients may take their time over that.
 pub(crate) const REST: usize = 2 * 1024;
 
-/// The size of a block for a body that has filled one: a read and a write cost the kernel about the same
-/// whatever they move.
+/// The size of a block for a body that fills plain ones and of which 512 KiB have passed: a read and a write cost the kernel
+/// about the same whatever they move.
 pub const BULK_BLOCK: usize = 512 * 1024;
 
 /// A body gets its first bulk block after so many bytes: who takes them reads, since that is several times what the
