@@ -12,7 +12,7 @@ use core::str::{self, FromStr};
 
 use httparse::Header;
 
-use super::fields::{Survey, bits, is_token, list, put_field, trim};
+use super::fields::{Survey, bits, is_token, list, put_field};
 use super::target::is_authority;
 
 /// How we call ourselves where RFC 7239 asks for the address that a request came in at: an obfuscated identifier
@@ -237,8 +237,7 @@ fn put_addresses(value: &[u8], start: usize, out: &mut Vec<u8>) {
 /// The elements of one Forwarded line, or nothing of it and of those before it: in a line with a quote that nobody
 /// closes there is no telling what is whose.
 fn put_elements(value: &[u8], start: usize, out: &mut Vec<u8>) {
-    separate(start, out);
-    if try_elements(value, out).is_none() {
+    if try_elements(value, start, out).is_none() {
         out.truncate(start);
     }
 }
@@ -249,14 +248,26 @@ fn separate(start: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// `1#( forwarded-pair *( ";" forwarded-pair ) )` (RFC 7239 section 4), written anew. Blanks around the delimiters are
-/// read and not written; empty elements and pairs are malformed.
-fn try_elements(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut rest = trim(value);
-    let mut seen = [false; KNOWN.len()];
+/// `1#forwarded-element` (RFC 7239 section 4), written anew: blanks around the delimiters, and elements and pairs that
+/// are empty, say nothing and are not written (RFC 9110 section 5.6.1.2).
+fn try_elements(value: &[u8], start: usize, out: &mut Vec<u8>) -> Option<()> {
+    let (mut rest, mut seen, mut first) = (value, [false; KNOWN.len()], true);
     loop {
-        let equals = rest.iter().position(|&b| b == b'=')?;
-        let (name, after) = (&rest[..equals], &rest[equals + 1..]);
+        let end = rest.iter().position(|b| !b",; \t".contains(b)).unwrap_or(rest.len());
+        let (between, pair) = rest.split_at(end);
+        if pair.is_empty() {
+            return Some(());
+        }
+        if core::mem::replace(&mut first, false) || between.contains(&b',') {
+            separate(start, out);
+            seen = [false; KNOWN.len()];
+        } else if between.contains(&b';') {
+            out.push(b';');
+        } else {
+            return None;
+        }
+        let equals = pair.iter().position(|&b| b == b'=')?;
+        let (name, after) = (&pair[..equals], &pair[equals + 1..]);
         let (text, after) = pair_value(after)?;
         let known = KNOWN.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
         let sound = match known.map(|at| (KNOWN[at], core::mem::replace(&mut seen[at], true))) {
@@ -278,25 +289,12 @@ fn try_elements(value: &[u8], out: &mut Vec<u8>) -> Option<()> {
         out.extend_from_slice(name);
         out.push(b'=');
         out.extend_from_slice(text);
-        match trim(after) {
-            [] => return Some(()),
-            [b';', more @ ..] => out.extend_from_slice(next(more, b";", &mut rest)),
-            [b',', more @ ..] => {
-                seen = [false; KNOWN.len()];
-                out.extend_from_slice(next(more, b", ", &mut rest));
-            }
-            _ => return None,
-        }
+        rest = after;
     }
 }
 
 /// The parameters that RFC 7239 defines; what they say is looked at.
 const KNOWN: [&str; 4] = ["for", "by", "host", "proto"];
-
-fn next<'a, 'd>(more: &'a [u8], delimiter: &'d [u8], rest: &mut &'a [u8]) -> &'d [u8] {
-    *rest = trim(more);
-    delimiter
-}
 
 /// `token / quoted-string` with its quotes, and what follows it.
 fn pair_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
