@@ -19,6 +19,10 @@ use super::Stream;
 /// (async-io's `Async<TcpStream>` and async-std's `TcpStream` are not among them, their close only
 /// flushes; both have adapters of their own.)
 ///
+/// What is dropped without a close before ends as the wrapped stream's own drop has it, for most TLS streams without
+/// `close_notify`. That happens only where HTTP itself shows that everything has arrived: a body which lasts until the
+/// end of the connection is ended by `poll_close` (RFC 9112 section 9.8).
+///
 /// `try_*` poll the stream once, with the waker of the direction's last pending poll, so that they do
 /// not cost the task its wake-up; before any such poll they use a waker that does nothing.
 pub struct FuturesIo<S, F = fn(S)> {
