@@ -235,12 +235,15 @@ struct Crowd(Child);
 
 impl Crowd {
     fn come(proxy: SocketAddr, full: bool) -> Crowd {
-        let mut crowd = Command::new("nice");
-        crowd.args(["-n", "10"]).arg(std::env::current_exe().expect("a path"));
+        // A figure is only worth something where they take what nobody else wants; a small test shares its machine with
+        // others, who would leave them nothing.
+        let (lower, how) = if full { ("chrt", ["--idle", "0"]) } else { ("nice", ["-n", "10"]) };
+        let mut crowd = Command::new(lower);
+        crowd.args(how).arg(std::env::current_exe().expect("a path"));
         crowd.args(["--exact", "hostile_clients", "--ignored", "--quiet"]);
         crowd.env("TIDEGATE_HOSTILE_CLIENTS", format!("{proxy} {}", if full { "full" } else { "small" }));
         crowd.stdin(Stdio::piped()).stdout(Stdio::null());
-        Crowd(crowd.spawn().expect("`nice` is there"))
+        Crowd(crowd.spawn().expect("`chrt` and `nice` are there"))
     }
 }
 
