@@ -63,12 +63,12 @@ impl UpstreamConn {
         self.write_failed = None;
     }
 
-    /// The end of what the upstream sends. A socket reports a reset once: if a write has had it, reading ends as if
-    /// by FIN, and that must not pass for the end of a body.
+    /// The end of what the upstream sends. A socket reports its failure once, a reset or that nobody has answered for
+    /// too long: if a write has had it, reading ends as if by FIN, and that must not pass for the end of a body.
     pub(crate) fn fin(&mut self) {
         self.ended = Some(match self.write_failed {
-            Some(failure) if failure.kind == IoKind::Reset => Ended::Failed(failure),
-            // The upstream's own FIN came before the reset.
+            Some(failure) if failure.kind != IoKind::BrokenPipe => Ended::Failed(failure),
+            // The upstream's own FIN came before the failure.
             _ => Ended::Fin,
         });
     }

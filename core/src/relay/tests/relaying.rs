@@ -188,16 +188,17 @@ fn an_early_response_survives_a_failed_write_of_the_request() {
 
 #[test]
 fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
-    const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
-    // Once a write was told of a reset, reading ends as if by FIN.
-    for (failure, whole) in [(RESET, false), (BROKEN, true)] {
+    // Once a write was told of it, reading ends as if by FIN.
+    for kind in [IoKind::Reset, IoKind::TimedOut, IoKind::Unreachable, IoKind::Other, IoKind::BrokenPipe] {
+        let failure = IoFailure { kind, os_code: None };
+        let whole = kind == IoKind::BrokenPipe;
         let mut rig =
             Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
         rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
         rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
         rig.fin(Side::Upstream);
-        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole);
-        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(RESET)));
+        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole, "{kind:?}");
+        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(failure)));
     }
 }
 
