@@ -33,6 +33,8 @@ pub(crate) struct UpstreamConn {
     pub(crate) write_failed: Option<IoFailure>,
     scan: HeadScan,
     interim: usize,
+    /// An interim response says that the connection ends, or announces a body: one may follow, at any time.
+    doubtful: bool,
 }
 
 impl Rest for UpstreamConn {
@@ -46,6 +48,7 @@ impl Rest for UpstreamConn {
         write_failed: None,
         scan: HeadScan::new(),
         interim: 0,
+        doubtful: false,
     };
 
     fn at_rest() -> &'static UpstreamConn {
@@ -107,6 +110,7 @@ impl UpstreamConn {
         self.scan = HeadScan::new();
         if info.interim {
             self.interim += 1;
+            self.doubtful |= !info.reusable;
             if self.interim > MAX_INTERIM {
                 out.head.clear();
                 return Err(HttpError::TooManyInterim);
@@ -123,6 +127,7 @@ impl UpstreamConn {
     pub(crate) fn is_reusable(&self) -> bool {
         self.response.is_some_and(|r| r.reusable)
             && self.request_written()
+            && !self.doubtful
             && self.write_failed.is_none()
             && self.ended.is_none()
             && self.inbound.unparsed().is_empty()

@@ -212,6 +212,29 @@ fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() 
     assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report]);
 }
 
+/// What it announces may come when the connection serves somebody else.
+#[test]
+fn an_interim_response_that_announces_a_body_spoils_its_connection() {
+    for (fields, kept) in [
+        ("", true),
+        ("Content-Length: 0\r\n", true),
+        ("Content-Length: 5\r\n", false),
+        ("Transfer-Encoding: chunked\r\n", false),
+        ("Connection: close\r\n", false),
+    ] {
+        for request in [GET, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"] {
+            let mut rig = Rig::relaying(profile(), request);
+            rig.upstream_gets();
+            rig.actions();
+            rig.upstream(format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n").as_bytes());
+            rig.client_gets();
+            rig.upstream(OK5);
+            assert!(rig.client_gets().ends_with("hello"), "{fields}");
+            assert_eq!(matches!(rig.actions()[0], Action::Release { .. }), kept, "{fields}");
+        }
+    }
+}
+
 #[test]
 fn a_stale_pooled_connection_is_tried_once_more_for_an_idempotent_request_alone() {
     for (request, retried) in [
