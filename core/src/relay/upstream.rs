@@ -102,7 +102,12 @@ impl UpstreamConn {
         if self.inbound.unparsed().is_empty() || !out.head_sent() {
             return Ok(None);
         }
-        let Some(len) = self.scan.advance(self.inbound.unparsed(), max)? else { return Ok(None) };
+        let found = self.scan.advance(self.inbound.unparsed(), max).map_err(|e| match e {
+            // A status line has no target.
+            HttpError::TargetTooLong => HttpError::HeadTooLarge,
+            e => e,
+        });
+        let Some(len) = found? else { return Ok(None) };
         out.release_head(env.bufs);
         out.head = env.bufs.take_head();
         let info = http::rewrite_response(&self.inbound.unparsed()[..len], cx, &mut out.head)?;
