@@ -15,8 +15,8 @@
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
 //!
-//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`). The ways to Answering and to Idle are in
-//! `endings.rs`.
+//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`); an idle connection that was dead leads from Relaying
+//! to Queued, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
