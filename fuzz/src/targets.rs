@@ -56,7 +56,9 @@ pub fn read(emitted: &Emitted) -> (Vec<Message>, Vec<Message>) {
     let responses = strict::responses(&emitted.to_client, &emitted.asked)
         .unwrap_or_else(|e| panic!("to the client: {e}\n{:?}\n{}", emitted.asked, show(&emitted.to_client)));
     let mut requests = Vec::new();
-    let switched = responses.iter().any(|r| r.start == ["101"]);
+    // A tunnel may be open before the client has taken the 101.
+    let switched = responses.iter().any(|r| r.start == ["101"])
+        || emitted.outcomes.last().is_some_and(|(status, ..)| *status == Some(101));
     for (i, stream) in emitted.to_upstream.iter().enumerate() {
         let read = strict::request(stream);
         let read = read.unwrap_or_else(|e| panic!("to the upstream: {e}\n{}", show(stream)));
@@ -142,7 +144,8 @@ pub fn response(bytes: &[u8]) {
     }
     let (_, _, responses) = in_pieces(&config, &stream, &answers, &cuts);
     if sound {
-        let finals: Vec<_> = responses.iter().filter(|r| !r.start[0].starts_with('1')).collect();
+        let is_final = |r: &&Message| !r.start[0].starts_with('1') || r.start == ["101"];
+        let finals: Vec<_> = responses.iter().filter(is_final).collect();
         // All are answered, up to one after which the connection says that it ends, or is no longer HTTP.
         let ends = finals.last().is_some_and(|last| last.all("connection") == [b"close"]);
         let switched = responses.iter().any(|r| r.start == ["101"]);
