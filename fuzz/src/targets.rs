@@ -10,6 +10,7 @@ use tidegate_core::relay::{Interest, Op};
 use tidegate_core::{Config, Instant, IoFailure, IoKind, Prefix, Side, TimeoutPolicy};
 
 use crate::choices::Choices;
+use crate::marks;
 use crate::messages::{self, Meant};
 use crate::rig::{Cuts, Emitted, Rig, relay};
 use crate::strict::{self, Message};
@@ -67,6 +68,9 @@ pub fn read(emitted: &Emitted) -> (Vec<Message>, Vec<Message>) {
         assert!(rest.is_empty() || (last && switched), "bytes behind a request: {}", show(rest));
         requests.push(message);
     }
+    requests.iter().for_each(|request| marks::message("request", request));
+    responses.iter().for_each(|response| marks::message("response", response));
+    emitted.outcomes.iter().for_each(|(status, error, _)| marks::outcome(*status, *error));
     (requests, responses)
 }
 
@@ -271,7 +275,10 @@ pub fn chunks(bytes: &[u8]) {
         let found = loop {
             let step = match decoder.decode(&wire[at..end]) {
                 Ok(step) => step,
-                Err(_) => break grammar::Found::Broken,
+                Err(why) => {
+                    marks::mark(|| format!("{why:?}"));
+                    break grammar::Found::Broken;
+                }
             };
             data.extend_from_slice(&wire[at + step.skip..at + step.skip + step.data]);
             at += step.skip + step.data;
@@ -285,6 +292,7 @@ pub fn chunks(bytes: &[u8]) {
                 end = end.saturating_add(cuts.next().unwrap_or(1)).min(wire.len());
             }
         };
+        marks::mark(|| format!("{found:?}").split('(').next().unwrap_or_default().to_owned());
         assert_eq!((&data, found), (&expected.0, expected.1), "{:?}", String::from_utf8_lossy(&wire));
     }
 }
@@ -307,7 +315,8 @@ pub fn heads(bytes: &[u8]) {
     messages::damage(c, &mut head);
     let mut out = Vec::new();
     if is_request {
-        if rewrite_request(&head, Some(&peer), &upgrades, &mut IdSource::new(1), &mut out).is_err() {
+        if let Err(why) = rewrite_request(&head, Some(&peer), &upgrades, &mut IdSource::new(1), &mut out) {
+            marks::mark(|| format!("request {why:?}"));
             assert!(out.is_empty());
             return;
         }
@@ -316,6 +325,7 @@ pub fn heads(bytes: &[u8]) {
             other => panic!("{other:?}: {}", String::from_utf8_lossy(out)),
         };
         let first = whole(&out);
+        marks::message("request", &first);
         if first.all("host") == [b""] {
             // From an HTTP/1.0 client that named none; we would not accept that in HTTP/1.1.
             return;
@@ -347,7 +357,8 @@ pub fn heads(bytes: &[u8]) {
             };
             match rewrite_response(&head, &cx, &mut out) {
                 Ok(_) => {}
-                Err(_) => {
+                Err(why) => {
+                    marks::mark(|| format!("response {why:?}"));
                     assert!(out.is_empty());
                     continue;
                 }
@@ -355,6 +366,7 @@ pub fn heads(bytes: &[u8]) {
             let asked = strict::Asked { head: to.head, old: client == Version::Http10 };
             let read = strict::responses(&out, &[asked]);
             assert!(read.is_ok(), "{read:?}: {}", String::from_utf8_lossy(&out));
+            read.into_iter().flatten().for_each(|response| marks::message("response", &response));
         }
     }
 }
