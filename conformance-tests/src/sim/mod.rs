@@ -36,4 +36,4 @@ pub use self::plan::{
 pub use self::planted::{Bug, SimConnect, SimListener, SimRuntime, SimStream, SimTimer};
 pub use self::rng::Rng;
 pub use self::run::{Summary, run};
-pub use self::shrink::{report, shrink};
+pub use self::shrink::{report, shrink, wanted_seed};
