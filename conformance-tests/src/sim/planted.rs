@@ -1,6 +1,6 @@
 //! A runtime with a bug in it, to show that the simulation finds it. Without one it passes everything through.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub enum Bug {
     LostByte,
     /// Now and then a write sends a byte twice.
     RepeatedByte,
+    /// Now and then a write ends with bytes of another connection's, and that with its.
+    CrossedBytes,
     /// A reset connection is kept open and handed out by the next connect.
     ReusedConnection,
     /// Reset is done as an ordinary close.
@@ -47,6 +49,8 @@ pub enum Bug {
     TwoOutcomes,
     /// A finished connection's task is kept.
     LeakedTask,
+    /// Now and then a timer that is dropped stays armed.
+    LeakedTimer,
     /// Now and then a timer is ten seconds late.
     LateTimer,
     /// A timer that has fired cannot be armed again.
@@ -90,7 +94,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug that does harm.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 32] = [
         Bug::LostTimer,
         Bug::LostWaker,
         Bug::FastClock,
@@ -121,6 +125,8 @@ impl Bug {
         Bug::LateOutcome,
         Bug::EndlessUpload,
         Bug::LostPermit,
+        Bug::CrossedBytes,
+        Bug::LeakedTimer,
     ];
 }
 
@@ -135,14 +141,16 @@ impl Bug {
             Bug::FrozenClock | Bug::BusyTask | Bug::HastyTimer => &[Invariant::Progress],
             Bug::FastClock => &[Invariant::NotEarly],
             Bug::StaleReadiness => &[Invariant::NotEarly],
-            Bug::LostByte | Bug::RepeatedByte | Bug::SwallowedError => &[Invariant::Bytes],
+            Bug::LostByte | Bug::RepeatedByte | Bug::CrossedBytes | Bug::SwallowedError => {
+                &[Invariant::Bytes]
+            }
             Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingAfter, Invariant::NothingLeft],
             // What ends with FIN looks whole where only RST shows that it is not.
             Bug::FinForRst => &[Invariant::NothingAfter, Invariant::Bytes],
             Bug::LateClose => &[Invariant::NothingAfter],
             // Whoever is at the other end waits for ever.
             Bug::LeakedSocket => &[Invariant::NothingLeft, Invariant::Answered],
-            Bug::GhostConnect => &[Invariant::NothingLeft],
+            Bug::GhostConnect | Bug::LeakedTimer => &[Invariant::NothingLeft],
             Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
             Bug::LateWaker | Bug::DeafListener | Bug::DeafConnect => &[Invariant::Answered],
             Bug::EndlessBuffer => &[Invariant::Memory],
@@ -169,8 +177,9 @@ struct Plant {
     bug: Option<Bug>,
     rng: RefCell<Rng>,
     kept: RefCell<Vec<(SocketAddr, VirtualStream)>>,
+    /// What [`Bug::CrossedBytes`] has taken out of one write, for the next.
+    crossed: RefCell<Vec<u8>>,
     began: Instant,
-    leaked: Cell<usize>,
 }
 
 impl Plant {
@@ -183,8 +192,14 @@ impl SimRuntime {
     pub(super) fn new(inner: VirtualRuntime, bug: Option<Bug>, seed: u64) -> SimRuntime {
         let began = inner.now();
         let rng = RefCell::new(Rng::new(seed ^ 0xb06));
-        let plant =
-            Plant { runtime: inner.clone(), bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
+        let plant = Plant {
+            runtime: inner.clone(),
+            bug,
+            rng,
+            kept: RefCell::default(),
+            crossed: RefCell::default(),
+            began,
+        };
         SimRuntime { inner, plant: Rc::new(plant) }
     }
 
@@ -230,7 +245,6 @@ impl<F: Future<Output = ()> + 'static> Spawn<F> for SimRuntime {
             // It is polled once and then forgotten, with all that it holds.
             let mut task = Box::pin(task);
             let _ = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            self.plant.leaked.update(|n| n + 1);
             std::mem::forget(task);
         } else {
             self.inner.spawn(task);
@@ -394,6 +408,13 @@ impl SimStream {
             let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined)]);
             return Some(sent.map(|n| if n > 1 { n - 1 } else { n }));
         }
+        if self.plant.strikes(Bug::CrossedBytes, 20) {
+            let mut joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            let end = joined.split_off(total - 50);
+            let other = self.plant.crossed.replace(end.clone());
+            joined.extend(if other.is_empty() { end } else { other });
+            return Some(self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined)]));
+        }
         None
     }
 }
@@ -554,6 +575,14 @@ impl Timer for SimTimer {
         let fired = Pin::new(&mut self.inner).poll_fired(cx);
         self.spent |= fired.is_ready();
         fired
+    }
+}
+
+impl Drop for SimTimer {
+    fn drop(&mut self) {
+        if self.plant.strikes(Bug::LeakedTimer, 100) {
+            std::mem::forget(std::mem::replace(&mut self.inner, self.plant.runtime.timer()));
+        }
     }
 }
 
