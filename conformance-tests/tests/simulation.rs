@@ -93,6 +93,24 @@ fn a_timer_that_fires_before_its_time_does_no_harm() {
     }
 }
 
+/// Nobody is told of what a wake-up was lost for until the next deadline, and there always is one. That takes time, so that
+/// an answer is late or fails; whatever else is promised holds.
+#[test]
+fn what_is_lost_with_a_wake_up_is_time() {
+    let (mut lost, mut hurt) = (0, 0);
+    for bug in [Bug::LostWaker, Bug::LateWaker, Bug::DeafConnect] {
+        for seed in 0..60 {
+            let found = run(&Plan::from_seed(seed, REQUESTS), Some(bug), false).violation;
+            let is_late = found.as_ref().is_none_or(|v| v.invariant == Invariant::Answered);
+            assert!(is_late, "{bug:?}, seed {seed}: {found:?}");
+            lost += 1;
+            hurt += usize::from(found.is_some());
+        }
+    }
+    // Something was lost, and most could bear it.
+    assert!(hurt > 0 && hurt < lost / 2, "{hurt} of {lost}");
+}
+
 /// A client that still sends when its connection is reset may be told so by a write, and not by the read that follows. An
 /// answer that only the end of the connection ends is not whole then.
 #[test]
