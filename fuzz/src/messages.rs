@@ -171,7 +171,9 @@ pub fn request(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Meant {
     out.extend_from_slice(c.one(&["Host: h:80\r\n", "hOST:h:80 \r\n"]).as_bytes());
     let (kept, hop) = fields(c, out);
     let close = c.once_in(8);
-    let body = body(c);
+    // Most that ask for an upgrade have no body, as they must.
+    let asks = hop == UPGRADE && !c.once_in(3);
+    let body = if asks { Vec::new() } else { body(c) };
     let mut persists = !close && !old;
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -181,7 +183,7 @@ pub fn request(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Meant {
     }
     let mut upgrades = false;
     match c.below(3) {
-        0 if body.is_empty() => {
+        framing if body.is_empty() && (asks || framing == 0) => {
             out.extend_from_slice(b"\r\n");
             upgrades = hop == UPGRADE && !old && !close;
         }
@@ -207,7 +209,7 @@ pub fn response(c: &mut Choices<'_>, to: &Meant, out: &mut Vec<u8>) -> Meant {
                 .as_bytes(),
         );
     }
-    if to.upgrades && !to.head && c.once_in(3) {
+    if to.upgrades && !to.head && !c.once_in(4) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         );

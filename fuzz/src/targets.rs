@@ -90,6 +90,10 @@ fn in_pieces(
     // How much of a request had gone before its fault was found does depend on when it came.
     if whole.outcomes.iter().all(|(_, error, _)| error.is_none()) {
         assert_eq!(requests, split_requests, "the requests depend on the pieces");
+        if whole.outcomes.last().is_some_and(|(status, ..)| *status == Some(101)) {
+            let (whole, split) = (whole.to_upstream.last(), split.to_upstream.last());
+            assert_eq!(whole, split, "what passes the tunnel depends on the pieces");
+        }
     }
     (whole, requests, responses)
 }
@@ -135,7 +139,14 @@ pub fn response(bytes: &[u8]) {
     let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200), step: c.below(16) as u64 };
     let sound = c.once_in(2);
     let mut stream = Vec::new();
-    let asked: Vec<Meant> = (0..1 + c.below(2)).map(|_| messages::request(c, &mut stream)).collect();
+    let mut asked_until = Vec::new();
+    let asked: Vec<Meant> = (0..1 + c.below(2))
+        .map(|_| {
+            let meant = messages::request(c, &mut stream);
+            asked_until.push(stream.len());
+            meant
+        })
+        .collect();
     let mut meant = Vec::new();
     let mut answers = Vec::new();
     for to in &asked {
@@ -146,7 +157,7 @@ pub fn response(bytes: &[u8]) {
         }
         answers.push(answer);
     }
-    let (_, _, responses) = in_pieces(&config, &stream, &answers, &cuts);
+    let (emitted, _, responses) = in_pieces(&config, &stream, &answers, &cuts);
     if sound {
         let is_final = |r: &&Message| !r.start[0].starts_with('1') || r.start == ["101"];
         let finals: Vec<_> = responses.iter().filter(is_final).collect();
@@ -154,6 +165,12 @@ pub fn response(bytes: &[u8]) {
         let ends = finals.last().is_some_and(|last| last.all("connection") == [b"close"]);
         let switched = responses.iter().any(|r| r.start == ["101"]);
         assert!(finals.len() == asked.len() || ends || switched, "{} answers to {asked:?}", finals.len());
+        if let Some(at) = finals.iter().position(|r| r.start == ["101"]) {
+            // What the client has sent behind the request that it answers.
+            let last = emitted.to_upstream.last().expect("it was asked");
+            let (_, through) = strict::request(last).ok().flatten().expect("read once already");
+            assert_eq!(through, &stream[asked_until[at]..], "through the tunnel");
+        }
         for ((read, meant), to) in finals.into_iter().zip(&meant).zip(&asked) {
             is_meant(read, meant);
             assert_eq!(to.head, meant.head);
