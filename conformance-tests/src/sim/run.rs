@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Response, Upstreams};
 
+use super::bug::Bug;
 use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
 use super::names::SimResolver;
 use super::plan::{Batch, Doing, Id, Plan};
-use super::planted::{Bug, SimListener, SimRuntime, lose_a_place};
+use super::planted::{SimListener, SimRuntime, lose_a_place};
 use super::upstream::Upstream;
 use super::wire::{offset, sleep};
 use crate::exec::block;

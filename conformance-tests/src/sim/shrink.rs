@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use tidegate_core::TimeoutPolicy;
 
+use super::bug::Bug;
 use super::plan::{Body, Pace, Plan};
-use super::planted::Bug;
 use super::run::run;
 use crate::virtual_rt::{Chaos, HOP};
 
