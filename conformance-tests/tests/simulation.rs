@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidegate_conformance::sim::{Body, Bug, Invariant, Pace, Plan, golden, report, run, shrink};
+use tidegate_conformance::sim::{Body, Bug, Invariant, Pace, Plan, golden, report, run, shrink, wanted_seed};
 use tidegate_conformance::virtual_rt::Chaos;
 use tidegate_core::TimeoutPolicy;
 
@@ -21,13 +21,13 @@ const FOUND_WITHIN: u64 = 200;
 
 #[test]
 fn no_promise_is_broken_under_any_seed() {
-    let seeds = match std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let seeds = match wanted_seed() {
         Some(seed) => seed..seed + 1,
         None => 0..SEEDS,
     };
     for seed in seeds {
         if let Some(report) = report(seed, REQUESTS, None) {
-            panic!("replay with TIDEGATE_SEED={seed}\n{report}");
+            panic!("{report}");
         }
     }
 }
@@ -52,6 +52,8 @@ fn a_seed_gives_the_same_history_twice() {
 fn a_failure_is_the_same_twice_in_every_byte() {
     let text = || report(0, REQUESTS, Some(Bug::LostByte)).expect("the bug is found");
     assert_eq!(text(), text());
+    // The seed alone is another plan with another number of requests.
+    assert!(text().starts_with(&format!("seed 0 of {REQUESTS} requests: Bytes at ")), "{}", text());
 }
 
 /// What was recorded on one machine must come out on every other, on any day, in any build profile, on any number of
@@ -89,6 +91,24 @@ fn a_timer_that_fires_before_its_time_does_no_harm() {
         let summary = run(&Plan::from_seed(seed, REQUESTS), Some(Bug::EarlyTimer), false);
         assert_eq!(summary.violation, None, "seed {seed}");
     }
+}
+
+/// Nobody is told of what a wake-up was lost for until the next deadline, and there always is one. That takes time, so that
+/// an answer is late or fails; whatever else is promised holds.
+#[test]
+fn what_is_lost_with_a_wake_up_is_time() {
+    let (mut lost, mut hurt) = (0, 0);
+    for bug in [Bug::LostWaker, Bug::LateWaker, Bug::DeafConnect] {
+        for seed in 0..60 {
+            let found = run(&Plan::from_seed(seed, REQUESTS), Some(bug), false).violation;
+            let is_late = found.as_ref().is_none_or(|v| v.invariant == Invariant::Answered);
+            assert!(is_late, "{bug:?}, seed {seed}: {found:?}");
+            lost += 1;
+            hurt += usize::from(found.is_some());
+        }
+    }
+    // Something was lost, and most could bear it.
+    assert!(hurt > 0 && hurt < lost / 2, "{hurt} of {lost}");
 }
 
 /// A client that still sends when its connection is reset may be told so by a write, and not by the read that follows. An

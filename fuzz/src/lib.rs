@@ -5,6 +5,7 @@
 //! `runner` does so on stable Rust. Nothing here opens a socket or shares code with the machine's own parsers.
 
 pub mod choices;
+pub mod marks;
 pub mod messages;
 pub mod rig;
 pub mod runner;

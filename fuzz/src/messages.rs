@@ -19,6 +19,8 @@ pub struct Meant {
     pub head: bool,
     /// Whether the client speaks HTTP/1.0.
     pub old: bool,
+    /// Whether it may be answered with 101.
+    pub upgrades: bool,
 }
 
 const METHODS: &[&str] = &["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "get", "BREW-1"];
@@ -39,6 +41,8 @@ const FIELDS: &[(&str, &[u8])] = &[
     ("X-List", b"a, , \"b,c\" ,"),
     ("X-Colon", b": a: b"),
 ];
+/// What asks for the one upgrade that may pass.
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: other, websocket\r\n";
 /// Fields that stay on their hop.
 const HOPS: &[&str] = &[
     "",
@@ -46,7 +50,7 @@ const HOPS: &[&str] = &[
     "Keep-Alive: timeout=5\r\n",
     "TE: trailers\r\n",
     "Upgrade: websocket\r\n",
-    "Connection: Upgrade\r\nUpgrade: other, websocket\r\n",
+    UPGRADE,
     "Proxy-Connection: close\r\n",
     "Trailer: X-T\r\n",
     "X-Hop: gone\r\nConnection: , X-HOP ,, te\r\n",
@@ -139,7 +143,8 @@ pub fn chunked(c: &mut Choices<'_>, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Vec<(String, Vec<u8>)> {
+/// Returns those that are end to end, and what was chosen of [`HOPS`].
+fn fields(c: &mut Choices<'_>, out: &mut Vec<u8>) -> (Vec<(String, Vec<u8>)>, &'static str) {
     let mut kept = Vec::new();
     for _ in 0..c.below(6) {
         let (name, value) = FIELDS[c.below(FIELDS.len())];
@@ -149,8 +154,9 @@ fn fields(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Vec<(String, Vec<u8>)> {
         }
         kept.push((name.to_ascii_lowercase(), value.to_vec()));
     }
-    out.extend_from_slice(c.one(HOPS).as_bytes());
-    kept
+    let hop = c.one(HOPS);
+    out.extend_from_slice(hop.as_bytes());
+    (kept, hop)
 }
 
 /// A sound request is appended to `out`.
@@ -163,9 +169,11 @@ pub fn request(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Meant {
     let prefix = if absolute && target.starts_with("/") { "http://h:80" } else { "" };
     out.extend_from_slice(format!("{method} {prefix}{target} {version}\r\n").as_bytes());
     out.extend_from_slice(c.one(&["Host: h:80\r\n", "hOST:h:80 \r\n"]).as_bytes());
-    let kept = fields(c, out);
+    let (kept, hop) = fields(c, out);
     let close = c.once_in(8);
-    let body = body(c);
+    // Most that ask for an upgrade have no body, as they must.
+    let asks = hop == UPGRADE && !c.once_in(3);
+    let body = if asks { Vec::new() } else { body(c) };
     let mut persists = !close && !old;
     if close {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -173,8 +181,12 @@ pub fn request(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Meant {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
         persists = true;
     }
+    let mut upgrades = false;
     match c.below(3) {
-        0 if body.is_empty() => out.extend_from_slice(b"\r\n"),
+        framing if body.is_empty() && (asks || framing == 0) => {
+            out.extend_from_slice(b"\r\n");
+            upgrades = hop == UPGRADE && !old && !close;
+        }
         1 if !old => {
             out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             chunked(c, &body, out);
@@ -185,7 +197,7 @@ pub fn request(c: &mut Choices<'_>, out: &mut Vec<u8>) -> Meant {
         }
     }
     let start = vec![method.to_string(), target.to_string()];
-    Meant { start, fields: kept, body, persists, head: *method == *"HEAD", old }
+    Meant { start, fields: kept, body, persists, head: *method == *"HEAD", old, upgrades }
 }
 
 /// What a sound response to `to` consists of is appended to `out`: interim ones first, and at the end perhaps nothing
@@ -197,12 +209,21 @@ pub fn response(c: &mut Choices<'_>, to: &Meant, out: &mut Vec<u8>) -> Meant {
                 .as_bytes(),
         );
     }
+    if to.upgrades && !to.head && !c.once_in(4) {
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        );
+        // The first bytes of the tunnel are glued to it.
+        let body = body(c);
+        out.extend_from_slice(&body);
+        return Meant { start: vec!["101".into()], fields: Vec::new(), body, ..to.clone() };
+    }
     let status = c.one(&["200 OK", "404 Not Found", "204 No Content", "304 Not Modified", "599 ", "206"]);
     let number = &status[..3];
     let bodiless = to.head || matches!(number, "204" | "304");
     let old = c.once_in(6);
     out.extend_from_slice(format!("HTTP/1.{} {status}\r\n", u8::from(!old)).as_bytes());
-    let kept = fields(c, out);
+    let (kept, _) = fields(c, out);
     let mut body = body(c);
     if c.once_in(8) {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -228,7 +249,8 @@ pub fn response(c: &mut Choices<'_>, to: &Meant, out: &mut Vec<u8>) -> Meant {
             out.extend_from_slice(&body);
         }
     }
-    Meant { start: vec![number.to_string()], fields: kept, body, persists: true, head: to.head, old }
+    let start = vec![number.to_string()];
+    Meant { start, fields: kept, body, persists: true, head: to.head, old, upgrades: false }
 }
 
 /// Damages a message in one to three places.

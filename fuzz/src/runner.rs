@@ -2,9 +2,11 @@
 //!
 //! Without instrumentation, so that it works on stable Rust: the generators' structure is what leads it into the depth.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::marks;
 use crate::targets::Target;
 
 /// The input of a case: the same for the same numbers, on every machine.
@@ -47,6 +49,21 @@ pub fn run(target: Target, seed: u64, most: u64, until: Instant) -> Result<u64, 
         }
     }
     Ok(most)
+}
+
+/// For each kind of end (`marks`) the shortest of the first `cases` inputs of `seed` that come to it.
+pub fn kinds(target: Target, seed: u64, cases: u64) -> BTreeMap<String, Vec<u8>> {
+    let mut kinds: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for case in 0..cases {
+        let bytes = input(seed, case);
+        for mark in marks::of(target, &bytes) {
+            let shortest = kinds.entry(mark).or_insert_with(|| bytes.clone());
+            if bytes.len() < shortest.len() {
+                shortest.clone_from(&bytes);
+            }
+        }
+    }
+    kinds
 }
 
 /// What the target panicked with.

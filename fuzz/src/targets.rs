@@ -10,6 +10,7 @@ use tidegate_core::relay::{Interest, Op};
 use tidegate_core::{Config, Instant, IoFailure, IoKind, Prefix, Side, TimeoutPolicy};
 
 use crate::choices::Choices;
+use crate::marks;
 use crate::messages::{self, Meant};
 use crate::rig::{Cuts, Emitted, Rig, relay};
 use crate::strict::{self, Message};
@@ -56,7 +57,9 @@ pub fn read(emitted: &Emitted) -> (Vec<Message>, Vec<Message>) {
     let responses = strict::responses(&emitted.to_client, &emitted.asked)
         .unwrap_or_else(|e| panic!("to the client: {e}\n{:?}\n{}", emitted.asked, show(&emitted.to_client)));
     let mut requests = Vec::new();
-    let switched = responses.iter().any(|r| r.start == ["101"]);
+    // A tunnel may be open before the client has taken the 101.
+    let switched = responses.iter().any(|r| r.start == ["101"])
+        || emitted.outcomes.last().is_some_and(|(status, ..)| *status == Some(101));
     for (i, stream) in emitted.to_upstream.iter().enumerate() {
         let read = strict::request(stream);
         let read = read.unwrap_or_else(|e| panic!("to the upstream: {e}\n{}", show(stream)));
@@ -65,6 +68,9 @@ pub fn read(emitted: &Emitted) -> (Vec<Message>, Vec<Message>) {
         assert!(rest.is_empty() || (last && switched), "bytes behind a request: {}", show(rest));
         requests.push(message);
     }
+    requests.iter().for_each(|request| marks::message("request", request));
+    responses.iter().for_each(|response| marks::message("response", response));
+    emitted.outcomes.iter().for_each(|(status, error, _)| marks::outcome(*status, *error));
     (requests, responses)
 }
 
@@ -84,6 +90,10 @@ fn in_pieces(
     // How much of a request had gone before its fault was found does depend on when it came.
     if whole.outcomes.iter().all(|(_, error, _)| error.is_none()) {
         assert_eq!(requests, split_requests, "the requests depend on the pieces");
+        if whole.outcomes.last().is_some_and(|(status, ..)| *status == Some(101)) {
+            let (whole, split) = (whole.to_upstream.last(), split.to_upstream.last());
+            assert_eq!(whole, split, "what passes the tunnel depends on the pieces");
+        }
     }
     (whole, requests, responses)
 }
@@ -129,7 +139,14 @@ pub fn response(bytes: &[u8]) {
     let cuts = Cuts { pieces: c.pieces(), drain: 1 + c.below(200), step: c.below(16) as u64 };
     let sound = c.once_in(2);
     let mut stream = Vec::new();
-    let asked: Vec<Meant> = (0..1 + c.below(2)).map(|_| messages::request(c, &mut stream)).collect();
+    let mut asked_until = Vec::new();
+    let asked: Vec<Meant> = (0..1 + c.below(2))
+        .map(|_| {
+            let meant = messages::request(c, &mut stream);
+            asked_until.push(stream.len());
+            meant
+        })
+        .collect();
     let mut meant = Vec::new();
     let mut answers = Vec::new();
     for to in &asked {
@@ -140,13 +157,20 @@ pub fn response(bytes: &[u8]) {
         }
         answers.push(answer);
     }
-    let (_, _, responses) = in_pieces(&config, &stream, &answers, &cuts);
+    let (emitted, _, responses) = in_pieces(&config, &stream, &answers, &cuts);
     if sound {
-        let finals: Vec<_> = responses.iter().filter(|r| !r.start[0].starts_with('1')).collect();
+        let is_final = |r: &&Message| !r.start[0].starts_with('1') || r.start == ["101"];
+        let finals: Vec<_> = responses.iter().filter(is_final).collect();
         // All are answered, up to one after which the connection says that it ends, or is no longer HTTP.
         let ends = finals.last().is_some_and(|last| last.all("connection") == [b"close"]);
         let switched = responses.iter().any(|r| r.start == ["101"]);
         assert!(finals.len() == asked.len() || ends || switched, "{} answers to {asked:?}", finals.len());
+        if let Some(at) = finals.iter().position(|r| r.start == ["101"]) {
+            // What the client has sent behind the request that it answers.
+            let last = emitted.to_upstream.last().expect("it was asked");
+            let (_, through) = strict::request(last).ok().flatten().expect("read once already");
+            assert_eq!(through, &stream[asked_until[at]..], "through the tunnel");
+        }
         for ((read, meant), to) in finals.into_iter().zip(&meant).zip(&asked) {
             is_meant(read, meant);
             assert_eq!(to.head, meant.head);
@@ -268,7 +292,10 @@ pub fn chunks(bytes: &[u8]) {
         let found = loop {
             let step = match decoder.decode(&wire[at..end]) {
                 Ok(step) => step,
-                Err(_) => break grammar::Found::Broken,
+                Err(why) => {
+                    marks::mark(|| format!("{why:?}"));
+                    break grammar::Found::Broken;
+                }
             };
             data.extend_from_slice(&wire[at + step.skip..at + step.skip + step.data]);
             at += step.skip + step.data;
@@ -282,6 +309,7 @@ pub fn chunks(bytes: &[u8]) {
                 end = end.saturating_add(cuts.next().unwrap_or(1)).min(wire.len());
             }
         };
+        marks::mark(|| format!("{found:?}").split('(').next().unwrap_or_default().to_owned());
         assert_eq!((&data, found), (&expected.0, expected.1), "{:?}", String::from_utf8_lossy(&wire));
     }
 }
@@ -304,7 +332,8 @@ pub fn heads(bytes: &[u8]) {
     messages::damage(c, &mut head);
     let mut out = Vec::new();
     if is_request {
-        if rewrite_request(&head, Some(&peer), &upgrades, &mut IdSource::new(1), &mut out).is_err() {
+        if let Err(why) = rewrite_request(&head, Some(&peer), &upgrades, &mut IdSource::new(1), &mut out) {
+            marks::mark(|| format!("request {why:?}"));
             assert!(out.is_empty());
             return;
         }
@@ -313,6 +342,7 @@ pub fn heads(bytes: &[u8]) {
             other => panic!("{other:?}: {}", String::from_utf8_lossy(out)),
         };
         let first = whole(&out);
+        marks::message("request", &first);
         if first.all("host") == [b""] {
             // From an HTTP/1.0 client that named none; we would not accept that in HTTP/1.1.
             return;
@@ -344,7 +374,8 @@ pub fn heads(bytes: &[u8]) {
             };
             match rewrite_response(&head, &cx, &mut out) {
                 Ok(_) => {}
-                Err(_) => {
+                Err(why) => {
+                    marks::mark(|| format!("response {why:?}"));
                     assert!(out.is_empty());
                     continue;
                 }
@@ -352,6 +383,7 @@ pub fn heads(bytes: &[u8]) {
             let asked = strict::Asked { head: to.head, old: client == Version::Http10 };
             let read = strict::responses(&out, &[asked]);
             assert!(read.is_ok(), "{read:?}: {}", String::from_utf8_lossy(&out));
+            read.into_iter().flatten().for_each(|response| marks::message("response", &response));
         }
     }
 }

@@ -14,9 +14,11 @@ const big = Buffer.from("0123456789abcdef".repeat(187_500));
 const upload = Buffer.alloc(1_536_000, "0123456789\r\n0\r\n\r\n");
 
 const agent = new http.Agent({ keepAlive: true });
+let reused = 0;
 function byHttp(method, path, headers = {}, body) {
   return new Promise((resolve, reject) => {
     const request = http.request(url + path, { method, headers, agent, timeout: 20_000 }, (response) => {
+      reused += request.reusedSocket;
       const data = [];
       response.on("data", (piece) => data.push(piece));
       response.on("error", reject);
@@ -112,7 +114,12 @@ async function webSocket() {
 }
 
 const clients = {
-  http: () => site("http", byHttp),
+  http: async () => {
+    const checks = await site("http", byHttp);
+    // All but the first, and those beside a response that is still open.
+    assert.ok(reused >= checks / 2, `${reused} of ${checks} on a connection that was kept`);
+    return checks;
+  },
   undici: () => site("undici", byUndici),
   "undici.WebSocket": webSocket,
 };

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use tidegate_conformance::sim::{Bug, Plan, golden, report, run};
+use tidegate_conformance::sim::{Bug, Plan, golden, report, run, wanted_seed};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (seeds, requests, first) = (number(0, 1000), number(1, 1000) as usize, number(2, 0));
-    if let Some(seed) = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = wanted_seed() {
         return one(seed, requests);
     }
     let began = Instant::now();

@@ -13,6 +13,7 @@
 //! assert_eq!(summary, run(&plan, None, false));
 //! ```
 
+mod bug;
 mod client;
 mod draw;
 mod golden;
@@ -27,13 +28,14 @@ mod tunnel;
 mod upstream;
 mod wire;
 
+pub use self::bug::Bug;
 pub use self::golden::golden;
 pub use self::ledger::{Invariant, Violation};
 pub use self::plan::{
     Answer, At, Batch, Body, Break, Client, Doing, Fault, Goodbye, Half, Id, Last, Leave, Names, Nonsense,
     Pace, Plan, Request, Tunnel,
 };
-pub use self::planted::{Bug, SimConnect, SimListener, SimRuntime, SimStream, SimTimer};
+pub use self::planted::{SimConnect, SimListener, SimRuntime, SimStream, SimTimer};
 pub use self::rng::Rng;
 pub use self::run::{Summary, run};
-pub use self::shrink::{report, shrink};
+pub use self::shrink::{report, shrink, wanted_seed};

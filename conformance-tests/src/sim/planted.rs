@@ -1,6 +1,6 @@
 //! A runtime with a bug in it, to show that the simulation finds it. Without one it passes everything through.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -15,144 +15,10 @@ use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 use tidegate_core::{Config, Decision, Instant, Proxy, Upstreams};
 
 use super::Rng;
-use super::ledger::Invariant;
+use super::bug::Bug;
 use crate::virtual_rt::{
     Owner, VirtualConnect, VirtualListener, VirtualRuntime, VirtualStream, VirtualTimer, World,
 };
-
-/// What is wrong with the runtime, or with what stands around the proxy.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// Now and then a timer is not armed.
-    LostTimer,
-    /// Now and then a read does not register its waker.
-    LostWaker,
-    /// The clock runs two per cent fast.
-    FastClock,
-    /// Now and then a write drops a byte and says that it did not.
-    LostByte,
-    /// Now and then a write sends a byte twice.
-    RepeatedByte,
-    /// A reset connection is kept open and handed out by the next connect.
-    ReusedConnection,
-    /// Reset is done as an ordinary close.
-    FinForRst,
-    /// A reset is late by half a second.
-    LateClose,
-    /// Now and then a reset does not close its descriptor.
-    LeakedSocket,
-    /// Sockets take without limit what they are given.
-    EndlessBuffer,
-    /// Every twentieth outcome is reported twice.
-    TwoOutcomes,
-    /// A finished connection's task is kept.
-    LeakedTask,
-    /// Now and then a timer is ten seconds late.
-    LateTimer,
-    /// A timer that has fired cannot be armed again.
-    SpentTimer,
-    /// The clock stands still after a while.
-    FrozenClock,
-    /// A connect that is dropped goes on.
-    GhostConnect,
-    /// A reset is read as the end of the stream.
-    SwallowedError,
-    /// Closing is done as reset.
-    RstForFin,
-    /// FIN is not sent.
-    LostFin,
-    /// Now and then a read wakes its task for ever.
-    BusyTask,
-    /// One exchange more than allowed is let to each upstream.
-    WideLimit,
-    /// One idle connection more than allowed is kept to each upstream.
-    WidePool,
-    /// A timer fires as soon as it is armed.
-    HastyTimer,
-    /// A timer fires half way to its time. That breaks no promise of the proxy's, and is not in [`Bug::ALL`].
-    EarlyTimer,
-    /// Now and then readiness is noticed late, and until then a read believes that there is nothing, the direct one too.
-    StaleReadiness,
-    /// Now and then a read's wake-up is ten seconds late.
-    LateWaker,
-    /// Now and then the listener does not register its waker.
-    DeafListener,
-    /// Now and then a connect does not register its waker.
-    DeafConnect,
-    /// An outcome is told half a second after it came.
-    LateOutcome,
-    /// A stream to an upstream takes without limit what it is given.
-    EndlessUpload,
-    /// Now and then, when a request is over, a place at an upstream is granted to somebody who is gone and never gives
-    /// it back.
-    LostPermit,
-}
-
-impl Bug {
-    /// Every bug that does harm.
-    pub const ALL: [Bug; 30] = [
-        Bug::LostTimer,
-        Bug::LostWaker,
-        Bug::FastClock,
-        Bug::LostByte,
-        Bug::RepeatedByte,
-        Bug::ReusedConnection,
-        Bug::FinForRst,
-        Bug::LateClose,
-        Bug::LeakedSocket,
-        Bug::EndlessBuffer,
-        Bug::TwoOutcomes,
-        Bug::LeakedTask,
-        Bug::LateTimer,
-        Bug::SpentTimer,
-        Bug::FrozenClock,
-        Bug::GhostConnect,
-        Bug::SwallowedError,
-        Bug::RstForFin,
-        Bug::LostFin,
-        Bug::BusyTask,
-        Bug::WideLimit,
-        Bug::WidePool,
-        Bug::HastyTimer,
-        Bug::StaleReadiness,
-        Bug::LateWaker,
-        Bug::DeafListener,
-        Bug::DeafConnect,
-        Bug::LateOutcome,
-        Bug::EndlessUpload,
-        Bug::LostPermit,
-    ];
-}
-
-impl Bug {
-    /// The promises that it breaks: which of them is noticed first depends on the seed.
-    pub fn breaks(self) -> &'static [Invariant] {
-        match self {
-            Bug::LostTimer | Bug::LateTimer | Bug::SpentTimer => {
-                &[Invariant::EveryWaitHasADeadline, Invariant::Answered]
-            }
-            Bug::EarlyTimer => &[],
-            Bug::FrozenClock | Bug::BusyTask | Bug::HastyTimer => &[Invariant::Progress],
-            Bug::FastClock => &[Invariant::NotEarly],
-            Bug::StaleReadiness => &[Invariant::NotEarly],
-            Bug::LostByte | Bug::RepeatedByte | Bug::SwallowedError => &[Invariant::Bytes],
-            Bug::ReusedConnection => &[Invariant::Bytes, Invariant::NothingAfter, Invariant::NothingLeft],
-            // What ends with FIN looks whole where only RST shows that it is not.
-            Bug::FinForRst => &[Invariant::NothingAfter, Invariant::Bytes],
-            Bug::LateClose => &[Invariant::NothingAfter],
-            // Whoever is at the other end waits for ever.
-            Bug::LeakedSocket => &[Invariant::NothingLeft, Invariant::Answered],
-            Bug::GhostConnect => &[Invariant::NothingLeft],
-            Bug::LostWaker | Bug::LeakedTask | Bug::RstForFin | Bug::LostFin => &[Invariant::Answered],
-            Bug::LateWaker | Bug::DeafListener | Bug::DeafConnect => &[Invariant::Answered],
-            Bug::EndlessBuffer => &[Invariant::Memory],
-            // Nobody is told what becomes of the bytes that it holds.
-            Bug::EndlessUpload => &[Invariant::Memory, Invariant::Bytes],
-            Bug::TwoOutcomes | Bug::LateOutcome => &[Invariant::OneOutcome],
-            Bug::WideLimit | Bug::WidePool | Bug::LostPermit => &[Invariant::Permits],
-        }
-    }
-}
 
 /// The simulated runtime as the proxy has it.
 #[derive(Clone)]
@@ -169,8 +35,9 @@ struct Plant {
     bug: Option<Bug>,
     rng: RefCell<Rng>,
     kept: RefCell<Vec<(SocketAddr, VirtualStream)>>,
+    /// What [`Bug::CrossedBytes`] has taken out of one write, for the next.
+    crossed: RefCell<Vec<u8>>,
     began: Instant,
-    leaked: Cell<usize>,
 }
 
 impl Plant {
@@ -183,8 +50,14 @@ impl SimRuntime {
     pub(super) fn new(inner: VirtualRuntime, bug: Option<Bug>, seed: u64) -> SimRuntime {
         let began = inner.now();
         let rng = RefCell::new(Rng::new(seed ^ 0xb06));
-        let plant =
-            Plant { runtime: inner.clone(), bug, rng, kept: RefCell::default(), began, leaked: Cell::new(0) };
+        let plant = Plant {
+            runtime: inner.clone(),
+            bug,
+            rng,
+            kept: RefCell::default(),
+            crossed: RefCell::default(),
+            began,
+        };
         SimRuntime { inner, plant: Rc::new(plant) }
     }
 
@@ -230,7 +103,6 @@ impl<F: Future<Output = ()> + 'static> Spawn<F> for SimRuntime {
             // It is polled once and then forgotten, with all that it holds.
             let mut task = Box::pin(task);
             let _ = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            self.plant.leaked.update(|n| n + 1);
             std::mem::forget(task);
         } else {
             self.inner.spawn(task);
@@ -394,6 +266,13 @@ impl SimStream {
             let sent = self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined)]);
             return Some(sent.map(|n| if n > 1 { n - 1 } else { n }));
         }
+        if self.plant.strikes(Bug::CrossedBytes, 20) {
+            let mut joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+            let end = joined.split_off(total - 50);
+            let other = self.plant.crossed.replace(end.clone());
+            joined.extend(if other.is_empty() { end } else { other });
+            return Some(self.inner.as_mut()?.try_write_vectored(&[IoSlice::new(&joined)]));
+        }
         None
     }
 }
@@ -554,6 +433,14 @@ impl Timer for SimTimer {
         let fired = Pin::new(&mut self.inner).poll_fired(cx);
         self.spent |= fired.is_ready();
         fired
+    }
+}
+
+impl Drop for SimTimer {
+    fn drop(&mut self) {
+        if self.plant.strikes(Bug::LeakedTimer, 100) {
+            std::mem::forget(std::mem::replace(&mut self.inner, self.plant.runtime.timer()));
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tidegate_core::{Config, Decision, Instant, Proxy, Report, RequestHead, Response, Upstreams};
 
+use super::bug::Bug;
 use super::client;
 use super::ledger::{Invariant, Ledger, Violation};
 use super::names::SimResolver;
 use super::plan::{Batch, Doing, Id, Plan};
-use super::planted::{Bug, SimListener, SimRuntime, lose_a_place};
+use super::planted::{SimListener, SimRuntime, lose_a_place};
 use super::upstream::Upstream;
 use super::wire::{offset, sleep};
 use crate::exec::block;
@@ -201,7 +202,6 @@ struct Sweep<'a> {
     ledger: &'a Rc<Ledger>,
     proxy: &'a Proxy<SimRuntime>,
     world: &'a World,
-    steps: std::cell::Cell<u64>,
     /// Connections that may lie in the proxy's backlog: one a client, and those that clients have left there.
     backlog: usize,
     /// Connections that may be idle.
@@ -217,12 +217,11 @@ impl<'a> Sweep<'a> {
         let backlog = plan.clients.len() + left;
         let swaps = plan.doings.iter().filter(|(_, doing)| matches!(doing, Doing::Swap(_))).count();
         let kept = plan.pool * (plan.upstreams + swaps);
-        Sweep { ledger, proxy, world, steps: 0.into(), backlog, kept }
+        Sweep { ledger, proxy, world, backlog, kept }
     }
 
     /// True if something is wrong.
     fn step(&self) -> bool {
-        self.steps.update(|n| n + 1);
         let limits = &self.ledger.plan.limits;
         let gauges = self.proxy.gauges();
         let upstreams = self.proxy.upstreams();
@@ -256,12 +255,10 @@ impl<'a> Sweep<'a> {
             }
             // The listener, what lies in its backlog, and one connection each.
             let most = 1 + self.backlog + gauges.clients + gauges.in_flight + gauges.idle_upstreams;
-            if self.steps.get().is_multiple_of(16) {
-                let sockets = self.world.runtime(Owner::Proxy).sockets();
-                if sockets > most {
-                    self.ledger
-                        .fail(Invariant::NothingLeft, format!("{sockets} sockets where {most} have a use"));
-                }
+            let sockets = self.world.runtime(Owner::Proxy).sockets();
+            if sockets > most {
+                let what = format!("{sockets} sockets where {most} have a use");
+                self.ledger.fail(Invariant::NothingLeft, what);
             }
         }
         self.ledger.is_broken()

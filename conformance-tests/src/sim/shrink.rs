@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use tidegate_core::TimeoutPolicy;
 
+use super::bug::Bug;
 use super::plan::{Body, Pace, Plan};
-use super::planted::Bug;
 use super::run::run;
 use crate::virtual_rt::{Chaos, HOP};
 
@@ -130,6 +130,19 @@ fn simpler_requests(plan: &Plan, with: &mut Offer<'_>) {
     }
 }
 
+/// The environment variable that names the seed of a run that is to be repeated.
+const SEED: &str = "TIDEGATE_SEED";
+
+/// The seed that `TIDEGATE_SEED` asks for.
+///
+/// # Panics
+///
+/// It is no number: another run would pass for the one that was meant.
+pub fn wanted_seed() -> Option<u64> {
+    let seed = std::env::var(SEED).ok()?;
+    Some(seed.parse().unwrap_or_else(|_| panic!("{SEED} is no seed: {seed:?}")))
+}
+
 /// What a person is shown of a plan that fails: how to run it again, the promise, the smallest plan that breaks it, and its
 /// last events. `None` if it does not fail.
 pub fn report(seed: u64, requests: usize, bug: Option<Bug>) -> Option<String> {
@@ -138,7 +151,15 @@ pub fn report(seed: u64, requests: usize, bug: Option<Bug>) -> Option<String> {
     let small = shrink(&plan, bug);
     let again = run(&small, bug, true);
     let mut out = String::new();
-    let _ = writeln!(out, "TIDEGATE_SEED={seed}: {found}");
+    // The seed alone is another plan with another number of requests.
+    let _ = writeln!(out, "seed {seed} of {requests} requests: {found}");
+    let _ = match bug {
+        Some(bug) => writeln!(out, "planted: {bug:?}"),
+        None => writeln!(
+            out,
+            "again: {SEED}={seed} cargo run --release -p tidegate-conformance --bin simulate -- 1 {requests}"
+        ),
+    };
     let _ = writeln!(out, "the smallest plan found that breaks the same promise:\n{small}");
     if let Some(violation) = again.violation {
         let _ = writeln!(out, "there: {violation}");
