@@ -48,7 +48,8 @@ pub struct Stats {
     pub reused: u64,
     /// Body bytes of requests that the upstream's socket took; counted when the request is over.
     pub request_bytes: u64,
-    /// Body bytes of responses that the client's socket took; counted when the request is over.
+    /// Body bytes of responses that the client's socket took; counted when the request is over. Responses of the proxy's
+    /// own count as nothing.
     pub response_bytes: u64,
     timeouts: [u64; DeadlineKind::COUNT],
 }

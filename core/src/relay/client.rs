@@ -1,6 +1,6 @@
 //! The client's half: finding request heads, their bodies, keep-alive and the lingering close.
 //!
-//! It knows nothing of upstreams and decides no timeout; the transitions are in `exchange.rs`.
+//! Of the upstream it knows where the rewritten head goes, and it decides no timeout; the transitions are in `exchange.rs`.
 
 use alloc::string::String;
 

@@ -15,8 +15,8 @@
 //!    └──────────────▶ Idle ◀────── last byte sent ──────── Draining
 //! ```
 //!
-//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`). The ways to Answering and to Idle are in
-//! `endings.rs`.
+//! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`); an idle connection that was dead leads from Relaying
+//! to Queued, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -85,6 +85,8 @@ pub(crate) struct Exchange {
     /// What the client was told about its connection.
     pub(crate) keep_alive: bool,
     pub(crate) status: Option<u16>,
+    /// In a tunnel: writing to the client failed, and what it said before is still for the upstream.
+    pub(crate) client_failed: Option<IoFailure>,
     pub(crate) error: Option<Error>,
     pub(crate) secondary: Option<IoFailure>,
     pub(crate) upstream: Option<UpstreamId>,
@@ -115,6 +117,7 @@ impl Rest for Exchange {
         retried: false,
         keep_alive: false,
         status: None,
+        client_failed: None,
         error: None,
         secondary: None,
         upstream: None,

@@ -1,7 +1,8 @@
 //! State that a connection has only while it serves a request: lent by the thread's pool, and given back.
 //!
-//! Between two requests it reads as its resting value and takes eight bytes. It decides nothing; when it is lent
-//! is said in `exchange.rs`, and when it is given back in `endings.rs`.
+//! Between two requests it reads as its resting value and takes eight bytes. It decides nothing. The upstream's half is
+//! lent when a request head is complete (`client.rs`) and the exchange when it begins (`exchange.rs`); both are given back
+//! when it is reported (`endings.rs`), and the report when the client has nothing more to say for now (`mod.rs`).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -172,7 +172,9 @@ impl Relay {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
             write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
-            write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
+            write_client: client.outbound.is_pending()
+                && self.exchange.client_failed.is_none()
+                && self.actions.upstream.is_none(),
         }
     }
 
@@ -377,6 +379,15 @@ impl Relay {
             Op::Write(Side::Upstream) => {
                 self.upstream.write_failed = Some(failure);
                 self.upstream.outbound.cut();
+            }
+            // So it is for a client that has the 101; if its FIN was read, whatever the failure is.
+            Op::Write(Side::Client)
+                if self.exchange.stage == Stage::Tunnel
+                    && self.client.outbound.head_sent()
+                    && (self.client.inbound.eof || failure.kind == IoKind::BrokenPipe) =>
+            {
+                self.exchange.client_failed = Some(failure);
+                self.client.outbound.cut();
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
                 if self.is_active() {

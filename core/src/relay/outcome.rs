@@ -136,7 +136,8 @@ pub struct Outcome {
     pub reused: bool,
     /// Body bytes of the request, and of a tunnel after it, that the upstream's socket took.
     pub request_bytes: u64,
-    /// Body bytes of the response, or of the tunnel, that the client's socket took.
+    /// Body bytes of the response, or of the tunnel, that the client's socket took. A response of the proxy's own counts
+    /// as nothing.
     pub response_bytes: u64,
     /// How long it was in each phase.
     pub timing: Timing,

@@ -7,7 +7,7 @@
 //! left to send, and resets one to which something is (`docs/TIMEOUTS.md`, The deadlines): a peer must not take a
 //! part for the whole.
 
-use crate::error::{Error, TimeoutError};
+use crate::error::{Error, IoFailure, TimeoutError};
 use crate::http::{BodyDecoder, Framing};
 use crate::relay::client::ClientConn;
 use crate::relay::exchange::Stage;
@@ -36,19 +36,20 @@ impl Relay {
         let upstream_fin = upstream.ended.is_some();
         // A tunnel may be idle for an hour: what it does not need is given back.
         client.outbound.release_head(env.bufs);
-        let to_upstream = match upstream.write_failed {
-            None => pass(&mut client.inbound, &mut client.decoder, client_fin, &mut upstream.outbound),
-            Some(_) => {
-                let _ = client.inbound.decode(&mut client.decoder);
-                client.inbound.discard_runs();
-                false
-            }
-        };
-        let to_client =
-            pass(&mut upstream.inbound, &mut upstream.decoder, upstream_fin, &mut client.outbound);
-        let failed = upstream.write_failed;
-        if (upstream.outbound.is_done() || failed.is_some()) && client.outbound.is_done() {
-            return self.end_tunnel(failed.map(Error::UpstreamReset), env);
+        let (client_failed, failed) = (self.exchange.client_failed, upstream.write_failed);
+        let to_upstream =
+            pass(&mut client.inbound, &mut client.decoder, client_fin, &mut upstream.outbound, failed);
+        let to_client = pass(
+            &mut upstream.inbound,
+            &mut upstream.decoder,
+            upstream_fin,
+            &mut client.outbound,
+            client_failed,
+        );
+        let over = |out: &Outbound, failed: Option<IoFailure>| out.is_done() || failed.is_some();
+        if over(&upstream.outbound, failed) && over(&client.outbound, client_failed) {
+            let abort = client_failed.map(|failure| Error::ClientAbort(Some(failure)));
+            return self.end_tunnel(failed.map(Error::UpstreamReset).or(abort), env);
         }
         self.actions.fin_upstream |= to_upstream;
         self.actions.fin_client |= to_client;
@@ -60,6 +61,7 @@ impl Relay {
             None => true,
             // It had sent its FIN before it took no more.
             Some(Error::UpstreamReset(_)) => self.upstream.ended == Some(Ended::Fin),
+            Some(Error::ClientAbort(_)) => self.exchange.client_failed.is_some() && self.client.inbound.eof,
             Some(Error::Timeout(TimeoutError { kind, .. })) => {
                 matches!(kind, DeadlineKind::Tunnel | DeadlineKind::TunnelFin)
             }
@@ -84,10 +86,21 @@ impl Relay {
     }
 }
 
-/// Queues what came `from` one side for the other. Says whether its FIN is to be sent now: once.
-fn pass(from: &mut Inbound, decoder: &mut BodyDecoder, fin: bool, to: &mut Outbound) -> bool {
+/// Queues what came `from` one side for the other, or throws it away if that one takes no more. Says whether its FIN is to
+/// be sent now: once.
+fn pass(
+    from: &mut Inbound,
+    decoder: &mut BodyDecoder,
+    fin: bool,
+    to: &mut Outbound,
+    failed: Option<IoFailure>,
+) -> bool {
     // What lasts until close has no framing that could be broken.
     let _ = from.decode(decoder);
+    if failed.is_some() {
+        from.discard_runs();
+        return false;
+    }
     to.queue(from, fin && decoder.eof());
     to.take_end()
 }

@@ -33,6 +33,8 @@ pub(crate) struct UpstreamConn {
     pub(crate) write_failed: Option<IoFailure>,
     scan: HeadScan,
     interim: usize,
+    /// An interim response says that the connection ends, or announces a body: one may follow, at any time.
+    doubtful: bool,
 }
 
 impl Rest for UpstreamConn {
@@ -46,6 +48,7 @@ impl Rest for UpstreamConn {
         write_failed: None,
         scan: HeadScan::new(),
         interim: 0,
+        doubtful: false,
     };
 
     fn at_rest() -> &'static UpstreamConn {
@@ -63,12 +66,12 @@ impl UpstreamConn {
         self.write_failed = None;
     }
 
-    /// The end of what the upstream sends. A socket reports a reset once: if a write has had it, reading ends as if
-    /// by FIN, and that must not pass for the end of a body.
+    /// The end of what the upstream sends. A socket reports its failure once, a reset or that nobody has answered for
+    /// too long: if a write has had it, reading ends as if by FIN, and that must not pass for the end of a body.
     pub(crate) fn fin(&mut self) {
         self.ended = Some(match self.write_failed {
-            Some(failure) if failure.kind == IoKind::Reset => Ended::Failed(failure),
-            // The upstream's own FIN came before the reset.
+            Some(failure) if failure.kind != IoKind::BrokenPipe => Ended::Failed(failure),
+            // The upstream's own FIN came before the failure.
             _ => Ended::Fin,
         });
     }
@@ -99,7 +102,12 @@ impl UpstreamConn {
         if self.inbound.unparsed().is_empty() || !out.head_sent() {
             return Ok(None);
         }
-        let Some(len) = self.scan.advance(self.inbound.unparsed(), max)? else { return Ok(None) };
+        let found = self.scan.advance(self.inbound.unparsed(), max).map_err(|e| match e {
+            // A status line has no target.
+            HttpError::TargetTooLong => HttpError::HeadTooLarge,
+            e => e,
+        });
+        let Some(len) = found? else { return Ok(None) };
         out.release_head(env.bufs);
         out.head = env.bufs.take_head();
         let info = http::rewrite_response(&self.inbound.unparsed()[..len], cx, &mut out.head)?;
@@ -107,6 +115,7 @@ impl UpstreamConn {
         self.scan = HeadScan::new();
         if info.interim {
             self.interim += 1;
+            self.doubtful |= !info.reusable;
             if self.interim > MAX_INTERIM {
                 out.head.clear();
                 return Err(HttpError::TooManyInterim);
@@ -123,6 +132,7 @@ impl UpstreamConn {
     pub(crate) fn is_reusable(&self) -> bool {
         self.response.is_some_and(|r| r.reusable)
             && self.request_written()
+            && !self.doubtful
             && self.write_failed.is_none()
             && self.ended.is_none()
             && self.inbound.unparsed().is_empty()

@@ -17,7 +17,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -382,8 +382,7 @@ impl Stream for FakeStream {
         }
         if !peer.sends.is_empty() {
             let n = buf.len().min(peer.sends.len());
-            buf.iter_mut().zip(peer.sends.drain(..n)).for_each(|(to, byte)| *to = byte);
-            Ok(n)
+            peer.sends.read_exact(&mut buf[..n]).map(|()| n)
         } else if peer.reset {
             Err(ErrorKind::ConnectionReset.into())
         } else if peer.fin {

@@ -260,7 +260,7 @@ fn total_starts_at_the_complete_head_and_is_not_dodged() {
     assert_eq!(rig.next(), Some((140, Kind::Total)));
     // T2: an endless fast response is progress, not completion.
     rig.upstream(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-    for t in 41..140 {
+    for t in (41..140).step_by(crate::scale::or_under_miri(1, 14)) {
         rig.at(t);
         rig.upstream(b"5\r\nhello\r\n");
         assert!(rig.client_gets().ends_with("5\r\nhello\r\n"));

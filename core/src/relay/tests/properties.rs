@@ -107,8 +107,9 @@ const RESPONSES: [&[u8]; 9] = [
 /// `http.md` G1: every pair, one byte at a time in both directions.
 #[test]
 fn g1_every_pair_of_messages_comes_to_the_same_one_byte_at_a_time() {
-    for request in REQUESTS {
-        for response in RESPONSES {
+    let every = crate::scale::or_under_miri(1, RESPONSES.len());
+    for (first, request) in REQUESTS.into_iter().enumerate() {
+        for response in RESPONSES.into_iter().skip(first % every).step_by(every) {
             let whole = run(request, response, &[usize::MAX], usize::MAX, 0);
             let split = run(request, response, &[1], 1, 250);
             assert_eq!(whole.outcomes, split.outcomes, "{request:?} {response:?}");

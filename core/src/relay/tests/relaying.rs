@@ -188,16 +188,17 @@ fn an_early_response_survives_a_failed_write_of_the_request() {
 
 #[test]
 fn a_reset_that_a_write_has_met_is_no_end_of_a_body() {
-    const BROKEN: IoFailure = IoFailure { kind: crate::error::IoKind::BrokenPipe, os_code: None };
-    // Once a write was told of a reset, reading ends as if by FIN.
-    for (failure, whole) in [(RESET, false), (BROKEN, true)] {
+    // Once a write was told of it, reading ends as if by FIN.
+    for kind in [IoKind::Reset, IoKind::TimedOut, IoKind::Unreachable, IoKind::Other, IoKind::BrokenPipe] {
+        let failure = IoFailure { kind, os_code: None };
+        let whole = kind == IoKind::BrokenPipe;
         let mut rig =
             Rig::relaying(profile(), b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
         rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
         rig.upstream(b"HTTP/1.1 403 Forbidden\r\n\r\nno");
         rig.fin(Side::Upstream);
-        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole);
-        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(RESET)));
+        assert_eq!(rig.client_gets().ends_with("0\r\n\r\n"), whole, "{kind:?}");
+        assert_eq!(rig.outcome().error, (!whole).then_some(Error::UpstreamReset(failure)));
     }
 }
 
@@ -209,6 +210,29 @@ fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() 
     rig.upstream(&[OK5, b"HTTP/1.1 200 OK\r\n"].concat());
     assert_eq!(body_of(&rig.client_gets()), "hello");
     assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report]);
+}
+
+/// What it announces may come when the connection serves somebody else.
+#[test]
+fn an_interim_response_that_announces_a_body_spoils_its_connection() {
+    for (fields, kept) in [
+        ("", true),
+        ("Content-Length: 0\r\n", true),
+        ("Content-Length: 5\r\n", false),
+        ("Transfer-Encoding: chunked\r\n", false),
+        ("Connection: close\r\n", false),
+    ] {
+        for request in [GET, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"] {
+            let mut rig = Rig::relaying(profile(), request);
+            rig.upstream_gets();
+            rig.actions();
+            rig.upstream(format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n").as_bytes());
+            rig.client_gets();
+            rig.upstream(OK5);
+            assert!(rig.client_gets().ends_with("hello"), "{fields}");
+            assert_eq!(matches!(rig.actions()[0], Action::Release { .. }), kept, "{fields}");
+        }
+    }
 }
 
 #[test]
@@ -393,14 +417,17 @@ fn e6_interim_responses_are_limited() {
 
 #[test]
 fn b4_a_response_head_over_the_limit_is_502() {
-    let mut rig = Rig::relaying(profile(), GET);
-    rig.upstream_gets();
-    rig.actions();
-    // No end of it has to come.
-    rig.upstream(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(9000)).as_bytes());
-    assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
-    assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
-    assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::HeadTooLarge)));
+    for start in ["HTTP/1.1 200 OK\r\nX: ", "HTTP/1.1 200 "] {
+        let mut rig = Rig::relaying(profile(), GET);
+        rig.upstream_gets();
+        rig.actions();
+        // No end of it has to come.
+        rig.upstream(format!("{start}{}", "x".repeat(9000)).as_bytes());
+        assert_eq!(rig.actions(), [Action::Abort(Side::Upstream)]);
+        let answer = rig.client_gets();
+        assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("head too large"), "{answer}");
+        assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::HeadTooLarge)));
+    }
 }
 
 #[test]

@@ -503,3 +503,67 @@ fn outstanding_bytes_that_were_not_read_yet_do_too() {
         assert!(matches!(rig.outcome().error, Some(Error::UpstreamReset(_))));
     }
 }
+
+/// A client that closes for good after its last words resets whoever still talks to it: that must not take from the
+/// upstream what it said.
+#[test]
+fn outstanding_bytes_of_a_closed_client_reach_the_upstream() {
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    for (fin_first, failure) in [(true, broken), (true, RESET), (false, broken)] {
+        let mut rig = tunnel(profile());
+        rig.client(b"the last ");
+        rig.upstream(b"ping");
+        if !fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Client), failure, env));
+            assert_eq!(rig.actions(), []);
+        }
+        rig.client(b"words");
+        rig.fin(Side::Client);
+        if fin_first {
+            rig.with(|relay, env| relay.failed(Op::Write(Side::Client), failure, env));
+        }
+        rig.upstream(b"ping");
+        assert_eq!(rig.next(), Some((150, Kind::Tunnel)), "and it takes no longer than any other");
+        assert_eq!(rig.upstream_gets(), "the last words");
+        assert_eq!(rig.actions(), CLOSED, "all of it was delivered");
+        assert_eq!(rig.outcome().error, Some(Error::ClientAbort(Some(failure))));
+    }
+}
+
+#[test]
+fn a_closed_client_waits_for_its_upstream_no_longer_than_half_a_tunnel_may() {
+    let mut rig = tunnel(TimeoutPolicy { tunnel_fin: ms(100), ..profile() });
+    rig.client(b"the last words");
+    rig.fin(Side::Client);
+    rig.upstream(b"ping");
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env));
+    rig.at(99);
+    assert_eq!(rig.take(Side::Upstream, 3), b"the");
+    assert_eq!(rig.next(), Some((199, Kind::TunnelFin)));
+    rig.at(199);
+    assert_eq!(
+        rig.actions(),
+        [Action::Abort(Side::Upstream), Action::Report, Action::Close(Side::Client)],
+        "it must not take a part for the whole"
+    );
+    assert_eq!(rig.timeout().blocked_on, Side::Upstream);
+}
+
+/// One that was reset before it said that this was all, and one that has not got the 101, are gone.
+#[test]
+fn a_client_that_is_reset_before_its_fin_resets_the_upstream() {
+    let mut rig = tunnel(profile());
+    rig.client(b"words");
+    rig.upstream(b"ping");
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env));
+    assert_eq!(rig.actions(), RESET_BOTH);
+
+    let mut rig = Rig::relaying(profile(), UPGRADE);
+    rig.upstream_gets();
+    rig.client(b"words");
+    rig.fin(Side::Client);
+    rig.upstream(SWITCHING);
+    rig.actions();
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env));
+    assert_eq!(rig.actions(), RESET_BOTH);
+}
