@@ -41,7 +41,8 @@ fn start(flags: &Flags) -> Result<(), Failure> {
     raise_descriptor_limit(flags);
     let mut sockets = Vec::new();
     for addr in &flags.listen {
-        sockets.push(Socket::bind(*addr)?);
+        let socket = Socket::bind(*addr).map_err(|e| e.unless_ours(*addr, &sockets))?;
+        sockets.push(socket);
     }
     let origin = match flags.upstreams.is_empty() {
         true => Some(Socket::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?),
@@ -94,17 +95,32 @@ impl Socket {
 struct Failure {
     what: String,
     why: io::Error,
+    /// What has taken the port, if it was another `--listen`.
+    ours: Option<SocketAddr>,
 }
 
 impl Failure {
     fn new(what: impl Into<String>, why: io::Error) -> Failure {
-        Failure { what: what.into(), why }
+        Failure { what: what.into(), why, ours: None }
+    }
+
+    /// The same for an address whose port one of `sockets` may have taken.
+    fn unless_ours(self, addr: SocketAddr, sockets: &[Socket]) -> Failure {
+        let is_taken_by = |ours: &SocketAddr| {
+            let every = ours.ip().is_unspecified() || addr.ip().is_unspecified();
+            ours.port() == addr.port() && (every || ours.ip() == addr.ip())
+        };
+        let ours = sockets.iter().map(|socket| socket.addr).find(is_taken_by);
+        Failure { ours: ours.filter(|_| self.why.kind() == io::ErrorKind::AddrInUse), ..self }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.why)?;
+        if let Some(ours) = self.ours {
+            return write!(f, "; `--listen {ours}` has that port, and `[::]` stands for `0.0.0.0`, too");
+        }
         f.write_str(match self.why.kind() {
             io::ErrorKind::AddrInUse => "; `--listen IP:PORT` chooses another address, port 0 a free one",
             io::ErrorKind::AddrNotAvailable => "; it is no address of this machine",

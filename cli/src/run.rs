@@ -80,17 +80,19 @@ pub(crate) fn on(
         #[cfg(feature = "tokio")]
         RuntimeName::Tokio => {
             use tidegate_tokio::{Listener, Tokio};
-            let build = |_| tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let build = |_| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                // Here and not on its thread: it takes a descriptor for a moment, and clients may have the rest by then.
+                let here = runtime.block_on(async { Tokio::new() })?;
+                Ok((runtime, here))
+            };
             let runtimes = (0..cores(flags)).map(build).collect::<io::Result<Vec<_>>>()?;
             let first = match runtimes.first() {
-                Some(runtime) => runtime.block_on(async { Tokio::new() })?,
+                Some((_, here)) => here.clone(),
                 None => return Ok(()),
             };
-            plan.run(first, runtimes, |runtime, proxy, share, others| {
-                runtime.block_on(async {
-                    let here = Tokio::new()?;
-                    drive::<_, Listener>(proxy.on(here.clone()), here, share, others).await
-                })
+            plan.run(first, runtimes, |(runtime, here), proxy, share, others| {
+                runtime.block_on(drive::<_, Listener>(proxy.on(here.clone()), here, share, others))
             })
         }
         #[cfg(feature = "smol")]

@@ -215,6 +215,23 @@ fn one_address_twice_is_a_taken_port() {
     assert!(printed.contains(&addr), "{printed}");
 }
 
+/// On most systems, and then it is no other program that has to be looked for.
+#[test]
+fn a_listener_for_both_families_that_takes_anothers_port_says_so() {
+    let port = TcpListener::bind("0.0.0.0:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let both = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+    let taken = TcpListener::bind(&both[0]).expect("it was free a moment ago");
+    let both_in_one = TcpListener::bind(&both[1]).is_err();
+    drop(taken);
+    // Elsewhere they are two, and the program runs.
+    if both_in_one {
+        let (code, printed) = run(&["--listen", &both[0], "--listen", &both[1]]);
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains(&both[1]), "{printed}");
+        assert!(printed.contains(&format!("`--listen {}` has that port", both[0])), "{printed}");
+    }
+}
+
 #[test]
 fn what_is_no_flag_is_named_with_what_was_meant() {
     for (args, given, meant) in [

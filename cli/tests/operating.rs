@@ -82,6 +82,27 @@ fn the_requests_that_outlive_a_drain_are_told_why() {
     }
 }
 
+/// Those who are in the queue before the last thread has begun may take all descriptors that are left.
+#[test]
+fn a_crowd_at_the_start_does_not_take_the_descriptors_that_the_start_needs() {
+    // Which comes first is for the system to say.
+    for runtime in RUNTIMES.iter().cycle().take(3 * RUNTIMES.len()) {
+        let args = ["--runtime", runtime, "--threads", "8", "--upstream", "127.0.0.1:9"];
+        let mut proxy = Running::start_with(100, &args);
+        let crowd: Vec<_> = (0..200).map(|_| proxy.connect()).collect();
+        // All that it has are taken by now, or it has ended.
+        let asked = Instant::now();
+        while proxy.is_running() && proxy.descriptors() < 100 {
+            assert!(asked.elapsed() < GUARD, "{runtime}: {} descriptors", proxy.descriptors());
+        }
+        drop(crowd);
+        assert_eq!(get(&mut proxy.connect(), "/").status, 502, "{runtime}: nobody is there, but it serves");
+        proxy.signal("TERM");
+        let (status, printed) = proxy.wait();
+        assert!(status.success(), "{runtime}: {status} {printed}");
+    }
+}
+
 #[test]
 fn two_threads_give_the_same_answers_as_one() {
     let requests: &[&[u8]] = &[

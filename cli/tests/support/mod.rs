@@ -49,8 +49,19 @@ impl Running {
     /// Starts it and waits until it has said where it listens. `args` must leave `--listen` alone, unless
     /// it names more addresses than the free one that is added here.
     pub(crate) fn start(args: &[&str]) -> Running {
-        let mut child =
-            tidegate(&[&["--listen", "127.0.0.1:0"], args].concat()).spawn().expect("the binary starts");
+        Running::of(&mut tidegate(&[&["--listen", "127.0.0.1:0"], args].concat()))
+    }
+
+    /// The same with so many descriptors at most.
+    pub(crate) fn start_with(descriptors: usize, args: &[&str]) -> Running {
+        let limited = format!("ulimit -n {descriptors} && exec \"$0\" --listen 127.0.0.1:0 \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &limited]).arg(env!("CARGO_BIN_EXE_tidegate")).args(args);
+        Running::of(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
+    fn of(command: &mut Command) -> Running {
+        let mut child = command.spawn().expect("the binary starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let mut addrs = Vec::new();
         loop {
@@ -75,6 +86,11 @@ impl Running {
     /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_none()
     }
 
     /// The descriptors that the proxy has now.

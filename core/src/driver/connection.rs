@@ -361,17 +361,26 @@ where
     /// Takes every action, and looks at what is waited for: an upstream, its addresses, or the connection that is being
     /// made. Says how much was done.
     fn act(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
-        let mut done = usize::from(self.look_at_place(cx, env)) + usize::from(self.look_at_connect(cx, env));
-        while let Some(action) = self.relay.poll_action() {
-            done += 1;
-            self.take(action, cx, env);
-        }
+        // Before the look: what comes of an attempt that was given up is not what the machine waits for now.
+        let decided = self.take_all(cx, env);
+        let came = usize::from(self.look_at_place(cx, env)) + usize::from(self.look_at_connect(cx, env));
+        let done = decided + came + self.take_all(cx, env);
         self.finish_shutdown(cx);
         done
     }
 
-    /// Whether the attempt to connect has ended. One that was begun since then is looked at in the next pass, so that
-    /// many that fail at once do not hold the thread.
+    /// Takes every action. Says how many there were.
+    fn take_all(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> usize {
+        let mut done = 0;
+        while let Some(action) = self.relay.poll_action() {
+            done += 1;
+            self.take(action, cx, env);
+        }
+        done
+    }
+
+    /// Whether the attempt to connect has ended. One that is begun because of that is not looked at at once, so that many
+    /// that fail at once do not hold the thread.
     fn look_at_connect(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         let Some(connect) = self.connect.as_mut().as_pin_mut() else { return false };
         let Poll::Ready(result) = connect.poll(cx) else { return false };

@@ -1,7 +1,7 @@
 //! The idle pool of one runtime instance, and the future that watches it.
 //!
 //! The [`Keeper`] closes an idle upstream connection when its deadline is due, when the upstream closes
-//! it or sends bytes that nobody asked for, and at the stop. It hands nothing out: that is done by the
+//! it or sends bytes that nobody asked for, when its upstream is removed, and at the stop. It hands nothing out: that is done by the
 //! connections, which look once more.
 //!
 //! No connection and no last handle of a task is dropped under the pool's lock, since that may run anything. The one
@@ -37,7 +37,6 @@ struct State<S> {
     next: Instant,
     /// Keepers by number; the first one keeps, the others stand by.
     keepers: Vec<(u64, Option<Waker>)>,
-    count: u64,
     /// How often a waker of theirs came or went. Wakers cannot be compared for that: `will_wake` may always say no.
     changes: u64,
     /// The waker of the keeper before, with which idle connections may be registered until the next one has swept.
@@ -49,7 +48,7 @@ impl<S> Idle<S> {
     pub(crate) fn new(most: usize) -> Idle<S> {
         let (pool, keepers) = (Pool::new(most), Vec::new());
         let next = Instant::NEVER;
-        Idle(Mutex::new(State { pool, closed: false, next, keepers, count: 0, changes: 0, former: None }))
+        Idle(Mutex::new(State { pool, closed: false, next, keepers, changes: 0, former: None }))
     }
 }
 
@@ -159,6 +158,8 @@ pin_project_lite::pin_project! {
         shared: Arc<Shared<R>>,
         membership: Option<Membership>,
         number: u64,
+        // The waker that a removal wakes, so that an unchanged one takes no lock.
+        watches: Option<Waker>,
         #[pin]
         alarm: Alarm<R::Timer>,
     }
@@ -166,6 +167,7 @@ pin_project_lite::pin_project! {
     impl<R: Runtime> PinnedDrop for Keeper<R> {
         fn drop(this: Pin<&mut Self>) {
             let number = this.number;
+            this.shared.upstreams.unwatch(number);
             let (heir, _before) = this.shared.idle.with(|state| {
                 let place = state.keepers.iter().position(|(n, _)| *n == number);
                 let mut own = place.and_then(|place| state.keepers.remove(place).1);
@@ -182,13 +184,10 @@ pin_project_lite::pin_project! {
 
 impl<R: Runtime> Keeper<R> {
     pub(crate) fn new(shared: Arc<Shared<R>>, membership: Option<Membership>) -> Keeper<R> {
-        let number = shared.idle.with(|state| {
-            state.count += 1;
-            state.keepers.push((state.count, None));
-            state.count
-        });
+        let number = shared.upstreams.keeper_number();
+        shared.idle.with(|state| state.keepers.push((number, None)));
         let alarm = Alarm::new(shared.runtime.timer());
-        Keeper { shared, membership, number, alarm }
+        Keeper { shared, membership, number, watches: None, alarm }
     }
 }
 
@@ -210,6 +209,11 @@ impl<R: Runtime> Future for Keeper<R> {
         if this.membership.as_mut().is_some_and(|m| m.poll_phase(cx) != Phase::Running) {
             this.shared.idle.close();
             return Poll::Ready(());
+        }
+        // Before the sweep: what is removed after it wakes, and what was before is seen.
+        if !this.watches.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            this.shared.upstreams.watch(*this.number, cx.waker());
+            *this.watches = Some(cx.waker().clone());
         }
         let now = this.shared.runtime.now();
         // What is over lives until after the lock.

@@ -41,6 +41,9 @@ pub struct Upstreams(Arc<Mutex<State>>);
 struct State {
     targets: Vec<Target>,
     admission: Admission<Waker>,
+    /// Those who hold idle connections, by number: to be woken when an upstream is removed.
+    keepers: Vec<(u64, Waker)>,
+    count: u64,
 }
 
 /// How much may be asked of the [`Upstreams`].
@@ -90,7 +93,8 @@ impl Upstreams {
         limits: UpstreamLimits,
     ) -> Upstreams {
         let admission = Admission::new(limits.max_conns, limits.max_queue);
-        let upstreams = Upstreams(Arc::new(Mutex::new(State { targets: Vec::new(), admission })));
+        let state = State { targets: Vec::new(), admission, keepers: Vec::new(), count: 0 };
+        let upstreams = Upstreams(Arc::new(Mutex::new(state)));
         for target in targets {
             upstreams.add(target);
         }
@@ -110,12 +114,42 @@ impl Upstreams {
         Some(id)
     }
 
-    /// Takes an upstream out: what runs on it goes on, nothing new begins, and its idle connections are closed
-    /// when they are next looked at. [`Upstreams::in_flight`] says when the last exchange is over. Who waits and has
+    /// Takes an upstream out: what runs on it goes on, nothing new begins, and its idle connections are closed by
+    /// whoever watches them. [`Upstreams::in_flight`] says when the last exchange is over. Who waits and has
     /// nothing left to wait for is answered at once.
     pub fn remove(&self, id: UpstreamId) {
         // That something is known to be down makes no difference to who has nothing left.
         self.change(Instant::EPOCH, |admission| admission.remove(id));
+        let keepers = self.with(|state| state.keepers.clone());
+        keepers.into_iter().for_each(|(_, keeper)| keeper.wake());
+    }
+
+    /// A number that no other keeper of idle connections has.
+    pub(crate) fn keeper_number(&self) -> u64 {
+        self.with(|state| {
+            state.count += 1;
+            state.count
+        })
+    }
+
+    /// From now on `waker` is woken when an upstream is removed, in the place of the one that the keeper had before.
+    pub(crate) fn watch(&self, number: u64, waker: &Waker) {
+        let waker = waker.clone();
+        let _before = self.with(|state| match state.keepers.iter_mut().find(|(n, _)| *n == number) {
+            Some((_, known)) => Some(core::mem::replace(known, waker)),
+            None => {
+                state.keepers.push((number, waker));
+                None
+            }
+        });
+    }
+
+    /// The keeper watches no longer.
+    pub(crate) fn unwatch(&self, number: u64) {
+        let _before = self.with(|state| {
+            let place = state.keepers.iter().position(|(n, _)| *n == number);
+            place.map(|place| state.keepers.swap_remove(place))
+        });
     }
 
     /// How many exchanges are in flight on one upstream.

@@ -28,13 +28,20 @@ fn in_progress(e: &io::Error) -> bool {
 }
 
 /// Whether a socket from [`start_connect`] is connected by now: `Ok(true)` connected, `Ok(false)` not
-/// yet, an error if the attempt failed. Asks the kernel, not a cached readiness.
+/// yet, an error if the attempt failed. Asks the kernel, not a cached readiness. A socket that is connected to itself has
+/// been refused: nobody listens there.
 pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
     let socket = SockRef::from(stream);
     if let Some(e) = socket.take_error()? {
         return Err(e);
     }
     match socket.peer_addr() {
+        // Where nobody listens on a port that the system may choose for our end, the two ends can be one socket.
+        Ok(peer) if peer == socket.local_addr()? => {
+            // Without the wait that would keep the port from whoever is to listen there.
+            abort(stream);
+            Err(io::ErrorKind::ConnectionRefused.into())
+        }
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(e) => Err(e),
@@ -140,6 +147,24 @@ mod tests {
         assert!(many > few + UNSENT as usize, "{many}, {few}");
         let again = taken(&[true, false]);
         assert!(again < 1 << 20, "{again}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no kernel whose sockets it could ask")]
+    fn a_socket_that_is_connected_to_itself_was_refused() {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        let itself = socket();
+        itself.bind(&any.into()).expect("a free port");
+        let own = itself.local_addr().expect("an address");
+        itself.connect(&own).expect("an open from both sides (RFC 9293 section 3.5), which are one");
+        assert!(connect_finished(&itself).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused));
+        drop(itself);
+        socket().bind(&own).expect("without SO_REUSEADDR: the port is free at once");
+
+        let listener = TcpListener::bind(any).expect("a free port");
+        let other = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+        assert!(connect_finished(&other).expect("it is connected"));
     }
 
     /// An accepted socket, and a peer that reads nothing.

@@ -219,6 +219,39 @@ fn who_waits_for_an_upstream_that_is_removed_is_told_so() {
 }
 
 #[test]
+fn an_idle_connection_is_closed_when_its_upstream_is_removed() {
+    let fake = Fake::new();
+    // No limit would ever end it.
+    let proxy = narrow(&fake, TimeoutPolicy::OFF);
+    let mut keeper = Task::new(proxy.keeper());
+    keeper.run();
+    let client = peer();
+    let route = |_: &crate::RequestHead<'_>| Decision::forward();
+    let mut task = Task::new(proxy.serve_connection(fake.stream(&client), None, route, |_: &Report<'_>| {}));
+    send(&client, GET);
+    task.run();
+    send(&fake.upstream(0), OK5);
+    task.run();
+    keeper.run();
+    assert_eq!(proxy.gauges().idle_upstreams, 1);
+
+    // The keeper may run in another task than before.
+    let before = keeper.swap_waker();
+    keeper.poll();
+    assert_eq!(Arc::strong_count(&before), 1, "the task before is held by nobody");
+    proxy.upstreams().remove(proxy.upstreams().list()[0].0);
+    keeper.run();
+    assert_eq!(proxy.gauges().idle_upstreams, 0);
+    assert!(fake.upstream(0).borrow().closed);
+
+    // The peer of a closed connection wakes nobody any more.
+    at(&fake.upstream(0), |_| {});
+    let waker = keeper.swap_waker();
+    keeper.cancel();
+    assert_eq!(Arc::strong_count(&waker), 1, "and so is one that has ended");
+}
+
+#[test]
 fn no_descriptors_in_a_drain_is_no_spin() {
     let (fake, listener) = (Fake::new(), FakeListener::default());
     let proxy = narrow(&fake, TimeoutPolicy::default());

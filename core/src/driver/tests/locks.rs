@@ -139,7 +139,7 @@ fn the_idle_pool_lets_go_of_wakers_and_connections_outside_its_lock() {
         peer
     };
     let times = foreign(
-        move || locked.idle.is_locked(),
+        move || locked.idle.is_locked() || locked.upstreams.is_locked(),
         || {
             let mut first = keeper(&proxy);
             poll(&mut first);

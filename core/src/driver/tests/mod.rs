@@ -102,6 +102,13 @@ struct Armed {
     waker: Option<Waker>,
 }
 
+/// What comes of an attempt to connect.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Came {
+    Connected,
+    Refused,
+}
+
 pub(super) struct World {
     now: Instant,
     pub(super) fires: Fires,
@@ -116,6 +123,8 @@ pub(super) struct World {
     pub(super) connects: bool,
     /// Attempts fail at once.
     pub(super) refuses: bool,
+    /// What comes of the first attempt, at the look after so many.
+    pub(super) then: Option<(usize, Came)>,
     connecting: Option<Waker>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -135,6 +144,7 @@ impl Fake {
             upstreams: Vec::new(),
             connects: true,
             refuses: false,
+            then: None,
             connecting: None,
             tasks: Vec::new(),
         })))
@@ -184,6 +194,19 @@ impl Fake {
 }
 
 impl World {
+    /// What has come of the attempt that is looked at.
+    fn look(&mut self) -> Option<Came> {
+        if self.upstreams.len() != 1 {
+            return None;
+        }
+        let (looks, came) = self.then.take()?;
+        if looks == 0 {
+            return Some(came);
+        }
+        self.then = Some((looks - 1, came));
+        None
+    }
+
     fn fired(&self, at: Instant) -> bool {
         self.now
             >= match self.fires {
@@ -265,7 +288,11 @@ impl Future for FakeConnect {
             self.stream = Some(self.world.stream(&peer));
             self.world.0.borrow_mut().upstreams.push(peer);
         }
-        if self.world.0.borrow().refuses {
+        let came = self.world.0.borrow_mut().look();
+        if matches!(came, Some(Came::Connected)) {
+            return Poll::Ready(self.stream.take().ok_or_else(|| ErrorKind::Other.into()));
+        }
+        if matches!(came, Some(Came::Refused)) || self.world.0.borrow().refuses {
             self.stream = None;
             return Poll::Ready(Err(ErrorKind::ConnectionRefused.into()));
         }

@@ -177,6 +177,30 @@ fn c_05_the_attempt_at_one_address_is_closed_before_that_at_the_next() {
     assert_eq!(rig.proxy.gauges().in_flight, 1, "one attempt, one place");
 }
 
+/// Whenever it is in the turn in which an attempt's share has run out that something comes of it: it is not taken for what
+/// has come of the next one.
+#[test]
+fn what_comes_of_an_attempt_that_was_given_up_is_not_taken_for_the_next_one() {
+    let cases = [Came::Connected, Came::Refused].into_iter().flat_map(|c| (0..12).map(move |n| (c, n)));
+    for (came, looks) in cases {
+        let mut rig = rig([addr(1), addr(2)]);
+        rig.fake.0.borrow_mut().connects = false;
+        send(&rig.client, GET);
+        rig.at(0);
+        rig.fake.0.borrow_mut().then = Some((looks, came));
+        rig.at(50);
+        rig.fake.connect();
+        rig.at(90);
+        let upstreams = rig.fake.0.borrow().upstreams.clone();
+        let asked: Vec<_> = upstreams.iter().filter(|peer| !peer.borrow().got.is_empty()).collect();
+        assert_eq!(asked.len(), 1, "{came:?} after {looks} looks: it is sent to one of them");
+        assert_eq!(rig.fake.open(), 2, "{came:?} after {looks} looks: the client, and that one");
+        send(asked[0], OK5);
+        rig.at(91);
+        assert!(got(&rig.client).ends_with("hello"), "{came:?} after {looks} looks");
+    }
+}
+
 #[test]
 fn the_resolver_hears_of_an_answer_none_of_which_can_be_reached() {
     let both = || Ok([addr(1), addr(2)].into_iter().collect());
