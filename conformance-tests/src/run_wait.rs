@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::attempt::{About, Failure, Lateness, Skips};
-use crate::cases::wait::{Env, WaitCase, test_name_of};
+use crate::cases::wait::{EARLY, Env, WaitCase, test_name_of};
 use crate::exec::block;
 use crate::expect::SLACK_VIRTUAL;
 use crate::gauges::{self, TcpState};
@@ -124,8 +124,7 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
             let machine = watch.stop();
             let late_by_itself = machine.late + looking;
-            // Where something else happened, it is not the limit that was too short.
-            let early = run.lines == C::LINES && run.took < C::LIMIT;
+            let early = is_early::<C>(&run);
             failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + late_by_itself)
                 .map(|words| Failure { words, machine, early });
             if !C::LIMIT.is_zero() {
@@ -148,6 +147,13 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
         H::NAME
     );
     failed.map_or(Ok(late), Err)
+}
+
+/// Whether something came before it was due, which no machine excuses. Where something else happened than ought to have, it is
+/// not the case's limit that was too short: then what the case found early itself counts, and says so.
+fn is_early<C: WaitCase>(run: &WaitRun) -> bool {
+    let found = run.lines.iter().any(|line| line.contains(EARLY));
+    found || run.lines == C::LINES && run.took < C::LIMIT
 }
 
 /// What is wrong with a run.
@@ -186,6 +192,14 @@ mod tests {
         async fn run<R: Runtime + Clone + 'static>(_env: &Env<R>) -> Duration {
             Duration::ZERO
         }
+    }
+
+    #[test]
+    fn what_a_case_finds_early_itself_is_early_too() {
+        let run = |line: &str, took| WaitRun { lines: vec![line.to_owned()], took };
+        assert!(is_early::<Idle>(&run(&format!("fired {EARLY}"), Idle::LIMIT)));
+        assert!(is_early::<Idle>(&WaitRun { lines: Vec::new(), took: Duration::ZERO }));
+        assert!(!is_early::<Idle>(&run("something else", Duration::ZERO)));
     }
 
     #[test]

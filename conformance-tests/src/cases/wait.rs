@@ -19,6 +19,9 @@ use crate::attempt::Need;
 use crate::board::lock;
 use crate::script::ms;
 
+/// In a line of the log: something came before it was due. Such a run is never repeated.
+pub(crate) const EARLY: &str = "EARLY";
+
 /// What a case is given.
 pub struct Env<R> {
     /// The runtime.
@@ -48,7 +51,7 @@ impl Lines {
             Err(e) => {
                 self.log(format!("{who}: {} timeout of {:?}", e.kind, e.limit));
                 if e.elapsed < e.limit {
-                    self.log(format!("{who}: reports less than its limit, {:?}", e.elapsed));
+                    self.log(format!("{who}: {EARLY}, it reports less than its limit, {:?}", e.elapsed));
                 }
             }
         }
