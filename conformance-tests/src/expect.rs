@@ -31,6 +31,11 @@ pub struct Tolerance {
 /// How late a peer may be whose doing a limit counts from, for whatever comes early to count: as much as limits differ by.
 const HELD_UP: Duration = ms(50);
 
+impl Tolerance {
+    /// Virtual time's.
+    pub const VIRTUAL: Tolerance = Tolerance { slack: SLACK_VIRTUAL };
+}
+
 type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync>;
 
 /// An expectation.
@@ -154,8 +159,30 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
     window_wider(from, to, limit, Duration::ZERO)
 }
 
-/// [`window`], wider by `more` than the slack, for what takes time besides.
+/// [`window`], wider by `more` than the slack on a real machine, for what takes its time besides. Virtual time has none of that,
+/// and its window is as narrow as ever.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
+    wider(
+        from,
+        to,
+        limit,
+        move |tolerance| if tolerance == Tolerance::VIRTUAL { Duration::ZERO } else { more },
+        more,
+    )
+}
+
+/// [`window`], wider by `more` than the slack in virtual time too: for what the script itself takes besides.
+pub fn window_within(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
+    wider(from, to, limit, move |_| more, more)
+}
+
+fn wider(
+    from: Moment,
+    to: Moment,
+    limit: Duration,
+    besides: impl Fn(Tolerance) -> Duration + Send + Sync + 'static,
+    more: Duration,
+) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
     let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
@@ -165,7 +192,7 @@ pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -
         if took < limit {
             return Err(format!("it came after {took:?}: EARLY, which no runtime is allowed to be"));
         }
-        let latest = limit + tolerance.slack + more;
+        let latest = limit + tolerance.slack + besides(tolerance);
         if took >= latest {
             return Err(format!("it came after {took:?}, later than {latest:?}"));
         }
@@ -459,6 +486,17 @@ mod tests {
         board.mark("from", ms(from));
         board.mark("to", ms(to));
         board.transcript()
+    }
+
+    #[test]
+    fn a_window_is_wider_on_a_real_machine_and_not_in_virtual_time() {
+        let (from, to) = (Moment::Mark("from"), Moment::Mark("to"));
+        let late = |expect: Expect, tolerance| expect.check(&at(50, 300), tolerance).is_err();
+        let real = Tolerance { slack: SLACK };
+        assert!(!late(window_wider(from, to, ms(150), ms(100)), real));
+        assert!(late(window_wider(from, to, ms(150), ms(100)), Tolerance::VIRTUAL));
+        assert!(late(window_wider(from, to, ms(150), ms(40)), real));
+        assert!(!late(window_within(from, to, ms(150), ms(100)), Tolerance::VIRTUAL));
     }
 
     #[test]

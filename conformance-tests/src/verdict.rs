@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::attempt::{About, Failure, Lateness, Skips};
-use crate::expect::{Expect, SLACK, SLACK_CI, SLACK_VIRTUAL, Tolerance};
+use crate::expect::{Expect, SLACK, SLACK_CI, Tolerance};
 use crate::harness::Harness;
 use crate::hint::{Missed, hints};
 use crate::run_real::run_real;
@@ -14,7 +14,7 @@ use crate::transcript::Transcript;
 
 /// What is wrong with a virtual run of `case`; empty if nothing is.
 pub fn judge_virtual(case: &Case, transcript: &Transcript) -> Vec<String> {
-    judge(case, transcript, Tolerance { slack: SLACK_VIRTUAL })
+    judge(case, transcript, Tolerance::VIRTUAL)
 }
 
 fn judge(case: &Case, transcript: &Transcript, tolerance: Tolerance) -> Vec<String> {

@@ -24,7 +24,7 @@ pub fn h_11_linger_bounded_in_time() -> Case {
         .policy(|p| p.client_body = Some(ms(50)))
         .expect(status(0, 0, 408))
         // The client notices with one of its next writes, which it makes every 10 ms.
-        .expect(window_wider(Moment::Outcome(0), Moment::WriteError(0), ms(80), ms(30)))
+        .expect(window_within(Moment::Outcome(0), Moment::WriteError(0), ms(80), ms(30)))
 }
 
 /// A client that floods after an error response is cut off when it has sent a mebibyte.

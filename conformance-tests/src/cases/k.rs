@@ -49,7 +49,7 @@ pub fn k_09_408_survives_an_eager_sender() -> Case {
         .expect(timeout(0, Write, Some(Side::Client)))
         .expect(client_end(0, End::Fin))
         // The write limit, then the linger; a write fails soon after that.
-        .expect(window_wider(Moment::Mark("start"), Moment::WriteError(0), ms(280), ms(20)))
+        .expect(window_within(Moment::Mark("start"), Moment::WriteError(0), ms(280), ms(20)))
         .expect(upstream_end(0, End::Rst))
 }
 

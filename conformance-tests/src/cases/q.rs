@@ -248,7 +248,7 @@ pub fn q_14_one_byte_writes_are_no_excuse() -> Case {
         .client(script().connect().mark("start").then(long_get()).read_message())
         .expect(status(0, 0, 504))
         // A turn of sixteen such writes may be under way when the deadline passes.
-        .expect(window_wider(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200), ms(40)))
+        .expect(window_within(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(200), ms(40)))
         .expect(timeout(0, Write, Some(Side::Upstream)))
         .expect(upstream_end(0, End::Rst))
 }

@@ -92,7 +92,7 @@ pub fn w_12_cancelled_again_during_teardown() -> Case {
         .expect(timeout(0, Write, Some(Side::Client)))
         .expect(client_end(0, End::Fin))
         .expect(window(Moment::Mark("stop"), Moment::Mark(SERVER_ENDED), ms(0)))
-        .expect(window_wider(Moment::Mark("stop"), Moment::WriteError(0), ms(0), ms(20)))
+        .expect(window_within(Moment::Mark("stop"), Moment::WriteError(0), ms(0), ms(20)))
         .expect(outcomes(1))
 }
 
