@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tidegate_core::runtime::{Runtime, Stream, Timer};
-use tidegate_core::{Gauges, Instant, Proxy};
+use tidegate_core::{Gauges, Instant, Proxy, Stats};
 
 use crate::board::Board;
 use crate::script::{Command, SERVER_ENDED};
@@ -68,6 +68,11 @@ impl Handle {
     /// What the proxy holds; idle connections are not among it.
     pub(crate) fn gauges(&self) -> Gauges {
         self.0.gauges()
+    }
+
+    /// What it has done, on all its instances.
+    pub(crate) fn stats(&self) -> Stats {
+        self.0.stats()
     }
 
     pub(crate) fn stop(&self) {

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use tidegate_core::runtime;
-use tidegate_core::{Config, Decision, Gauges, Proxy, TimeoutPolicy, Upstreams};
+use tidegate_core::{Config, Decision, Gauges, Proxy, Stats, TimeoutPolicy, Upstreams};
 
 use crate::attempt::{About, Failure, Lateness, Skips, Turn};
 use crate::beside;
@@ -136,6 +136,8 @@ pub(crate) struct Left {
     /// Tasks that were spawned.
     pub(crate) spawned: usize,
     pub(crate) gauges: Option<Gauges>,
+    /// What the proxy counted.
+    pub(crate) stats: Stats,
     pub(crate) held: Held,
     pub(crate) surplus_timers: usize,
 }
@@ -162,7 +164,8 @@ pub(crate) fn site<H: Harness>(
     clients: impl FnOnce(SocketAddr),
 ) -> Left {
     let counts = Counts::default();
-    let mut left = Left { spawned: 0, gauges: None, held: Held::default(), surplus_timers: 0 };
+    let mut left =
+        Left { spawned: 0, gauges: None, stats: Stats::default(), held: Held::default(), surplus_timers: 0 };
     let setup = || -> io::Result<_> {
         let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -220,6 +223,7 @@ pub(crate) fn site<H: Harness>(
         clients(front);
         let rest = |g: &Gauges| (g.clients, g.in_flight, g.waiting) == (0, 0, 0);
         left.gauges = Some(gauges::settle(Duration::from_secs(2), || handle.gauges(), rest));
+        left.stats = handle.stats();
         handle.stop();
     }
     let came_back = !matches!(end.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Timeout));

@@ -232,7 +232,8 @@ pub fn h_10_no_cycles<H: Harness>(live: &Live) {
     drop(kept);
 }
 
-/// Every request that was asked is reported once, whatever became of it.
+/// Every request that was asked is reported once, whatever became of it. (Whoever leaves at once may do so before its request was
+/// read.)
 pub fn h_15_metrics_add_up<H: Harness>(live: &Live) {
     const ASKED: usize = 500;
     let odd = |mut stream: TcpStream| {
@@ -249,16 +250,23 @@ pub fn h_15_metrics_add_up<H: Harness>(live: &Live) {
             }
         }
     };
-    let (seen, observe) = watch();
+    const PATHS: [&str; 8] = ["/ok", "/ok", "/ok", "/half", "/bad", "/closed", "/silent", "/gone"];
+    let seen: Arc<Mutex<Vec<(String, Option<Error>)>>> = Arc::default();
+    let noted = Arc::clone(&seen);
+    let observe: Observe = Box::new(move |report: &Report<'_>| {
+        let path = report.request.map_or("(no request)", |request| request.target());
+        lock(&noted).push((path.to_owned(), report.error));
+    });
     let policy = TimeoutPolicy { read: Some(ms(40)), ..P };
+    let asked: Mutex<Vec<&str>> = Mutex::default();
     let left = site::<H>(live, policy, odd, observe, |at| {
-        let ask = move |worker: usize| {
+        let ask = |worker: usize| {
             // A fixed sequence that looks random: the same mix every time.
             let mut state = worker as u32 + 1;
             for _ in 0..ASKED / 10 {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let path = ["/ok", "/ok", "/ok", "/half", "/bad", "/closed", "/silent", "/gone"]
-                    [state as usize >> 29];
+                let path = PATHS[state as usize >> 29];
+                lock(&asked).push(path);
                 if path != "/gone" {
                     let _ = get(at, path);
                 } else if let Ok(mut stream) = TcpStream::connect(at) {
@@ -268,21 +276,40 @@ pub fn h_15_metrics_add_up<H: Harness>(live: &Live) {
                 }
             }
         };
-        let workers: Vec<_> = (0..10).map(|w| thread::spawn(move || ask(w))).collect();
-        workers.into_iter().for_each(|w| drop(w.join()));
+        let ask = &ask;
+        thread::scope(|scope| (0..10).for_each(|w| drop(scope.spawn(move || ask(w)))));
     });
     left.check(live);
-    let seen = lock(&seen);
-    let count = |of: &dyn Fn(&Option<Error>) -> bool| seen.iter().filter(|e| of(e)).count();
+    let (seen, asked) = (lock(&seen), lock(&asked));
+    let count = |of: &dyn Fn(&Option<Error>) -> bool| seen.iter().filter(|(_, e)| of(e)).count();
     let (succeeded, timed_out) = (count(&Option::is_none), count(&|e| kind(e).is_some()));
     let aborted = count(&|e| matches!(e, Some(Error::ClientAbort(_))));
     let failed = count(&|e| e.is_some() && kind(e).is_none() && !matches!(e, Some(Error::ClientAbort(_))));
-    // Whoever left may have done so before the request was read.
-    let asked = ASKED - (ASKED.saturating_sub(seen.len())).min(ASKED / 4);
+    for path in &PATHS[2..] {
+        let asked = asked.iter().filter(|p| *p == path).count();
+        let reported = seen.iter().filter(|(p, _)| p == path).count();
+        let all = if *path == "/gone" { reported <= asked } else { reported == asked };
+        live.expect(all, format!("each of {asked} requests for {path} to be reported once, not {reported}"));
+    }
     live.expect(
-        succeeded + timed_out + aborted + failed == asked,
-        format!("{asked} outcomes, not {}", seen.len()),
+        asked.len() == ASKED && seen.len() <= ASKED,
+        format!("{ASKED} requests, and no more reports"),
     );
+    // What the proxy counted says the same.
+    let (stats, told) = (left.stats, |of| u64::try_from(of).unwrap_or(u64::MAX));
+    live.expect(
+        [stats.started, stats.completed, stats.timed_out(), stats.aborted, stats.failed]
+            == [seen.len(), succeeded, timed_out, aborted, failed].map(told),
+        format!("{} reports to be counted alike: {stats:?}", seen.len()),
+    );
+    for timeout in DeadlineKind::ALL {
+        let reported = told(count(&|e| kind(e) == Some(timeout)));
+        let counted = stats.timeouts(timeout);
+        live.expect(
+            counted == reported,
+            format!("{reported} {timeout} timeouts to be counted, not {counted}"),
+        );
+    }
     live.expect(succeeded > 100 && timed_out > 20 && failed > 60 && aborted > 20, "some of each kind");
 }
 
