@@ -154,6 +154,7 @@ pub fn p_13_request_sent_incompletely() -> Case {
         .expect(text(0, 0, "early"))
         .expect(field(0, 0, "connection", "close"))
         .expect(request_cut(0, Some(50)))
+        .expect(upstream_end(0, End::Rst))
         .expect(success(0))
         .expect(text(1, 0, "own"))
         .expect(reused(1, false))

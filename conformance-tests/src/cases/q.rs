@@ -89,6 +89,8 @@ pub fn q_06_client_drips() -> Case {
 /// client whole.
 pub fn q_07_early_final_response() -> Case {
     Case::new("Q-07", "early final response")
+        // An idle connection would not be closed by the time at which the client looks.
+        .policy(|p| p.pool_idle = None)
         .upstream(
             script()
                 .read_head()
@@ -106,6 +108,7 @@ pub fn q_07_early_final_response() -> Case {
                 .background(script().body(BIG))
                 .read_message()
                 .at(ms(300))
+                .snapshot("later")
                 .mark("over")
                 .read_to_end(),
         )
@@ -116,6 +119,8 @@ pub fn q_07_early_final_response() -> Case {
         .expect(success(0))
         .expect(reported(0, Some(413)))
         .expect(request_cut(0, None))
+        .expect(snapshot("later", 0, 0))
+        .expect(upstream_end(0, End::Rst))
         .expect(accepted(1))
         .expect(outcomes(1))
 }

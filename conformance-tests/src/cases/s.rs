@@ -41,8 +41,9 @@ fn expires(title: &'static str) -> Case {
 pub fn s_02_drain_expires_before_the_head() -> Case {
     expires("drain expires before the head")
         .upstream(script().read_message().mark("drain").read_to_end())
-        .client(script().connect().get("/").read_message().read_to_end())
+        .client(script().connect().get("/").read_some().snapshot("answered").read_message().read_to_end())
         .expect(status(0, 0, 504))
+        .expect(snapshot("answered", 0, 0))
         .expect(window(Moment::Mark("drain"), Moment::FirstByte(0, 0), ms(300)))
 }
 
@@ -50,8 +51,9 @@ pub fn s_02_drain_expires_before_the_head() -> Case {
 pub fn s_02_drain_expires_in_the_body() -> Case {
     expires("drain expires in the body")
         .upstream(script().read_message().then(ok(100)).body(40).wait_for("drain").read_to_end())
-        .client(script().connect().get("/").read_body(40).mark("drain").read_to_end())
+        .client(script().connect().get("/").read_body(40).mark("drain").read_to_end().snapshot("cut"))
         .expect(cut(0, 0, 200, Some(40)))
+        .expect(snapshot("cut", 0, 0))
         .expect(window(Moment::Mark("drain"), Moment::ClientEnd(0), ms(300)))
 }
 
