@@ -75,6 +75,9 @@ pub struct Seen {
     pub status: Option<u16>,
     /// What went wrong.
     pub failure: Option<Failure>,
+    /// By how much it ended too soon, on the proxy's own clock: a deadline that begins with the request or in it was over
+    /// before its limit can have passed.
+    pub early: Option<Duration>,
     /// Whether something failed after it, in the teardown.
     pub secondary: bool,
     /// Which upstream.
@@ -117,6 +120,7 @@ impl Seen {
             at: outcome.finished.saturating_since(epoch),
             status: outcome.status,
             failure: outcome.error.as_ref().map(failure),
+            early: early(outcome),
             secondary: outcome.secondary.is_some(),
             upstream: outcome.upstream,
             attempts: outcome.attempts,
@@ -125,6 +129,16 @@ impl Seen {
             response_bytes: outcome.response_bytes,
         }
     }
+}
+
+/// What the error says of its own beginning is counted back from its end, so that it is never early; when the request began is not.
+fn early(outcome: &Outcome) -> Option<Duration> {
+    let Some(Error::Timeout(timeout)) = outcome.error else { return None };
+    if matches!(timeout.kind, DeadlineKind::ClientHead | DeadlineKind::Drain) {
+        return None;
+    }
+    let took = outcome.finished.saturating_since(outcome.started);
+    timeout.limit.checked_sub(took).filter(|by| !by.is_zero())
 }
 
 fn failure(error: &Error) -> Failure {

@@ -19,7 +19,10 @@ pub fn judge_virtual(case: &Case, transcript: &Transcript) -> Vec<String> {
 
 fn judge(case: &Case, transcript: &Transcript, tolerance: Tolerance) -> Vec<String> {
     let failed = case.expect.iter().filter_map(|expect| expect.check(transcript, tolerance).err());
-    failed.chain(transcript.faults.iter().cloned()).collect()
+    let early = transcript.outcomes.iter().enumerate().filter_map(|(i, seen)| Some((i, seen.early?)));
+    let early =
+        early.map(|(i, by)| format!("expected no deadline before its limit; outcome {i} is {by:?} EARLY"));
+    failed.chain(early).chain(transcript.faults.iter().cloned()).collect()
 }
 
 /// The slack of this machine.
@@ -93,7 +96,9 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
         let mut pairs = oracle.outcomes.iter().zip(&seen.outcomes);
         let decided_in_time = pairs.all(|(due, seen)| seen.at < due.at + slack);
         let missed = Missed {
-            early: as_expected && any(&|expect| expect.is_early(seen, oracle)),
+            // By the proxy's own account it is early whatever else happened.
+            early: seen.outcomes.iter().any(|outcome| outcome.early.is_some())
+                || as_expected && any(&|expect| expect.is_early(seen, oracle)),
             late: any(&late),
             closed_late: decided_in_time && any(&|expect| late(expect) && expect.is_of_a_close()),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
@@ -117,4 +122,22 @@ fn report(case: &Case, place: &str, wrong: &[String], runs: &[(&str, &Transcript
         let _ = writeln!(out, "what happened, {name}:\n{}", transcript.describe());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::r::r_01_silent;
+    use crate::script::ms;
+
+    #[test]
+    fn an_early_timeout_is_wrong_in_any_case() {
+        let mut case = r_01_silent();
+        case.expect.clear();
+        let mut transcript = run_virtual(&case);
+        assert_eq!(judge_virtual(&case, &transcript), [""; 0]);
+        transcript.outcomes[0].early = Some(ms(1));
+        let wrong = "expected no deadline before its limit; outcome 0 is 1ms EARLY";
+        assert_eq!(judge_virtual(&case, &transcript), [wrong]);
+    }
 }
