@@ -42,6 +42,8 @@ const PEERS_GONE: &str = "(the peers are gone)";
 /// What a real run gave.
 pub(crate) struct Run {
     pub(crate) transcript: Transcript,
+    /// Those of the rounds before it.
+    pub(crate) earlier: Vec<Transcript>,
     /// What this machine did by itself (`watch.rs`).
     pub(crate) machine: Machine,
 }
@@ -53,7 +55,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     let watch = Watch::start();
     let _limit = case.few_descriptors.map(gauges::limit_descriptors);
     let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut round = 1;
+    let (mut earlier, mut round) = (Vec::new(), 1);
     loop {
         let board = Arc::new(Board::default());
         if let Err(e) = act::<H>(case, &board, sockets, &mut at, &watch) {
@@ -66,9 +68,11 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
         if !case.logged {
             board.forget_order();
         }
+        let transcript = board.transcript();
         if round == case.rounds || board.is_faulty() {
-            return Run { transcript: board.transcript(), machine: watch.stop() };
+            return Run { transcript, earlier, machine: watch.stop() };
         }
+        earlier.push(transcript);
         round += 1;
     }
 }

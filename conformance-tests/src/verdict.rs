@@ -81,6 +81,10 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
     let mut tolerance = slack();
     tolerance.slack += run.machine.late;
     let mut wrong = judge(case, &run.transcript, tolerance);
+    for (round, earlier) in run.earlier.iter().enumerate() {
+        let failed = judge(case, earlier, tolerance);
+        wrong.extend(failed.into_iter().map(|what| format!("in round {}: {what}", round + 1)));
+    }
     if !case.by_chance {
         wrong.extend(Transcript::differences(oracle, &run.transcript, !case.fills_buffers()));
     }
