@@ -24,6 +24,7 @@ use crate::harness::Harness;
 use crate::run_live::*;
 use crate::run_virtual::Observe;
 use crate::script::{P, ms};
+use crate::verdict::slack;
 
 type Seen = Arc<Mutex<Vec<Option<Error>>>>;
 
@@ -375,7 +376,7 @@ impl<R: Runtime> Runtime for Flooded<R> {
 
 /// The total ends a transfer between two sides that are always ready, and others get their turns meanwhile.
 fn flood<H: Harness>(live: &Live, piece: usize) {
-    let ((errors, took, gap), slack) = with_slack(|| {
+    let ((errors, took, gap), machine) = with_machine(|| {
         H::block_on(|runtime| async move {
             let (seen, observe) = watch();
             let policy = TimeoutPolicy {
@@ -406,8 +407,11 @@ fn flood<H: Harness>(live: &Live, piece: usize) {
     let kinds: Vec<_> = errors.iter().map(kind).collect();
     live.expect(kinds == [Some(DeadlineKind::Total)], format!("the total, and no other: {kinds:?}"));
     live.expect_not_early(took >= ms(100), format!("no total before its limit, as after {took:?}"));
-    live.expect(took < ms(100) + slack, format!("the total in time, not after {took:?}"));
-    live.expect(gap < ms(5) + slack, format!("the neighbour's turn at least every 5 ms, not after {gap:?}"));
+    live.expect(took < ms(100) + slack().slack + machine, format!("the total in time, not after {took:?}"));
+    live.expect(
+        gap < ms(5) + machine,
+        format!("the neighbour's turn at least every 5 ms, not after {gap:?}"),
+    );
 }
 
 /// A client that has sent its request and then waits; it takes everything.
@@ -448,7 +452,7 @@ pub fn a_02_always_ready_transport<H: Harness>(live: &Live) {
 }
 
 /// One connection floods, fifty ask now and then, four times each: of a hundred answers 99 are there in time, and the others
-/// too.
+/// too. Ten more wait for an upstream that says nothing, and their deadline is as punctual as ever.
 pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
     const FLOOD: usize = 1 << 20;
     let flood = |mut stream: TcpStream| {
@@ -458,14 +462,19 @@ pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
                 while stream.write_all(&[b'x'; 16_384]).is_ok() {}
                 return;
             }
+            if head.starts_with("GET /silent") {
+                continue;
+            }
             if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").is_err() {
                 return;
             }
         }
     };
-    let took = Mutex::new(Vec::new());
-    let policy = TimeoutPolicy { total: Some(ms(3000)), linger: P.linger, ..TimeoutPolicy::OFF };
-    let (left, slack) = with_slack(|| {
+    const READ: Duration = ms(200);
+    let (took, ended) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let total = Some(ms(3000));
+    let policy = TimeoutPolicy { total, read: Some(READ), linger: P.linger, ..TimeoutPolicy::OFF };
+    let (left, machine) = with_machine(|| {
         site::<H>(live, policy, flood, unseen(), |at| {
             let over = Arc::new(AtomicBool::new(live.is_spoilt()));
             let (ends, spoilt) = (Arc::clone(&over), live.is_spoilt());
@@ -492,8 +501,19 @@ pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
                     (0..4).filter_map(ask).collect::<Vec<_>>()
                 })
             };
+            let silent = |i: u64| {
+                thread::spawn(move || {
+                    thread::sleep(ms(50 + i * 10));
+                    let began = Instant::now();
+                    get(at, "/silent")
+                        .is_ok_and(|text| text.starts_with("HTTP/1.1 504"))
+                        .then(|| began.elapsed())
+                })
+            };
+            let silents: Vec<_> = (0..10).map(silent).collect();
             let normals: Vec<_> = (0..50).map(normal).collect();
             lock(&took).extend(normals.into_iter().filter_map(|n| n.join().ok()).flatten());
+            lock(&ended).extend(silents.into_iter().filter_map(|n| n.join().ok()).flatten());
             over.store(true, Ordering::Release);
             let got = flooded.join().ok().and_then(Result::ok).unwrap_or(0);
             live.expect(got > FLOOD, format!("a flood, not {got} bytes"));
@@ -502,8 +522,13 @@ pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
     left.check(live);
     let mut took = lock(&took).clone();
     took.sort_unstable();
+    let ended = lock(&ended);
+    live.expect(ended.len() == 10, format!("ten read timeouts, not {}", ended.len()));
+    live.expect_not_early(ended.iter().all(|took| *took >= READ), format!("none early: {ended:?}"));
+    let latest = READ + slack().slack + machine;
+    live.expect(ended.iter().all(|took| *took < latest), format!("all within {latest:?}: {ended:?}"));
     live.expect(took.len() == 200, format!("two hundred answers, not {}", took.len()));
     if let Some(p99) = took.get(took.len().saturating_sub(3)) {
-        live.expect(*p99 < ms(20) + slack, format!("99 of 100 within 20 ms, not {p99:?}"));
+        live.expect(*p99 < ms(20) + machine, format!("99 of 100 within 20 ms, not {p99:?}"));
     }
 }
