@@ -100,18 +100,36 @@ pub fn p_06_stale_connection_closed_before() -> Case {
         .expect(accepted(2))
 }
 
-/// An idle connection that is reset just as it is used: what may be repeated is, once.
+/// An idle connection that is reset just as it is used: what may be repeated is, once, and has no longer than the total from its
+/// beginning on.
 pub fn p_06_stale_connection_reset_in_the_race_get() -> Case {
     Case::new("P-06", "stale connection, reset in the race, GET")
         .patient()
+        .policy(|p| p.total = Some(ms(300)))
         .upstream(answers("one").read_message().step(Step::Rst))
-        .upstream(answers("two"))
-        .client(script().connect().get("/1").read_message().get("/2").read_message())
+        .upstream(answers("two").read_message().pause(ms(150)).step(Step::Rst))
+        .upstream(script().read_to_end())
+        .client(
+            script()
+                .connect()
+                .get("/1")
+                .read_message()
+                .get("/2")
+                .read_message()
+                .mark("start")
+                .get("/3")
+                .read_message(),
+        )
         .expect(text(0, 0, "one"))
         .expect(text(0, 1, "two"))
         .expect(success(1))
         .expect(attempts(1, 1))
-        .expect(accepted(2))
+        .expect(status(0, 2, 504))
+        .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 2), ms(300)))
+        .expect(timeout(2, Total, None))
+        .expect(attempts(2, 1))
+        .expect(upstream_end(2, End::Rst))
+        .expect(accepted(3))
 }
 
 /// And what may not be repeated is not.
