@@ -146,6 +146,8 @@ pub(crate) struct Left {
     pub(crate) stats: Stats,
     pub(crate) held: Held,
     pub(crate) surplus_timers: usize,
+    /// Wakes of tasks that were over.
+    pub(crate) late_wakes: usize,
 }
 
 impl Left {
@@ -170,8 +172,14 @@ pub(crate) fn site<H: Harness>(
     clients: impl FnOnce(SocketAddr),
 ) -> Left {
     let counts = Counts::default();
-    let mut left =
-        Left { spawned: 0, gauges: None, stats: Stats::default(), held: Held::default(), surplus_timers: 0 };
+    let mut left = Left {
+        spawned: 0,
+        gauges: None,
+        stats: Stats::default(),
+        held: Held::default(),
+        surplus_timers: 0,
+        late_wakes: 0,
+    };
     let setup = || -> io::Result<_> {
         let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -243,6 +251,7 @@ pub(crate) fn site<H: Harness>(
     left.held = gauges::settle(Duration::from_secs(1), || counts.held(), |held| *held == Held::default());
     left.spawned = counts.spawned();
     left.surplus_timers = counts.surplus_timers();
+    left.late_wakes = counts.late_wakes();
     left
 }
 

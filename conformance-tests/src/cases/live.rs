@@ -74,9 +74,10 @@ pub fn h_04_timers<H: Harness>(live: &Live) {
     });
 }
 
-/// The waker of a cancelled read goes with its socket.
+/// The waker of a cancelled read goes with its socket, and wakes nobody afterwards. (One that another thread is about to call
+/// when the task ends is no fault; one for each of the sixteen connections is.)
 pub fn h_05_wakers<H: Harness>(live: &Live) {
-    cancelled_reads::<H>(live, |left| left.held.wakers == 0);
+    cancelled_reads::<H>(live, |left| left.held.wakers == 0 && left.late_wakes < 4);
 }
 
 fn cancelled_reads<H: Harness>(live: &Live, holds: impl Fn(&Left) -> bool) {
