@@ -24,6 +24,29 @@ fn the_total_does_not_cut_the_answer_that_it_has_led_to() {
     assert_eq!(rig.next(), Some((390, Kind::KeepAlive)));
 }
 
+/// Whoever lends the sockets may hear of an attempt after the machine has gone on.
+#[test]
+fn an_attempt_that_fails_when_it_was_given_up_says_nothing() {
+    let late = |rig: &mut Rig| rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env));
+    let mut rig = Rig::new(TimeoutPolicy { connect: ms(50), ..profile() });
+    rig.client(GET);
+    rig.at(50);
+    late(&mut rig);
+    assert!(rig.client_gets().contains("504"));
+    assert_eq!((rig.timeout().kind, rig.outcome().secondary), (Kind::Connect, None));
+    rig.actions();
+    late(&mut rig);
+    assert_eq!(rig.actions(), []);
+
+    let mut rig = Rig::relaying(profile(), GET);
+    rig.upstream_gets();
+    rig.actions();
+    late(&mut rig);
+    assert_eq!(rig.actions(), []);
+    rig.upstream(OK5);
+    assert!(rig.client_gets().ends_with("hello"));
+}
+
 #[test]
 fn a_drain_does_not_cut_the_answer_that_it_has_led_to() {
     let mut rig = Rig::relaying(TimeoutPolicy { drain: ms(100), ..profile() }, GET);
