@@ -179,7 +179,7 @@ const CLIENT_DEADLINES: &[DurationFlag] = &[
     DurationFlag {
         long: "linger-timeout",
         field: |p| &mut p.linger,
-        help: "Reading on after an early or error response",
+        help: "Reading on after our FIN",
         zero: "zero would reset the client of every request that is answered early",
     },
 ];

@@ -106,10 +106,12 @@ impl Failure {
 
     /// The same for an address whose port one of `sockets` may have taken.
     fn unless_ours(self, addr: SocketAddr, sockets: &[Socket]) -> Failure {
-        let is_taken_by = |ours: &SocketAddr| {
-            let every = ours.ip().is_unspecified() || addr.ip().is_unspecified();
-            ours.port() == addr.port() && (every || ours.ip() == addr.ip())
+        // `[::]` stands for addresses of IPv4, too; `0.0.0.0` for none of IPv6.
+        let covers = |a: SocketAddr, b: SocketAddr| {
+            a.ip() == b.ip() || (a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4()))
         };
+        let is_taken_by =
+            |ours: &SocketAddr| ours.port() == addr.port() && (covers(*ours, addr) || covers(addr, *ours));
         let ours = sockets.iter().map(|socket| socket.addr).find(is_taken_by);
         Failure { ours: ours.filter(|_| self.why.kind() == io::ErrorKind::AddrInUse), ..self }
     }

@@ -233,6 +233,17 @@ fn a_listener_for_both_families_that_takes_anothers_port_says_so() {
 }
 
 #[test]
+fn a_port_that_another_program_has_is_not_said_to_be_ours() {
+    // Where there is no IPv6 there is nothing to take for one another.
+    let Ok(taken) = TcpListener::bind("[::1]:0") else { return };
+    let port = taken.local_addr().expect("an address").port();
+    let listens = [format!("0.0.0.0:{port}"), format!("[::1]:{port}")];
+    let (code, printed) = run(&["--listen", &listens[0], "--listen", &listens[1]]);
+    assert_eq!(code, 1, "{printed}");
+    assert!(!printed.contains("has that port"), "{printed}");
+}
+
+#[test]
 fn what_is_no_flag_is_named_with_what_was_meant() {
     for (args, given, meant) in [
         (&["127.0.0.1:9000"][..], "'127.0.0.1:9000'", "'--upstream 127.0.0.1:9000'"),

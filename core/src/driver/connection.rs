@@ -458,9 +458,7 @@ where
                 self.tell_bulk(Side::Upstream, false);
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
-                    if self.shared.upstreams.is_active(upstream) {
-                        self.shared.idle.put(upstream, stream, until);
-                    }
+                    self.shared.idle.put(upstream, stream, until, &self.shared.upstreams);
                 }
                 if let Place::Granted(id, since) = *self.place {
                     *self.place = Place::None;

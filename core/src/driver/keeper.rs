@@ -1,8 +1,8 @@
 //! The idle pool of one runtime instance, and the future that watches it.
 //!
 //! The [`Keeper`] closes an idle upstream connection when its deadline is due, when the upstream closes
-//! it or sends bytes that nobody asked for, when its upstream is removed, and at the stop. It hands nothing out: that is done by the
-//! connections, which look once more.
+//! it or sends bytes that nobody asked for, when its upstream is removed, and at the stop. It hands
+//! nothing out: that is done by the connections, which look once more.
 //!
 //! No connection and no last handle of a task is dropped under the pool's lock, since that may run anything. The one
 //! thing of the runtime's that does run under it is a sweep's look at each connection, and what that replaces is a
@@ -19,6 +19,7 @@ use std::task::Waker;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
 use crate::driver::proxy::Shared;
+use crate::driver::upstreams::Upstreams;
 use crate::runtime::sync::Mutex;
 use crate::runtime::{Runtime, Stream};
 use crate::time::Instant;
@@ -86,15 +87,16 @@ impl<S: Stream> Idle<S> {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes in a connection that became idle.
-    pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant) {
+    /// Takes in a connection that became idle, unless its upstream was removed.
+    pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant, upstreams: &Upstreams) {
         let (mut keeper, mut changes) = self.with(|state| (state.keeper().cloned(), state.changes));
         loop {
             // Without a keeper nobody is to be woken, and the task that used it is not to be kept alive.
             if is_dead(&mut stream, &mut Context::from_waker(keeper.as_ref().unwrap_or(Waker::noop()))) {
                 return;
             }
-            let put = self.with(|state| match state.closed {
+            // That is asked under the lock: what is removed later wakes a keeper, which finds the connection here.
+            let put = self.with(|state| match state.closed || !upstreams.is_active(id) {
                 // Another may keep since the look.
                 _ if state.changes != changes => Put::Again(stream, state.keeper().cloned(), state.changes),
                 true => Put::Over(stream),

@@ -41,8 +41,9 @@ pub struct Upstreams(Arc<Mutex<State>>);
 struct State {
     targets: Vec<Target>,
     admission: Admission<Waker>,
-    /// Those who hold idle connections, by number: to be woken when an upstream is removed.
+    /// Those who watch idle connections, by number: to be woken when an upstream is removed.
     keepers: Vec<(u64, Waker)>,
+    /// The last number that a keeper was given.
     count: u64,
 }
 

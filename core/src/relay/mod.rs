@@ -172,9 +172,7 @@ impl Relay {
             read_client,
             read_upstream: relaying && upstream.wants_read(&client.outbound),
             write_upstream: relaying && upstream.write_failed.is_none() && upstream.outbound.is_pending(),
-            write_client: client.outbound.is_pending()
-                && self.exchange.client_failed.is_none()
-                && self.actions.upstream.is_none(),
+            write_client: client.outbound.is_pending() && self.actions.upstream.is_none(),
         }
     }
 

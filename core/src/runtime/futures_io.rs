@@ -20,8 +20,8 @@ use super::Stream;
 /// flushes; both have adapters of their own.)
 ///
 /// What is dropped without a close before ends as the wrapped stream's own drop has it, for most TLS streams without
-/// `close_notify`. That happens only where HTTP itself shows that everything has arrived: a body which lasts until the
-/// end of the connection is ended by `poll_close` (RFC 9112 section 9.8).
+/// `close_notify`. That happens where HTTP itself shows that everything has arrived, and to a peer that has sent its own
+/// end before; else a body which lasts until the end of the connection is ended by `poll_close` (RFC 9112 section 9.8).
 ///
 /// `try_*` poll the stream once, with the waker of the direction's last pending poll, so that they do
 /// not cost the task its wake-up; before any such poll they use a waker that does nothing.

@@ -110,7 +110,8 @@ pub trait Stream: Unpin {
     ///
     /// A stream that cannot close one direction alone fails here, or stays pending. Then its peer learns of the end
     /// only when the connection ends, and what it still sends is delivered until then: a tunnel ends with the peer's own
-    /// FIN or at its half-close limit, and after an error response linger ends the connection.
+    /// FIN or at its half-close limit, and after an error response, or a body that only FIN ends, linger ends the
+    /// connection: with the linger off, only the client or a drain does.
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Sends RST and closes: what the peer has not been sent yet is discarded.

@@ -9,7 +9,7 @@ use core::task::{Context, Poll};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Wake, Waker};
 
 use shuttle::future::block_on;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
@@ -327,25 +327,32 @@ impl Runtime for Still {
     }
 }
 
+/// A proxy with one upstream.
+fn proxied() -> (UpstreamId, Arc<Proxied<Still>>) {
+    let upstreams = Upstreams::new([SocketAddr::from(([192, 0, 2, 1], 1))]);
+    let id = upstreams.list()[0].0;
+    let shared = Proxied {
+        runtime: Still,
+        upstreams,
+        config: Arc::new(Config::default()),
+        idle: Idle::new(9),
+        lifecycle: Arc::new(Lifecycle::new(9)),
+        resolver: Arc::new(ResolverPool::default()),
+        tally: Tally::default(),
+    };
+    (id, Arc::new(shared))
+}
+
 #[test]
 fn a_keeper_closes_what_dies_while_it_is_put_to_it_and_its_heir_what_dies_later() {
     check(|| {
-        let upstreams = Upstreams::new([SocketAddr::from(([192, 0, 2, 1], 1))]);
-        let id = upstreams.list()[0].0;
-        let shared = Arc::new(Proxied {
-            runtime: Still,
-            upstreams,
-            config: Arc::new(Config::default()),
-            idle: Idle::new(9),
-            lifecycle: Arc::new(Lifecycle::new(9)),
-            resolver: Arc::new(ResolverPool::default()),
-            tally: Tally::default(),
-        });
+        let (id, shared) = proxied();
         let streams = [Quiet::default(), Quiet::default()];
         let puts = {
             let (shared, streams) = (Arc::clone(&shared), streams.clone());
             thread::spawn(move || {
-                let put = |stream: Quiet| Idle::put(&shared.idle, id, stream, Instant::NEVER);
+                let put =
+                    |stream: Quiet| Idle::put(&shared.idle, id, stream, Instant::NEVER, &shared.upstreams);
                 streams.into_iter().for_each(put);
             })
         };
@@ -369,5 +376,47 @@ fn a_keeper_closes_what_dies_while_it_is_put_to_it_and_its_heir_what_dies_later(
             if shared.idle.len() == 0 { Poll::Ready(()) } else { Poll::Pending }
         }));
         [closes, first].into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// Whether its task was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does_not_stay_there() {
+    check(|| {
+        let (id, shared) = proxied();
+        let mut keeper = pin!(Keeper::new(Arc::clone(&shared), None));
+        let woken = Arc::new(Woken::default());
+        // Only if it is woken does it look again.
+        let mut run = || {
+            while woken.0.swap(0, Ordering::SeqCst) == 1 {
+                let _ = keeper.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&woken))));
+            }
+        };
+        woken.0.store(1, Ordering::SeqCst);
+        run();
+        let puts = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.idle.put(id, Quiet::default(), Instant::NEVER, &shared.upstreams))
+        };
+        let removes = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.upstreams.remove(id))
+        };
+        for _ in 0..3 {
+            thread::yield_now();
+            run();
+        }
+        [puts, removes].into_iter().for_each(|thread| thread.join().unwrap());
+        run();
+        assert_eq!(shared.idle.len(), 0);
     });
 }

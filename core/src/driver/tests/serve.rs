@@ -153,7 +153,7 @@ fn an_idle_connection_is_looked_at_once_on_its_way_into_the_pool() {
     keeper.run();
     for _ in 0..4 {
         let peer = peer();
-        proxy.shared().idle.put(id, fake.stream(&peer), Instant::NEVER);
+        proxy.shared().idle.put(id, fake.stream(&peer), Instant::NEVER, proxy.upstreams());
         assert_eq!(peer.borrow().calls, 1);
     }
 }
