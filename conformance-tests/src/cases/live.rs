@@ -253,7 +253,7 @@ pub fn h_15_metrics_add_up<H: Harness>(live: &Live) {
         }
     };
     const PATHS: [&str; 8] = ["/ok", "/ok", "/ok", "/half", "/bad", "/closed", "/silent", "/gone"];
-    let seen: Arc<Mutex<Vec<(String, Option<Error>)>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(Vec::<(String, Option<Error>)>::new()));
     let noted = Arc::clone(&seen);
     let observe: Observe = Box::new(move |report: &Report<'_>| {
         let path = report.request.map_or("(no request)", |request| request.target());
