@@ -8,8 +8,7 @@ use tidegate_conformance::{cases, run_cut};
 /// How many polls of a case are tried at most. The first and the last ones all; those between at equal distances.
 const TRIED: usize = 64;
 
-fn tried(polls: usize) -> Vec<usize> {
-    let every = std::env::var("TIDEGATE_CANCEL").is_ok_and(|which| which == "every");
+fn tried(polls: usize, every: bool) -> Vec<usize> {
     if every || polls <= TRIED {
         return (0..polls).collect();
     }
@@ -22,6 +21,7 @@ fn tried(polls: usize) -> Vec<usize> {
 /// One of several parts, which tests on several threads share: of each case a share of its polls, since a few cases have
 /// nearly all of them.
 fn cancel(part: usize, parts: usize) {
+    let every = std::env::var("TIDEGATE_CANCEL").is_ok_and(|which| which == "every");
     let (mut wrong, mut runs, mut cases, mut polls) = (Vec::new(), 0, 0, 0);
     for (name, case) in cases::all() {
         let case = case();
@@ -29,7 +29,7 @@ fn cancel(part: usize, parts: usize) {
         cases += 1;
         polls += whole.polls;
         assert_eq!(whole.left, [""; 0], "{name}, without a cut");
-        for k in tried(whole.polls).into_iter().skip(part).step_by(parts) {
+        for k in tried(whole.polls, every).into_iter().skip(part).step_by(parts) {
             runs += 1;
             for left in run_cut(&case, Some(k)).left {
                 wrong.push(format!("{name}, dropped at poll {k} of {}: {left}", whole.polls));
@@ -53,8 +53,9 @@ fn nothing_is_left_of_a_connection_that_is_dropped_at_any_poll_part_2() {
 #[test]
 fn the_polls_that_are_tried_are_within_the_run_and_none_twice() {
     for polls in [0, 1, TRIED - 1, TRIED, TRIED + 1, 1000, 1_000_000] {
-        let tried = tried(polls);
-        assert!(tried.is_sorted_by(|a, b| a < b) && tried.iter().all(|k| *k < polls), "{polls}: {tried:?}");
-        assert_eq!(tried.len(), polls.min(TRIED));
+        let some = tried(polls, false);
+        assert!(some.is_sorted_by(|a, b| a < b) && some.iter().all(|k| *k < polls), "{polls}: {some:?}");
+        assert_eq!(some.len(), polls.min(TRIED));
+        assert!(tried(polls, true).into_iter().eq(0..polls));
     }
 }
