@@ -558,6 +558,16 @@ fn a_client_that_is_reset_before_its_fin_resets_the_upstream() {
     rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env));
     assert_eq!(rig.actions(), RESET_BOTH);
 
+    // The same if it took no more before.
+    let mut rig = tunnel(profile());
+    rig.client(b"words");
+    rig.upstream_gets();
+    let broken = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Client), broken, env));
+    assert_eq!(rig.actions(), []);
+    rig.with(|relay, env| relay.failed(Op::Read(Side::Client), RESET, env));
+    assert_eq!(rig.actions()[0], Action::Abort(Side::Upstream), "its words end in the middle");
+
     let mut rig = Rig::relaying(profile(), UPGRADE);
     rig.upstream_gets();
     rig.client(b"words");
