@@ -162,27 +162,15 @@ pub fn window(from: Moment, to: Moment, limit: Duration) -> Expect {
 /// [`window`], wider by `more` than the slack on a real machine, for what takes its time besides. Virtual time has none of that,
 /// and its window is as narrow as ever.
 pub fn window_wider(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
-    wider(
-        from,
-        to,
-        limit,
-        move |tolerance| if tolerance == Tolerance::VIRTUAL { Duration::ZERO } else { more },
-        more,
-    )
+    wider(from, to, limit, more, Duration::ZERO)
 }
 
 /// [`window`], wider by `more` than the slack in virtual time too: for what the script itself takes besides.
 pub fn window_within(from: Moment, to: Moment, limit: Duration, more: Duration) -> Expect {
-    wider(from, to, limit, move |_| more, more)
+    wider(from, to, limit, more, more)
 }
 
-fn wider(
-    from: Moment,
-    to: Moment,
-    limit: Duration,
-    besides: impl Fn(Tolerance) -> Duration + Send + Sync + 'static,
-    more: Duration,
-) -> Expect {
+fn wider(from: Moment, to: Moment, limit: Duration, more: Duration, more_in_virtual: Duration) -> Expect {
     let what = format!("{to} {limit:?} after {from}");
     let mut expect = Expect::new(what, move |t, tolerance| {
         let (from_at, to_at) = (from.of(t)?, to.of(t)?);
@@ -192,7 +180,8 @@ fn wider(
         if took < limit {
             return Err(format!("it came after {took:?}: EARLY, which no runtime is allowed to be"));
         }
-        let latest = limit + tolerance.slack + besides(tolerance);
+        let besides = if tolerance == Tolerance::VIRTUAL { more_in_virtual } else { more };
+        let latest = limit + tolerance.slack + besides;
         if took >= latest {
             return Err(format!("it came after {took:?}, later than {latest:?}"));
         }
