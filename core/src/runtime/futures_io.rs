@@ -113,11 +113,10 @@ impl<S: fmt::Debug, F> fmt::Debug for FuturesIo<S, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::wakes::Wakes;
     use std::cell::RefCell;
     use std::rc::Rc;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
 
     /// One end of an in-memory pipe: reads what was put there, writes into room for four bytes, and
     /// remembers the waker of its last pending poll.
@@ -166,15 +165,6 @@ mod tests {
         }
     }
 
-    #[derive(Default)]
-    struct Nobody(AtomicUsize);
-
-    impl Wake for Nobody {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn a_try_is_one_poll_and_keeps_the_waker_of_a_pending_one() {
         let end = End::default();
@@ -183,15 +173,15 @@ mod tests {
         let mut buf = [0; 8];
         assert!(stream.try_read(&mut buf).is_err_and(would_block));
 
-        let nobody = Arc::new(Nobody::default());
+        let nobody = Arc::new(Wakes::default());
         let waker = Waker::from(nobody.clone());
         let mut cx = Context::from_waker(&waker);
         // `will_wake` may say no of two that wake the same.
         let registered = || {
-            let before = nobody.0.load(Ordering::Relaxed);
+            let before = nobody.count();
             end.0.borrow().waker.as_ref().is_some_and(|w| {
                 w.wake_by_ref();
-                nobody.0.load(Ordering::Relaxed) > before
+                nobody.count() > before
             })
         };
         assert!(stream.poll_read(&mut cx, &mut buf).is_pending());
@@ -223,7 +213,7 @@ mod tests {
     fn a_waker_is_kept_no_longer_than_its_operation_is_pending() {
         let end = End::default();
         let mut stream = FuturesIo::new(end.clone(), drop);
-        let nobody = Arc::new(Nobody::default());
+        let nobody = Arc::new(Wakes::default());
         let waker = Waker::from(nobody.clone());
         let mut cx = Context::from_waker(&waker);
         assert!(stream.poll_read(&mut cx, &mut [0; 8]).is_pending());

@@ -15,6 +15,8 @@ mod resolver;
 mod resolver_pool;
 mod socket;
 pub(crate) mod sync;
+#[cfg(test)]
+pub(crate) mod wakes;
 
 use core::future::Future;
 use core::pin::Pin;

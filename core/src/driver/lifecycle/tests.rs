@@ -1,6 +1,7 @@
 //! Phases, places, and who makes room: with wakers that count, and on real threads.
 
 use super::*;
+use crate::runtime::wakes::Wakes;
 use crate::scale::or_under_miri;
 use core::time::Duration;
 use proptest::prelude::*;
@@ -8,21 +9,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn the_last_member_of_a_stopped_group_is_woken_when_the_others_have_left() {
     let root = Arc::new(Lifecycle::new(9));
     let group = root.group();
-    let (server, client) = (Arc::new(Count::default()), Arc::new(Count::default()));
-    let wakes = |count: &Arc<Count>| count.0.load(Ordering::Relaxed);
+    let (server, client) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    let wakes = |waker: &Arc<Wakes>| waker.count();
     let (server_waker, client_waker) = (Waker::from(server.clone()), Waker::from(client.clone()));
 
     let mut server_member = group.join(false);
@@ -59,7 +51,7 @@ fn at(secs: u64) -> Instant {
 struct Server {
     group: Arc<Lifecycle>,
     waiting: Option<Waiting>,
-    woken: Arc<Count>,
+    woken: Arc<Wakes>,
 }
 
 impl Server {
@@ -76,7 +68,7 @@ impl Server {
     }
 
     fn wakes(&self) -> usize {
-        self.woken.0.load(Ordering::Relaxed)
+        self.woken.count()
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::runtime::Stream;
+use crate::runtime::wakes::Wakes;
 use core::future::{pending, poll_fn};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -10,8 +11,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
 /// A runtime with a clock that is set by hand, and timers that count. It has no sockets.
 #[derive(Clone, Default)]
@@ -120,15 +120,6 @@ impl Runtime for Fake {
     }
     fn connect(&self, _: SocketAddr) -> Self::Connect {
         pending()
-    }
-}
-
-#[derive(Default)]
-struct CountWakes(AtomicUsize);
-
-impl Wake for CountWakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -317,10 +308,10 @@ fn t05_a_stall_between_two_levels_changes_nothing() {
         })
     }));
     assert!(poll(wait.as_mut()).is_pending());
-    let wakes = Arc::new(CountWakes::default());
+    let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());
     assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "another turn was asked for");
+    assert_eq!(wakes.count(), 1, "another turn was asked for");
     assert_eq!(poll(wait.as_mut()), Poll::Ready(Ok(Err(elapsed(100, 200)))));
 }
 
@@ -354,17 +345,17 @@ fn one_level_reports_and_the_next_goes_on() {
 fn a06_a_hasty_timer_is_no_verdict_and_is_armed_again() {
     let fake = Fake::default();
     fake.0.hasty.set(ms(1));
-    let wakes = Arc::new(CountWakes::default());
+    let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());
     let mut cx = Context::from_waker(&waker);
     let mut wait = pin!(Scope::new(fake.clone()).wait_for(ms(100), |_| pending::<()>()));
     assert!(wait.as_mut().poll(&mut cx).is_pending());
     fake.at(99);
     assert!(wait.as_mut().poll(&mut cx).is_pending());
-    assert_eq!((fake.0.armed.get(), wakes.0.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((fake.0.armed.get(), wakes.count()), (1, 1));
     fake.0.hasty.set(Duration::ZERO);
     assert!(wait.as_mut().poll(&mut cx).is_pending());
-    assert_eq!((fake.0.armed.get(), wakes.0.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!((fake.0.armed.get(), wakes.count()), (2, 1));
     fake.at(100);
     assert!(wait.as_mut().poll(&mut cx).is_ready());
 }
@@ -374,12 +365,12 @@ fn a08_the_last_waker_is_the_one_that_is_woken() {
     let fake = Fake::default();
     let mut wait = pin!(Scope::new(fake.clone()).wait_for(ms(100), |_| pending::<()>()));
     assert!(poll(wait.as_mut()).is_pending());
-    let wakes = Arc::new(CountWakes::default());
+    let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(wakes.clone());
     assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     // `will_wake` may say no of two that wake the same.
     fake.0.waker.borrow().as_ref().into_iter().for_each(Waker::wake_by_ref);
-    assert_eq!((fake.0.armed.get(), wakes.0.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((fake.0.armed.get(), wakes.count()), (1, 1));
 }
 
 #[test]

@@ -21,9 +21,9 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
+use crate::runtime::wakes::Wakes;
 use crate::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 use crate::time::Instant;
 
@@ -443,22 +443,6 @@ impl Listener for FakeListener {
                 Poll::Pending
             }
         }
-    }
-}
-
-/// How often a waker was woken.
-#[derive(Default)]
-pub(super) struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Wakes {
-    pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
     }
 }
 
