@@ -9,7 +9,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tidegate_core::runtime::{Runtime, Spawn, Timer};
@@ -34,6 +34,27 @@ struct TaskTimers {
     allowed: usize,
 }
 
+impl TaskTimers {
+    fn new(allowed: usize) -> Arc<TaskTimers> {
+        Arc::new(TaskTimers { armed: AtomicUsize::new(0), allowed })
+    }
+}
+
+/// While a task is polled. Another one may be polled inside it, and a poll may panic.
+struct Polls(Option<Arc<TaskTimers>>);
+
+impl Polls {
+    fn enter(task: &Arc<TaskTimers>) -> Polls {
+        Polls(POLLED.replace(Some(Arc::clone(task))))
+    }
+}
+
+impl Drop for Polls {
+    fn drop(&mut self) {
+        POLLED.set(self.0.take());
+    }
+}
+
 /// What the proxy spawns on a counted runtime `R`, for a client's stream `C`.
 pub type CountedConnection<R, C> = CountedTask<Connection<Counted<R>, C, Route, Observe>>;
 
@@ -50,6 +71,8 @@ struct Inner {
     armed: AtomicUsize,
     /// Timers that were armed beyond what there may be, at worst.
     surplus: AtomicUsize,
+    /// Of whoever is no counted task.
+    outside: OnceLock<Arc<TaskTimers>>,
     wakers: Mutex<Vec<Weak<TaskWaker>>>,
     /// At so many of them, those that are gone are thrown out.
     crowd: AtomicUsize,
@@ -109,8 +132,8 @@ impl Counts {
         }
     }
 
-    /// How many timers a task had armed at once beyond its own, at worst: one, or the server's. Likewise all tasks
-    /// together. Zero is right.
+    /// How many timers a task had armed at once beyond its own, at worst: one, or the server's. Who is no counted task counts as a
+    /// server. Zero is right.
     pub(crate) fn surplus_timers(&self) -> usize {
         self.0.surplus.load(Ordering::Acquire)
     }
@@ -142,7 +165,7 @@ impl Counts {
             counts: self.clone(),
             ended: Arc::default(),
             waker: None,
-            timers: Arc::new(TaskTimers { armed: AtomicUsize::new(0), allowed }),
+            timers: TaskTimers::new(allowed),
         }
     }
 
@@ -236,10 +259,9 @@ impl<F: Future<Output = ()>> Future for CountedTask<F> {
         // A waker of its own for each one of the executor's, so that a runtime which keeps an old one is found out.
         let known = this.waker.take().filter(|waker| waker.task.will_wake(cx.waker()));
         let waker = known.unwrap_or_else(|| this.counts.waker(cx.waker().clone(), &this.ended));
-        // A task may be polled inside another one.
-        let outer = POLLED.replace(Some(Arc::clone(&this.timers)));
+        let polls = Polls::enter(&this.timers);
         let polled = future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))));
-        POLLED.set(outer);
+        drop(polls);
         this.waker = Some(waker);
         if polled.is_ready() {
             // The future is left to the executor: that it drops what is over is part of what is counted.
@@ -302,14 +324,13 @@ impl<T> CountedTimer<T> {
         self.armed = armed;
         let inner = &self.counts.0;
         if armed {
-            let there = inner.armed.fetch_add(1, Ordering::AcqRel) + 1;
-            let allowed = inner.tasks.load(Ordering::Acquire) + SERVER_TIMERS;
-            inner.surplus.fetch_max(there.saturating_sub(allowed), Ordering::AcqRel);
-            self.armed_by = POLLED.with_borrow(Option::clone);
-            if let Some(task) = &self.armed_by {
-                let its = task.armed.fetch_add(1, Ordering::AcqRel) + 1;
-                inner.surplus.fetch_max(its.saturating_sub(task.allowed), Ordering::AcqRel);
-            }
+            inner.armed.fetch_add(1, Ordering::AcqRel);
+            let task = POLLED
+                .with_borrow(Option::clone)
+                .unwrap_or_else(|| Arc::clone(inner.outside.get_or_init(|| TaskTimers::new(SERVER_TIMERS))));
+            let its = task.armed.fetch_add(1, Ordering::AcqRel) + 1;
+            inner.surplus.fetch_max(its.saturating_sub(task.allowed), Ordering::AcqRel);
+            self.armed_by = Some(task);
         } else {
             inner.armed.fetch_sub(1, Ordering::AcqRel);
             self.armed_by.take().inspect(|task| _ = task.armed.fetch_sub(1, Ordering::AcqRel));
@@ -376,9 +397,8 @@ mod tests {
         kept.into_iter().for_each(Waker::wake);
         assert_eq!((said(Held::default()), counts.late_wakes()), (String::new(), 1));
 
-        // One timer a task and two of the server's.
-        let _tasks: Vec<_> = (0..2).map(|_| counts.task(pending::<()>())).collect();
-        let mut timers: Vec<_> = (0..5).map(|_| Box::pin(runtime.timer())).collect();
+        // Two of the server's.
+        let mut timers: Vec<_> = (0..3).map(|_| Box::pin(runtime.timer())).collect();
         timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::EPOCH));
         assert_eq!(counts.surplus_timers(), 1);
     }

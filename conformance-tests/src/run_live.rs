@@ -108,7 +108,7 @@ fn failure(live: &Live, place: &str, machine: Machine) -> Option<Failure> {
     let words = format!("{place}:\n- {}", wrong.join("\n- "));
     let certain = live.certain.load(Ordering::Acquire);
     let late_only = !live.other.load(Ordering::Acquire);
-    (!wrong.is_empty()).then(|| Failure { words, machine, certain, late_only })
+    (!wrong.is_empty()).then_some(Failure { words, machine, certain, late_only })
 }
 
 /// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is
@@ -194,12 +194,14 @@ impl Origin {
         let over = Arc::new(AtomicBool::new(false));
         let (is_over, serve) = (Arc::clone(&over), Arc::new(serve));
         let acceptor = thread::spawn(move || {
-            let mut threads = Vec::new();
+            let mut threads: Vec<JoinHandle<()>> = Vec::new();
             while let Ok((stream, _)) = listener.accept() {
                 if is_over.load(Ordering::Acquire) {
                     break;
                 }
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                // A thread that has ended keeps its stack until somebody asks for it, and some cases weigh memory.
+                threads.extract_if(.., |thread| thread.is_finished()).for_each(|t| drop(t.join()));
                 let serve = Arc::clone(&serve);
                 threads.push(thread::spawn(move || serve(stream)));
             }

@@ -135,9 +135,6 @@ fn drift(t: &Transcript, tolerance: Tolerance) -> Result<(), String> {
         took[took.len() / 2]
     };
     let (first, last) = (middle(&came[..quarter]), middle(&came[came.len() - quarter..]));
-    if std::env::var_os("XDBG").is_some() {
-        return Err(format!("K16 {first:?} {last:?}"));
-    }
     match last.saturating_sub(first) < tolerance.of(ms(20)) {
         true => Ok(()),
         false => Err(format!("the first took {first:?}, the last {last:?}")),

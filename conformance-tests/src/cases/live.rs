@@ -118,8 +118,8 @@ pub fn h_06_buffers<H: Harness>(live: &Live) {
     live.expect(timeouts == 1000, format!("a thousand timeouts, not {timeouts}"));
     let sizes = lock(&sizes).clone();
     if let ([_, first, ..], Some(last)) = (&sizes[..], sizes.last()) {
-        let most = first + first / 10 + (2 << 20);
-        live.expect(std::env::var_os("XDBG").is_none(), format!("{sizes:?}"));
+        // Less than 10 percent, whatever else there is by now.
+        let most = first + (first / 10).min(4 << 20);
         live.expect_certain(*last <= most, format!("memory to be flat: {sizes:?}"));
     }
 }

@@ -107,9 +107,8 @@ pub fn a_14_ten_thousand_equal_deadlines<H: Harness>(live: &Live) {
             rounds
         })
     });
-    live.expect(std::env::var_os("XDBG").is_none(), format!("{rounds:?}"));
     // Ten thousand polls take their time where nothing is optimized.
-    let most = ms(if cfg!(debug_assertions) { 300 } else { 100 });
+    let most = ms(if cfg!(debug_assertions) { 200 } else { 100 });
     for Round { fired, early, spread, .. } in &rounds {
         live.expect(*fired == TIMERS, format!("all timers to fire, not {fired}"));
         live.expect_certain(*early == 0, format!("no timer to fire early, as {early} did"));
@@ -196,7 +195,6 @@ pub fn a_15_arm_cancel_churn<H: Harness>(live: &Live) {
         churn(if live.is_spoilt() { 0 } else { TIMES }).await;
         sleep(&runtime, ms(2)).await;
         let last = gauges::resident();
-        live.expect(std::env::var_os("XDBG").is_none(), format!("{first} {last}"));
         live.expect_certain(last <= first + GROWS, format!("no growth: {first} bytes, then {last}"));
         live.expect(!live.is_spoilt(), "the churn");
     });
