@@ -89,7 +89,7 @@ fn by_hand<H: Harness, T, C: Send + 'static>(
     let counted = counts.clone();
     let driven = H::block_on(|runtime| async move {
         let listener = H::listener(front).ok()?;
-        let config = Config { timeouts: live.limits(policy), ..Config::default() };
+        let config = Config { timeouts: policy, ..Config::default() };
         let proxy = Proxy::new(Counted::new(runtime, &counted), Upstreams::new([behind]), config);
         let mut scene = ByHand { proxy, listener, counts: counted, origin: behind };
         let driven = drive(&mut scene).await;
