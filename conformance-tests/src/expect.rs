@@ -37,7 +37,7 @@ impl Tolerance {
     pub const VIRTUAL: Tolerance = Tolerance { slack: SLACK_VIRTUAL };
 
     /// How long something may take for which a quiet machine is given `at_most`.
-    pub(crate) fn of(self, at_most: Duration) -> Duration {
+    fn of(self, at_most: Duration) -> Duration {
         match self {
             Tolerance::VIRTUAL => SLACK_VIRTUAL,
             Tolerance { slack } => at_most + slack.saturating_sub(SLACK),

@@ -119,8 +119,8 @@ pub fn k_16_100_clients_stall_at_once() -> Case {
     case
 }
 
-/// How much later those who came last were answered than those who came first: in the middle of each quarter, so that one
-/// thread that was late itself does not matter.
+/// How much later those who came last were answered than those who came first: in the middle of each quarter, so that threads that
+/// were late themselves do not matter. (A hundred of them together always are, so that their waits are no measure here.)
 fn drift(t: &Transcript, tolerance: Tolerance) -> Result<(), String> {
     let mut came = Vec::new();
     for i in 0..t.clients.len() {
@@ -135,7 +135,8 @@ fn drift(t: &Transcript, tolerance: Tolerance) -> Result<(), String> {
         took[took.len() / 2]
     };
     let (first, last) = (middle(&came[..quarter]), middle(&came[came.len() - quarter..]));
-    match last.saturating_sub(first) < tolerance.of(ms(20)) {
+    let most = if tolerance == Tolerance::VIRTUAL { SLACK_VIRTUAL } else { ms(25) };
+    match last.saturating_sub(first) < most {
         true => Ok(()),
         false => Err(format!("the first took {first:?}, the last {last:?}")),
     }
