@@ -86,11 +86,15 @@ fn silent_since(from: Moment, id: &'static str, title: &'static str, habits: Hab
         .expect(outcomes(1))
 }
 
+/// More calls than an exchange makes, also on an executor that polls a task some hundred times without cause. Whoever spins makes
+/// as many in a few milliseconds.
+const FEW: u64 = 2000;
+
 /// Ten thousand wake-ups of each socket without a cause fire nothing early and change nothing. For each of them the proxy asks
 /// the two sockets that it waits for once, and nobody else: no socket twice, and not its timer.
 pub fn a_05_wake_storm() -> Case {
     const STORM: u32 = 10_000;
-    let sockets = u64::from(2 * 2 * STORM + 100);
+    let sockets = u64::from(2 * 2 * STORM) + FEW;
     silent("A-05", "wake storm", Habits { spurious: STORM, ..Habits::default() }, 150)
         .expect(calls(sockets, 10))
 }
@@ -128,7 +132,7 @@ fn window_from_outcome(limit: std::time::Duration) -> Expect {
 /// Readiness without bytes is no read: the deadline is not reset.
 pub fn a_12_spurious_readiness() -> Case {
     silent("A-12", "spurious readiness", Habits { spurious: 50, ..Habits::default() }, 150)
-        .expect(calls(300, 10))
+        .expect(calls(FEW, 10))
 }
 
 /// An interrupted operation is tried again: nothing is lost, nothing spins.
@@ -146,8 +150,7 @@ pub fn a_13_interrupted() -> Case {
         .expect(reused(1, true))
         .expect(success(0))
         .expect(success(1))
-        // The bodies come in as many pieces as the kernel likes.
-        .expect(calls(400, 20))
+        .expect(calls(FEW, 20))
         .expect(outcomes(2))
 }
 
@@ -167,7 +170,7 @@ pub fn a_13_zero_byte_write() -> Case {
             other => Err(format!("it got {:?}", other.map(|log| log.received.total))),
         }))
         .expect(upstream_end(0, End::Rst))
-        .expect(calls(100, 10))
+        .expect(calls(FEW, 10))
         .expect(outcomes(1))
 }
 
@@ -184,7 +187,7 @@ pub fn a_13_zero_byte_write_to_the_client() -> Case {
         .expect(within(Moment::Mark("answers"), Moment::Outcome(0), ms(50)))
         .expect(within(Moment::Mark("answers"), Moment::UpstreamEnd(0), ms(50)))
         .expect(upstream_end(0, End::Rst))
-        .expect(calls(100, 10))
+        .expect(calls(FEW, 10))
         .expect(outcomes(1))
 }
 

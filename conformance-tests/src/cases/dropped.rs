@@ -125,6 +125,7 @@ fn answers_in_many_ways(mut stream: TcpStream) {
 /// and the next is served.
 pub fn h_08_cancel_at_every_event<H: Harness>(live: &Live) {
     const RUNS: usize = 200;
+    const MOST: usize = 12;
     const PATHS: [(&str, &str); 4] =
         [("/", "hello"), ("/half", "HTTP/1.1 200"), ("/silent", "HTTP/1.1 504"), ("/closed", "HTTP/1.1 502")];
     let limit = Some(ms(5));
@@ -142,16 +143,21 @@ pub fn h_08_cancel_at_every_event<H: Harness>(live: &Live) {
         for polls in &mut polls {
             *polls = scene.drive(None, |_| {}).await?.0;
         }
-        let mut cut = BTreeSet::new();
+        let (mut cut, mut times) = (BTreeSet::new(), 0);
         // A fixed sequence that looks random: the same sample every time.
         let mut state = 1_u32;
         for run in 0..RUNS {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (path, sample) = (run % PATHS.len(), (state >> 16) as usize);
-            let at = sample % (polls[path] + 1);
-            let (_, dropped) = scene.drive((!spoilt).then_some(at), |_| {}).await?;
+            // Some executors poll a task hundreds of times without cause.
+            let at = sample % (polls[path].min(MOST) + 1);
+            let (polled, dropped) = scene.drive((!spoilt).then_some(at), |_| {}).await?;
             if dropped {
+                times += 1;
                 cut.insert((PATHS[path].0, at));
+            } else {
+                // It had fewer this time, or more.
+                polls[path] = polled;
             }
             if let Some(left) = scene.left() {
                 live.expect_certain(
@@ -163,13 +169,15 @@ pub fn h_08_cancel_at_every_event<H: Harness>(live: &Live) {
         for _ in PATHS {
             scene.drive(None, |_| {}).await?;
         }
-        Some((polls, cut))
+        Some((times, cut))
     });
-    let Some((Some((polls, cut)), served)) = driven else { return live.expect(false, "connections") };
+    let Some((Some((times, cut)), served)) = driven else { return live.expect(false, "connections") };
     live.expect(served == [PATHS.len(); 2], format!("whole ones to be served, before and after: {served:?}"));
-    // A connection that meets its events on a thread of its own may find several at once.
-    let events: usize = polls.iter().sum();
-    live.expect(cut.len() >= events / 2, format!("most of {polls:?} events to be tried, not {cut:?}"));
+    live.expect(times >= RUNS / 4, format!("many to be dropped, not {times}"));
+    for (path, _) in PATHS {
+        let events = cut.iter().filter(|(of, _)| *of == path).count();
+        live.expect(events >= 2, format!("several events of {path:?} to be tried: {cut:?}"));
+    }
 }
 
 /// Asks, and reads a whole answer of five bytes.
