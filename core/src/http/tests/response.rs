@@ -169,12 +169,19 @@ fn r4_r6_framing_on_both_sides() {
         ("R6", Http11, false, "1.1 200", "x: y", UntilClose, Chunked, "te", false, true),
         ("R6", Http11, false, "1.0 200", "x: y", UntilClose, Chunked, "te", false, true),
         ("R6", Http10, false, "1.1 200", "x: y", UntilClose, UntilClose, "", false, false),
-        ("R4", Http11, true, "1.1 200", "content-length: 3", None, None, "cl3", true, true),
-        ("R4", Http11, true, "1.1 200", "transfer-encoding: chunked", None, None, "", true, true),
-        ("R4", Http11, true, "1.1 200", "x: y", None, None, "", true, true),
-        ("R4", Http10, true, "1.1 200", "x: y", None, None, "", true, true),
-        ("R4", Http11, false, "1.1 304", "content-length: 3", None, None, "cl3", true, true),
-        ("R4", Http11, false, "1.1 304", "transfer-encoding: chunked", None, None, "", true, true),
+        ("R4", Http11, true, "1.1 200", "content-length: 3", None, None, "cl3", false, true),
+        ("R4", Http11, true, "1.1 200", "transfer-encoding: chunked", None, None, "", false, true),
+        ("R4", Http11, true, "1.1 200", "x: y", None, None, "", false, true),
+        ("R4", Http10, true, "1.1 200", "x: y", None, None, "", false, true),
+        ("R4", Http11, true, "1.1 200", "content-length: 0", None, None, "cl0", true, true),
+        ("R4", Http11, true, "1.0 200", "content-length: 0", None, None, "cl0", false, true),
+        ("R4", Http11, true, "1.1 304", "x: y", None, None, "", true, true),
+        ("R4", Http11, true, "1.1 304", "content-length: 3", None, None, "cl3", false, true),
+        ("R4", Http11, false, "1.1 304", "x: y", None, None, "", true, true),
+        ("R4", Http11, false, "1.1 304", "content-length: 0", None, None, "cl0", true, true),
+        ("R4", Http11, false, "1.1 304", "content-length: 3", None, None, "cl3", false, true),
+        ("R4", Http11, false, "1.1 304", "transfer-encoding: chunked", None, None, "", false, true),
+        ("H8", Http11, true, "1.1 204", "x: y", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "x: y", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "content-length: 0", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "content-length: 3", None, None, "", false, true),
@@ -239,6 +246,15 @@ fn h1_h3_connection_removes_what_it_names_and_nothing_of_ours() {
     .unwrap();
     assert_eq!(head, format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ndate: {UTC}\r\n\r\n"));
     assert!(info.reusable);
+}
+
+#[test]
+fn l13_what_means_something_in_requests_alone_passes_in_responses() {
+    let fields = "Expect: x\r\nMax-Forwards: y\r\nHost: z\r\n";
+    for version in ["1.0", "1.1"] {
+        let (_, head) = get(format!("HTTP/{version} 200 OK\r\n{fields}Content-Length: 0\r\n\r\n")).unwrap();
+        assert!(head.contains(fields), "{head}");
+    }
 }
 
 #[test]

@@ -98,10 +98,14 @@ fn a_close_delimited_response_is_chunked_for_a_new_client_and_plain_for_an_old_o
 
 #[test]
 fn no_body_follows_head_204_and_304() {
-    for (request, response) in [
-        ("HEAD", "200 OK\r\nContent-Length: 5"),
-        ("GET", "204 No Content"),
-        ("GET", "304 Not Modified\r\nContent-Length: 5"),
+    // What announces a body is followed by one from many a server: its connection serves nobody else.
+    for (request, response, ends) in [
+        ("HEAD", "200 OK\r\nContent-Length: 5", "Close"),
+        ("HEAD", "200 OK", "Close"),
+        ("HEAD", "200 OK\r\nContent-Length: 0", "Release"),
+        ("GET", "204 No Content", "Release"),
+        ("GET", "304 Not Modified", "Release"),
+        ("GET", "304 Not Modified\r\nContent-Length: 5", "Close"),
     ] {
         let mut rig = Rig::relaying(profile(), format!("{request} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         rig.upstream_gets();
@@ -109,6 +113,12 @@ fn no_body_follows_head_204_and_304() {
         assert_eq!(body_of(&rig.client_gets()), "", "{request} {response}");
         assert_eq!(rig.outcome().error, None);
         assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+        let how = rig.actions().iter().find_map(|action| match action {
+            Action::Close(Side::Upstream) => Some("Close"),
+            Action::Release { .. } => Some("Release"),
+            _ => None,
+        });
+        assert_eq!(how, Some(ends), "{request} {response}");
     }
 }
 
