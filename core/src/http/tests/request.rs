@@ -346,6 +346,12 @@ fn h1_connection_and_what_it_names_stay_here() {
         forwarded: for=unknown;by=_tidegate;host=h;proto=http\r\nx-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n"
     );
     assert_eq!(head, expected);
+    // The names that no field should have are names all the same (RFC 9112 section 9.6).
+    let (info, head) =
+        with("Close: 1\r\nKeep-Alive: 2\r\nConnection: keep-alive, x, Close, close\r\n").unwrap();
+    assert!(!info.keep_alive && !head.contains("lose: 1") && !head.contains("live: 2"), "{head}");
+    let (_, head) = with("Close: 1\r\n").unwrap();
+    assert_eq!(values(&head, "close"), ["1"], "nobody has named it");
     let many: Vec<String> = (0..65).map(|i| format!("x{i}")).collect();
     let refusal = refused(with(&format!("Connection: {}\r\n", many.join(","))));
     assert_eq!(refusal, Some(HttpError::HeadTooLarge), "options are bounded");
@@ -420,9 +426,16 @@ fn c1_the_clients_wish_to_persist() {
 
 #[test]
 fn e1_e4_expect() {
-    for (value, expects) in
-        [("100-continue", true), ("100-CONTINUE", true), ("x", false), ("100-continue;q=1", false)]
-    {
+    for (value, expects) in [
+        ("100-continue", true),
+        ("100-CONTINUE", true),
+        ("x", false),
+        ("100-continue;q=1", false),
+        // It is a list.
+        ("100-continue,", true),
+        ("x=\"y\",\t100-continue", true),
+        ("x, y", false),
+    ] {
         let fields = format!("Expect: {value}\r\nContent-Length: 1\r\n");
         let (info, head) = with(&fields).unwrap();
         assert_eq!((info.expect_continue, values(&head, "expect")), (expects, [value].to_vec()));
