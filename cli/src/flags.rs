@@ -401,7 +401,10 @@ impl Flags {
     /// `--version` and `--generate` (1 if that cannot be written), 2 after a wrong flag or value.
     pub(crate) fn from_args() -> Flags {
         let mut command = command();
-        let given = command.try_get_matches_from_mut(std::env::args_os());
+        // No value that is right has anything but ASCII. One that is no text at all is a wrong value like any other, and
+        // the parser would not say of which flag.
+        let args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+        let given = command.try_get_matches_from_mut(args);
         let given = given.unwrap_or_else(|e| with_tip(e).exit());
         if let Some(form) = given.get_one::<Form>("generate") {
             let Err(e) = form.print(command) else { std::process::exit(0) };

@@ -40,6 +40,7 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--upstream", "::1:9000", "a host and a port"),
         ("--upstream", "127.0.0.1:0", "a number from 1 to 65535"),
         ("--upstream", "127.0.0.1:http", "a number from 1 to 65535"),
+        ("--upstream", "app.example:+9000", "a number from 1 to 65535"),
         ("--upstream", "http://127.0.0.1:9000", "without a scheme"),
         ("--upstream", "a host:9000", "a host and a port"),
         ("--runtime", "glommio", "possible values"),
@@ -90,6 +91,31 @@ fn a_negative_value_is_a_wrong_value_and_not_an_unknown_flag() {
         assert_eq!(code, 2, "{flag} {value}: {printed}");
         assert!(printed.contains(&format!("invalid value '{value}' for '{flag}")), "{printed}");
     }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_a_wrong_value_of_its_flag() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let no_text = |text: &[u8]| std::ffi::OsStr::from_bytes(text).to_owned();
+    for (flag, allowed) in [
+        ("--listen", "an IP address and a port"),
+        ("--upstream", "a host and a port"),
+        ("--read-timeout", "or `off`"),
+        ("--upgrade", "such as websocket"),
+        ("--runtime", "possible values"),
+        ("--max-head", "from 1KiB to 1MiB"),
+    ] {
+        let output = tidegate(&[flag]).arg(no_text(b"h\xff:80")).output().expect("the binary starts");
+        let printed = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{flag}: {printed}");
+        for word in [flag, "'h\u{fffd}:80'", allowed] {
+            assert!(printed.contains(word), "{flag} lacks {word}: {printed}");
+        }
+    }
+    let output = tidegate(&[]).arg(no_text(b"--read\xff")).output().expect("the binary starts");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("'--read\u{fffd}'"), "{printed}");
 }
 
 #[test]

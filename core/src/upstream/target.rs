@@ -130,9 +130,11 @@ impl FromStr for Name {
         if !(1..=Name::MAX_HOST).contains(&host.len()) || !host.bytes().all(is_letter) {
             return Err(TargetError::Form);
         }
-        match port.parse() {
-            Ok(0) | Err(_) => Err(TargetError::Port),
-            Ok(port) => Ok(Name { text: Arc::from(given), port }),
+        // `parse` would take a sign.
+        let port = port.parse().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit()));
+        match port {
+            Some(0) | None => Err(TargetError::Port),
+            Some(port) => Ok(Name { text: Arc::from(given), port }),
         }
     }
 }
@@ -245,7 +247,7 @@ mod tests {
         {
             assert_eq!(form.parse::<Target>(), Err(TargetError::Form), "{form:?}");
         }
-        for port in ["h:", "h:0", "h:65536", "h:-1", "127.0.0.1:0", "h:http"] {
+        for port in ["h:", "h:0", "h:65536", "h:-1", "h:+80", "127.0.0.1:+80", "127.0.0.1:0", "h:http"] {
             assert_eq!(port.parse::<Target>(), Err(TargetError::Port), "{port:?}");
         }
     }
