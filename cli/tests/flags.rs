@@ -86,7 +86,18 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
 
 #[test]
 fn a_negative_value_is_a_wrong_value_and_not_an_unknown_flag() {
-    for (flag, value) in [("--read-timeout", "-1s"), ("--linger-timeout", "-0"), ("--max-head", "-1")] {
+    for (flag, value) in [
+        ("--read-timeout", "-1s"),
+        ("--linger-timeout", "-0"),
+        ("--max-head", "-1"),
+        ("--listen", "-1"),
+        ("--upstream", "-x:80"),
+        ("--trust", "-1"),
+        ("--runtime", "-tokio"),
+        ("--log-level", "-1"),
+        // What should have been its value was forgotten.
+        ("--upstream", "--access-log"),
+    ] {
         let (code, printed) = run(&[flag, value]);
         assert_eq!(code, 2, "{flag} {value}: {printed}");
         assert!(printed.contains(&format!("invalid value '{value}' for '{flag}")), "{printed}");
