@@ -80,14 +80,18 @@ fn name(text: &str) -> Name {
     }
 }
 
-/// Names that servers may take for one about the hops before us, or for another that we write.
+/// Names that servers may take for one about the hops before us, or for another that we write: the framing's, too.
 fn forwarding_like(text: &[u8]) -> Name {
     let is = |known: &[u8], text: &[u8]| {
         let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k, *t) == (b'-', b'_');
         known.len() == text.len() && known.iter().zip(text).all(same)
     };
     let prefix = text.get(..11).is_some_and(|prefix| is(b"x-forwarded", prefix));
-    let named = [&b"x-real-ip"[..], b"x-request-id", b"proxy-status"].iter().any(|known| is(known, text));
+    // With hyphens the last two were told apart before.
+    let named =
+        [&b"x-real-ip"[..], b"x-request-id", b"proxy-status", b"content-length", b"transfer-encoding"]
+            .iter()
+            .any(|known| is(known, text));
     let like = named || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
     match like {
         false => Name::Other,

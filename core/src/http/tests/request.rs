@@ -155,6 +155,26 @@ fn framing_that_is_refused() {
     }
 }
 
+/// There are servers (uWSGI, and others that make variables of names) to which these are the framing.
+#[test]
+fn f17_names_that_may_be_read_as_the_framing_stay_here() {
+    for (name, value) in [
+        ("Content_Length", "5"),
+        ("content_length", "x"),
+        ("Transfer_Encoding", "chunked"),
+        ("TRANSFER_encoding", ""),
+    ] {
+        for (fields, framing) in [("", Framing::None), ("Content-Length: 3\r\n", Framing::Length(3))] {
+            let (info, head) = with(&format!("{name}: {value}\r\n{fields}")).unwrap();
+            assert_eq!((info.framing, values(&head, name).len()), (framing, 0), "{head}");
+        }
+        reaches_the_client(&format!("{name}: {value}\r\n"));
+    }
+    for name in ["Content_Lengths", "XContent_Length", "Content_Type", "Transfer_Encodin"] {
+        assert_eq!(values(&with(&format!("{name}: v\r\n")).unwrap().1, name), ["v"], "{name}");
+    }
+}
+
 #[test]
 fn f8_a_transfer_coding_in_http_1_0_is_refused() {
     for coding in ["chunked", "gzip", "identity", ""] {
