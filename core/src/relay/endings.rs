@@ -127,7 +127,7 @@ impl Relay {
         if unframed || slow {
             self.close_client(End::Abort);
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 
@@ -158,7 +158,7 @@ impl Relay {
             // The client asked for the close and sends no more: nothing can hit our last bytes.
             self.close_client(End::Close);
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 
