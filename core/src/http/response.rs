@@ -37,8 +37,11 @@ pub struct ResponseInfo {
     /// How the body comes from the upstream; none for HEAD, 1xx, 204 and 304. After a 101 it is the tunnel.
     pub framing: Framing,
     /// Whether the upstream keeps its connection after a complete response: HTTP/1.1, no `close`, a body that
-    /// ends by itself, or none where none was announced.
+    /// ends by itself.
     pub reusable: bool,
+    /// It announces a body that must not follow, to HEAD or with 304 (to HEAD it does unless it says that there would be
+    /// none): from many a server it follows all the same.
+    pub suspect: bool,
     /// How the body goes to the client.
     pub relayed: Framing,
     /// Whether the client was told that its connection stays open.
@@ -106,21 +109,20 @@ pub fn rewrite_response(
         (Framing::UntilClose, Version::Http11) => Framing::Chunked,
         (as_received, _) => as_received,
     };
-    // What announces a body and must not have one has it all the same from many a server, and not always in the same packet:
-    // what follows is anybody's guess, and must not become the answer to the next request (`http.md` R4). To HEAD that is
-    // whatever does not say that there would be none.
-    let doubtful = match framing {
-        Framing::None if interim || matches!(status, 204 | 304) => {
-            survey.chunked || survey.length.is_some_and(|n| n > 0)
-        }
-        Framing::None => survey.length != Some(0),
+    let announced = survey.chunked || survey.length.is_some_and(|n| n > 0);
+    // A 1xx or 204 that announces a body may well send one: what follows it is anybody's guess.
+    let contradictory = (interim || status == 204) && announced;
+    let suspect = match framing {
+        Framing::None if status == 304 => announced,
+        Framing::None => cx.to_head && !interim && status != 204 && survey.length != Some(0),
         _ => false,
     };
     let info = ResponseInfo {
         status,
         interim,
         framing,
-        reusable: !http10 && !survey.close && framing != Framing::UntilClose && !doubtful,
+        reusable: !http10 && !survey.close && framing != Framing::UntilClose && !contradictory,
+        suspect,
         relayed,
         keep_alive: cx.keep_alive && relayed != Framing::UntilClose,
     };

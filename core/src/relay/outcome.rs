@@ -84,6 +84,9 @@ pub enum Action {
     Release {
         /// Whose connection it is.
         upstream: UpstreamId,
+        /// How long nobody must get it: what comes meanwhile came of the last request, and the connection is closed. Zero
+        /// unless there is reason to fear that something does.
+        settle: Duration,
         /// The pool idle limit of the request's policy.
         idle: Option<Duration>,
     },
@@ -220,7 +223,7 @@ pub(crate) struct Actions {
 pub(crate) enum End {
     Abort,
     Close,
-    Release { upstream: UpstreamId, idle: Option<Duration> },
+    Release { upstream: UpstreamId, settle: Duration, idle: Option<Duration> },
 }
 
 /// What the exchange needs next from outside.
@@ -244,7 +247,7 @@ impl Actions {
             return Some(match end {
                 End::Abort => Action::Abort(Side::Upstream),
                 End::Close => Action::Close(Side::Upstream),
-                End::Release { upstream, idle } => Action::Release { upstream, idle },
+                End::Release { upstream, settle, idle } => Action::Release { upstream, settle, idle },
             });
         }
         if core::mem::take(&mut self.report) {

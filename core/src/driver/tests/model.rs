@@ -405,7 +405,9 @@ fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does
         run();
         let puts = {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.idle.put(id, Quiet::default(), Instant::NEVER, &shared.upstreams))
+            thread::spawn(move || {
+                shared.idle.put(id, Quiet::default(), Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+            })
         };
         let removes = {
             let shared = Arc::clone(&shared);

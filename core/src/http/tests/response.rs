@@ -30,6 +30,7 @@ fn h6_the_head_that_goes_to_the_client_is_ours() {
         interim: false,
         framing: Framing::Length(10),
         reusable: true,
+        suspect: false,
         relayed: Framing::Length(10),
         keep_alive: true,
     };
@@ -169,19 +170,13 @@ fn r4_r6_framing_on_both_sides() {
         ("R6", Http11, false, "1.1 200", "x: y", UntilClose, Chunked, "te", false, true),
         ("R6", Http11, false, "1.0 200", "x: y", UntilClose, Chunked, "te", false, true),
         ("R6", Http10, false, "1.1 200", "x: y", UntilClose, UntilClose, "", false, false),
-        ("R4", Http11, true, "1.1 200", "content-length: 3", None, None, "cl3", false, true),
-        ("R4", Http11, true, "1.1 200", "transfer-encoding: chunked", None, None, "", false, true),
-        ("R4", Http11, true, "1.1 200", "x: y", None, None, "", false, true),
-        ("R4", Http10, true, "1.1 200", "x: y", None, None, "", false, true),
-        ("R4", Http11, true, "1.1 200", "content-length: 0", None, None, "cl0", true, true),
+        ("R4", Http11, true, "1.1 200", "content-length: 3", None, None, "cl3", true, true),
+        ("R4", Http11, true, "1.1 200", "transfer-encoding: chunked", None, None, "", true, true),
+        ("R4", Http11, true, "1.1 200", "x: y", None, None, "", true, true),
+        ("R4", Http10, true, "1.1 200", "x: y", None, None, "", true, true),
         ("R4", Http11, true, "1.0 200", "content-length: 0", None, None, "cl0", false, true),
-        ("R4", Http11, true, "1.1 304", "x: y", None, None, "", true, true),
-        ("R4", Http11, true, "1.1 304", "content-length: 3", None, None, "cl3", false, true),
-        ("R4", Http11, false, "1.1 304", "x: y", None, None, "", true, true),
-        ("R4", Http11, false, "1.1 304", "content-length: 0", None, None, "cl0", true, true),
-        ("R4", Http11, false, "1.1 304", "content-length: 3", None, None, "cl3", false, true),
-        ("R4", Http11, false, "1.1 304", "transfer-encoding: chunked", None, None, "", false, true),
-        ("H8", Http11, true, "1.1 204", "x: y", None, None, "", true, true),
+        ("R4", Http11, false, "1.1 304", "content-length: 3", None, None, "cl3", true, true),
+        ("R4", Http11, false, "1.1 304", "transfer-encoding: chunked", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "x: y", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "content-length: 0", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "content-length: 3", None, None, "", false, true),
@@ -204,6 +199,32 @@ fn r4_r6_framing_on_both_sides() {
             _ => "",
         };
         assert_eq!(values(&head, "connection").join(" "), connection, "C1 {what}");
+    }
+}
+
+#[test]
+fn r4_what_announces_a_body_that_must_not_follow_is_suspect() {
+    for (to_head, status, fields, suspect) in [
+        (true, 200, "content-length: 3", true),
+        (true, 200, "transfer-encoding: chunked", true),
+        (true, 404, "x: y", true),
+        (true, 200, "content-length: 0", false),
+        (true, 204, "x: y", false),
+        (true, 304, "x: y", false),
+        (true, 304, "content-length: 3", true),
+        (true, 103, "x: y", false),
+        (false, 304, "x: y", false),
+        (false, 304, "content-length: 0", false),
+        (false, 304, "content-length: 3", true),
+        (false, 304, "transfer-encoding: chunked", true),
+        (false, 204, "x: y", false),
+        (false, 103, "x: y", false),
+        (false, 200, "content-length: 3", false),
+        (false, 200, "x: y", false),
+    ] {
+        let head = format!("HTTP/1.1 {status} x\r\n{fields}\r\n\r\n");
+        let (info, _) = cx(Version::Http11, to_head, |cx| response(&head, cx)).unwrap();
+        assert_eq!(info.suspect, suspect, "{to_head} {head}");
     }
 }
 
