@@ -13,7 +13,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,8 +55,9 @@ impl Dice {
     }
 }
 
-/// An upstream whose connections each run `serve`; its threads end with the test process.
-fn upstream(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> SocketAddr {
+/// An upstream that serves so many connections at once; its threads end with the test process. They are there before the
+/// first connection is, and each takes its connections itself: a new thread for each would cost more than the proxy does.
+fn upstream(at_once: usize, serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> SocketAddr {
     // A thousand connections come at once. Whom the listen queue has no place for waits a second until the kernel asks
     // again, whatever the proxy does.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -64,16 +65,19 @@ fn upstream(serve: impl Fn(TcpStream, u64) + Send + Sync + 'static) -> SocketAdd
     socket.listen(4096).expect("a bound socket listens");
     let listener = TcpListener::from(socket);
     let addr = listener.local_addr().expect("an address");
-    let serve = Arc::new(serve);
-    thread::spawn(move || {
-        for (n, stream) in (1..).zip(listener.incoming().flatten()) {
-            // Or a head waits for the proxy's delayed acknowledgement before its body goes.
-            let _ = stream.set_nodelay(true);
-            let serve = Arc::clone(&serve);
-            let small = thread::Builder::new().stack_size(128 << 10);
-            let _ = small.spawn(move || serve(stream, n));
-        }
-    });
+    let shared = Arc::new((listener, serve, AtomicU64::new(1)));
+    for _ in 0..at_once {
+        let shared = Arc::clone(&shared);
+        let server = move || {
+            let (listener, serve, next) = &*shared;
+            for stream in listener.incoming().flatten() {
+                // Or a head waits for the proxy's delayed acknowledgement before its body goes.
+                let _ = stream.set_nodelay(true);
+                serve(stream, next.fetch_add(1, Ordering::Relaxed));
+            }
+        };
+        thread::Builder::new().stack_size(128 << 10).spawn(server).expect("room for small threads");
+    }
     addr
 }
 
@@ -91,9 +95,9 @@ fn head(mut stream: &TcpStream) -> Option<Vec<u8>> {
 }
 
 /// `/big` is more than any kernel buffers.
-fn sound() -> SocketAddr {
+fn sound(at_once: usize) -> SocketAddr {
     let big = vec![b'x'; 16 << 20];
-    upstream(move |mut stream, _| {
+    upstream(at_once, move |mut stream, _| {
         // What is copied into buffers for nobody would measure the machine and not the proxy.
         let _ = SockRef::from(&stream).set_send_buffer_size(64 << 10);
         while let Some(head) = head(&stream) {
@@ -106,7 +110,7 @@ fn sound() -> SocketAddr {
     })
 }
 
-fn garbage() -> SocketAddr {
+fn garbage(at_once: usize) -> SocketAddr {
     const ANSWERS: [&[u8]; 8] = [
         b"",
         b"HTTP/1.1 2",
@@ -117,7 +121,7 @@ fn garbage() -> SocketAddr {
         b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     ];
-    upstream(|mut stream, n| {
+    upstream(at_once, |mut stream, n| {
         let mut dice = Dice(n);
         if head(&stream).is_some() {
             let _ = stream.write_all(ANSWERS[dice.below(ANSWERS.len())]);
@@ -312,7 +316,9 @@ fn honest_clients_are_served_among_hostile_ones() {
     let full = std::env::var("TIDEGATE_HOSTILE").is_ok_and(|size| size == "full");
     let size = if full { FULL } else { SMALL };
     all_descriptors();
-    let upstreams = [sound().to_string(), garbage().to_string()];
+    // Enough for all who ask, and for those whom the proxy has not yet left.
+    let at_once = HONEST + lives(size.deaf, size.write).0 + 2 * size.resets;
+    let upstreams = [sound(at_once), garbage(at_once)].map(|addr| addr.to_string());
     let only = std::env::var("TIDEGATE_RUNTIME").ok();
     for runtime in RUNTIMES.iter().filter(|runtime| only.as_deref().is_none_or(|only| only == **runtime)) {
         run(runtime, size, &upstreams, full);
