@@ -351,8 +351,9 @@ fn a_keeper_closes_what_dies_while_it_is_put_to_it_and_its_heir_what_dies_later(
         let puts = {
             let (shared, streams) = (Arc::clone(&shared), streams.clone());
             thread::spawn(move || {
-                let put =
-                    |stream: Quiet| Idle::put(&shared.idle, id, stream, Instant::NEVER, &shared.upstreams);
+                let put = |stream: Quiet| {
+                    Idle::put(&shared.idle, id, stream, Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+                };
                 streams.into_iter().for_each(put);
             })
         };
