@@ -9,33 +9,24 @@ use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::buf::BufPool;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
+use crate::driver::memory::{Lent, borrow, give_back};
 use crate::driver::proxy::{Decision, Report, Shared};
 use crate::driver::transfer::{Look, read, write};
 use crate::error::{IoFailure, IoKind, Side};
-use crate::http::{HttpDate, IdSource, RequestHead};
+use crate::http::{HttpDate, RequestHead};
 use crate::relay::{Action, Config, Env, Op, Relay};
 use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
 
-/// Blocks that a thread keeps for later.
-const KEPT_BLOCKS: usize = 64;
-
 /// How long a formatted date serves.
 const DATE_AGE: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
-    static LENT: Cell<Option<Box<Lent>>> = const { Cell::new(None) };
-}
 
 pin_project_lite::pin_project! {
     /// One client's connection with all its requests. It ends when the connection does.
@@ -87,29 +78,6 @@ pin_project_lite::pin_project! {
             give_back(lent);
         }
     }
-}
-
-/// Memory, and ids that no other thread or process has.
-struct Lent {
-    bufs: BufPool,
-    ids: IdSource,
-}
-
-impl Lent {
-    fn new(id_seed: u128) -> Lent {
-        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(id_seed) }
-    }
-}
-
-/// Takes what this thread has to lend, for a turn on `runtime`.
-fn borrow(runtime: &impl Runtime) -> Box<Lent> {
-    // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
-    let lent = LENT.try_with(Cell::take).ok().flatten();
-    lent.unwrap_or_else(|| Box::new(Lent::new(runtime.id_seed())))
-}
-
-fn give_back(lent: Box<Lent>) {
-    let _ = LENT.try_with(|cell| cell.set(Some(lent)));
 }
 
 impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
