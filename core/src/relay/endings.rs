@@ -27,7 +27,7 @@ impl Relay {
     /// status, or, if a final head was forwarded, sees that the response is cut.
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Tunnel {
-            return self.end_tunnel(Some(error), env);
+            return self.fail_tunnel(error, env);
         }
         if self.exchange.stage.is_forwarding() {
             self.actions.upstream = Some(End::Abort);
@@ -39,11 +39,7 @@ impl Relay {
             self.client.state = ClientState::Exchange;
         }
         self.exchange.held = false;
-        match self.exchange.error {
-            None => self.exchange.error = Some(error),
-            // What fails later never replaces what failed first (`timeouts.md` T7).
-            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
-        }
+        self.blame(error);
         // A client that takes nothing takes no answer either.
         let slow = is_slow_client(error);
         let answerable = self.exchange.status.is_none() && !slow;
@@ -67,6 +63,14 @@ impl Relay {
             }
             Some(_) => self.cut(slow, env),
             None => self.abandon_client(env),
+        }
+    }
+
+    /// This is the error, unless there is one: what fails later never replaces what failed first (`timeouts.md` T7).
+    pub(crate) fn blame(&mut self, error: Error) {
+        match self.exchange.error {
+            None => self.exchange.error = Some(error),
+            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
         }
     }
 

@@ -86,7 +86,7 @@ pub(crate) struct Exchange {
     pub(crate) keep_alive: bool,
     pub(crate) status: Option<u16>,
     /// In a tunnel: writing to the client failed, and what it said before is still for the upstream.
-    pub(crate) client_failed: Option<IoFailure>,
+    pub(crate) client_failed: bool,
     pub(crate) error: Option<Error>,
     pub(crate) secondary: Option<IoFailure>,
     pub(crate) upstream: Option<UpstreamId>,
@@ -117,7 +117,7 @@ impl Rest for Exchange {
         retried: false,
         keep_alive: false,
         status: None,
-        client_failed: None,
+        client_failed: false,
         error: None,
         secondary: None,
         upstream: None,

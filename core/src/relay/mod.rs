@@ -373,6 +373,9 @@ impl Relay {
             {
                 self.upstream.ended = Some(Ended::Failed(failure));
             }
+            Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
+                self.stop_writing(Side::Upstream, failure);
+            }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
                 self.upstream.write_failed = Some(failure);
@@ -384,8 +387,7 @@ impl Relay {
                     && self.client.outbound.head_sent()
                     && (self.client.inbound.eof || failure.kind == IoKind::BrokenPipe) =>
             {
-                self.exchange.client_failed = Some(failure);
-                self.client.outbound.cut();
+                self.stop_writing(Side::Client, failure);
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
                 if self.is_active() {

@@ -126,7 +126,8 @@ pub struct Outcome {
     pub status: Option<u16>,
     /// What went wrong, if something did.
     pub error: Option<Error>,
-    /// What failed while the error above was dealt with; it never replaces it (`timeouts.md` T7).
+    /// What failed after the error above; it never replaces it (`timeouts.md` T7). In a tunnel that a limit or a stop has
+    /// ended, the side that had failed before.
     pub secondary: Option<IoFailure>,
     /// The upstream that was used or tried last.
     pub upstream: Option<UpstreamId>,

@@ -15,6 +15,7 @@ mod relaying;
 mod resolving;
 mod service;
 mod tunnel;
+mod tunnel_ends;
 mod twins;
 mod verdicts;
 
