@@ -134,7 +134,7 @@ impl Rig {
                 self.upstream = false;
                 self.pooled |= self.keeps;
             }
-            Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) => {
+            Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) | Action::Discard => {
                 self.upstream = false;
                 self.connecting = false;
             }

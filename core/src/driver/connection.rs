@@ -173,24 +173,27 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
         match action {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
-                self.unflushed[1] = 0;
-                self.bulk[1] = false;
-                self.shutting[1] = false;
-                self.upstream.take().into_iter().for_each(Stream::abort);
+                self.take_upstream().into_iter().for_each(Stream::abort);
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
-                self.unflushed[1] = 0;
-                self.bulk[1] = false;
-                *self.upstream = None;
-                self.shutting[1] = false;
+                drop(self.take_upstream());
                 self.leave(now);
             }
+            Action::Discard => self.take_upstream().into_iter().for_each(Stream::abort),
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
             Action::Close(Side::Client) => *self.client = None,
             Action::Report => self.count(),
             _ => {}
         }
+    }
+
+    /// The upstream's connection, of which nothing is known any more.
+    fn take_upstream(&mut self) -> Option<R::Stream> {
+        self.unflushed[1] = 0;
+        self.bulk[1] = false;
+        self.shutting[1] = false;
+        self.upstream.take()
     }
 
     /// Counts a request that has ended; one that ended before it was routed starts here as well.
@@ -487,7 +490,7 @@ where
             }
             Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
             Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
-            Action::Abort(_) | Action::Close(_) => self.close(action, env.now),
+            Action::Abort(_) | Action::Close(_) | Action::Discard => self.close(action, env.now),
         }
     }
 

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`); an idle connection that was dead leads from Relaying
-//! to Queued, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
+//! to Resolving, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -419,8 +419,9 @@ impl Relay {
             self.cut_off(error);
         } else if self.may_retry() {
             self.exchange.retried = true;
-            self.actions.upstream = Some(End::Abort);
-            self.begin(Stage::Queued, Step::Admit { failed: None }, env);
+            // It keeps its upstream: whoever came later must not be served before it.
+            self.actions.upstream = Some(End::Discard);
+            self.dial(env);
         } else {
             self.fail(error, env);
         }

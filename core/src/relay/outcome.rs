@@ -80,6 +80,9 @@ pub enum Action {
     Abort(Side),
     /// Close the side's connection (FIN).
     Close(Side),
+    /// Send RST on the upstream connection and close it, and keep what was granted: it was an idle one that turned out to
+    /// be dead, and another is made in its place.
+    Discard,
     /// Put the upstream connection into the pool, to be closed after `idle`.
     Release {
         /// Whose connection it is.
@@ -221,7 +224,12 @@ pub(crate) struct Actions {
 pub(crate) enum End {
     Abort,
     Close,
-    Release { upstream: UpstreamId, idle: Option<Duration> },
+    /// Of the upstream alone: it is replaced.
+    Discard,
+    Release {
+        upstream: UpstreamId,
+        idle: Option<Duration>,
+    },
 }
 
 /// What the exchange needs next from outside.
@@ -245,6 +253,7 @@ impl Actions {
             return Some(match end {
                 End::Abort => Action::Abort(Side::Upstream),
                 End::Close => Action::Close(Side::Upstream),
+                End::Discard => Action::Discard,
                 End::Release { upstream, idle } => Action::Release { upstream, idle },
             });
         }
@@ -268,7 +277,7 @@ impl Actions {
         }
         match self.client.take()? {
             End::Abort => Some(Action::Abort(Side::Client)),
-            End::Close | End::Release { .. } => Some(Action::Close(Side::Client)),
+            End::Close | End::Discard | End::Release { .. } => Some(Action::Close(Side::Client)),
         }
     }
 }

@@ -6,6 +6,7 @@ mod limits;
 mod locks;
 #[cfg(shuttle)]
 mod model;
+mod queue;
 mod resolving;
 mod serve;
 mod stats;
