@@ -148,6 +148,16 @@ enum Place {
     Resolves(UpstreamId, Instant, Lookup),
 }
 
+impl Place {
+    /// When to look again although nothing has woken.
+    fn until(&self) -> Instant {
+        match self {
+            Place::Waits(ticket) => ticket.until(),
+            _ => Instant::NEVER,
+        }
+    }
+}
+
 /// What came of one socket operation.
 enum Step {
     Moved(usize),
@@ -273,7 +283,7 @@ where
             cx.waker().wake_by_ref();
         } else {
             let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
-            self.alarm.as_mut().set(next, cx);
+            self.alarm.as_mut().set(next.min(self.place.until()), cx);
         }
         Poll::Pending
     }
@@ -373,7 +383,7 @@ where
     /// Whether an upstream was granted, or its addresses were found.
     fn look_at_place(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         match mem::take(self.place) {
-            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
+            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, env.now, cx.waker()) {
                 Admitted::Waits(ticket) => *self.place = Place::Waits(ticket),
                 Admitted::Granted(id) => {
                     *self.place = Place::Granted(id, env.now);

@@ -98,3 +98,41 @@ fn the_place_of_a_second_try_is_given_back_however_it_ends() {
         assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (0, 0));
     }
 }
+
+/// Nothing happens but that five seconds are over.
+#[test]
+fn an_upstream_that_is_left_out_is_for_whoever_waits_as_soon_as_it_may_be_tried_again() {
+    for leaves in [false, true] {
+        let fake = Fake::new();
+        let (proxy, outcomes) = (narrow(&fake, 2, 9), Outcomes::default());
+        // The first attempt is refused: that upstream is left out, and the other one is busy.
+        fake.0.borrow_mut().then = Some((0, Came::Refused));
+        let _busy = asks(&fake, &proxy, &outcomes);
+        fake.set_clock(1000);
+        let mut first = asks(&fake, &proxy, &outcomes);
+        let mut second = asks(&fake, &proxy, &outcomes);
+        assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (1, 2));
+        if leaves {
+            fake.set_clock(2000);
+            first.1.cancel();
+            second.1.run();
+            first = asks(&fake, &proxy, &outcomes);
+            core::mem::swap(&mut first, &mut second);
+        }
+        fake.set_clock(4999);
+        assert!(!first.1.is_woken() && !second.1.is_woken());
+        assert_eq!(proxy.gauges().in_flight, 1);
+        fake.set_clock(5000);
+        assert!(first.1.is_woken() && !second.1.is_woken());
+        first.1.run();
+        assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (2, 1));
+        // One request finds out whether it is back.
+        let n = fake.0.borrow().upstreams.len() - 1;
+        assert_eq!(n, 2);
+        assert!(got(&fake.upstream(n)).starts_with("GET "));
+        send(&fake.upstream(n), OK5);
+        first.1.run();
+        assert!(got(&first.0).ends_with("hello"));
+        assert!(second.1.is_woken(), "it is back");
+    }
+}
