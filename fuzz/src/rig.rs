@@ -138,6 +138,7 @@ impl Rig {
                 self.upstream = false;
                 self.connecting = false;
             }
+            Action::Close(Side::Client) => relay.closed(&mut env),
             Action::Report => {
                 let outcome = relay.outcome().expect("an outcome to report");
                 emitted.outcomes.push((outcome.status, outcome.error, outcome.response_bytes));

@@ -50,6 +50,8 @@ pin_project_lite::pin_project! {
         counted: bool,
         // FIN was asked for, for each side, and has not been taken by its stream yet.
         shutting: [bool; 2],
+        // The client's stream is to be closed in order, and has not said its end yet.
+        closing: bool,
         // What each side's stream was told last.
         bulk: [bool; 2],
         // Bytes that each side's stream has taken and not yet passed on to its socket.
@@ -104,6 +106,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             place: Place::None,
             counted: false,
             shutting: [false; 2],
+            closing: false,
             bulk: [false; 2],
             unflushed: [0; 2],
             date: HttpDate::default(),
@@ -347,6 +350,7 @@ where
         let came = usize::from(self.look_at_place(cx, env)) + usize::from(self.look_at_connect(cx, env));
         let done = decided + came + self.take_all(cx, env);
         self.finish_shutdown(cx);
+        self.finish_close(cx, env);
         done
     }
 
@@ -500,7 +504,13 @@ where
             }
             Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
             Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
-            Action::Abort(_) | Action::Close(_) | Action::Discard => self.close(action, env.now),
+            Action::Close(Side::Client) => *self.closing = true,
+            Action::Close(Side::Upstream) => {
+                // One try to say so: nobody waits for an upstream that is done with.
+                let _ = self.upstream.as_mut().map(|upstream| upstream.poll_close(cx));
+                self.close(action, env.now);
+            }
+            Action::Abort(_) | Action::Discard => self.close(action, env.now),
         }
     }
 
@@ -512,6 +522,17 @@ where
         }
         if let (true, Some(upstream)) = (self.shutting[1], self.upstream.as_mut()) {
             self.shutting[1] = upstream.poll_shutdown_write(cx).is_pending();
+        }
+    }
+
+    /// Closes the client's stream in order. Once the machine is closed nothing is waited for any more.
+    fn finish_close(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) {
+        if let (true, Some(client)) = (*self.closing, self.client.as_mut()) {
+            // A failure says that there is nobody left to tell.
+            if client.poll_close(cx).is_ready() || self.relay.is_closed() {
+                *self.client = None;
+                self.relay.closed(env);
+            }
         }
     }
 

@@ -152,15 +152,14 @@ impl Relay {
         let complete = self.client.decoder.is_complete();
         let keep = complete && self.exchange.keep_alive && self.draining.is_none();
         let wished = self.client.request.keep_alive;
-        // Where the end of the connection is the end of the body it is said, not left to a close: over TLS a close alone
-        // looks like a cut (RFC 9112 section 9.8).
+        // Where the end of the connection is the end of the body, RST for whatever may still come must not pass for a cut.
         let unframed = self.is_unframed();
         self.report(env);
         if keep {
             self.client.next_request();
         } else if complete && !wished && !unframed && self.client.inbound.unparsed().is_empty() {
             // The client asked for the close and sends no more: nothing can hit our last bytes.
-            self.close_client(End::Close);
+            self.finish_client();
         } else {
             self.linger();
         }

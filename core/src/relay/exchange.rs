@@ -156,10 +156,9 @@ impl Relay {
             self.exchange.held = false;
         }
         match kind {
-            DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
-            DeadlineKind::ClientHead if self.client.state == ClientState::First => {
-                self.close_client(End::Close)
-            }
+            DeadlineKind::Linger => self.close_client(End::Close),
+            DeadlineKind::KeepAlive => self.finish_client(),
+            DeadlineKind::ClientHead if self.client.state == ClientState::First => self.finish_client(),
             DeadlineKind::Connect => {
                 self.connect_failed(error, env);
                 // Another deadline was due in the same turn, after this one: there is no time to try again, and
@@ -174,7 +173,7 @@ impl Relay {
                 None => self.address_failed(error, env),
             },
             // A head that has not come by now is no request.
-            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
+            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.finish_client(),
             _ => self.fail(error, env),
         }
     }
@@ -267,10 +266,12 @@ impl Relay {
                 ClientState::Linger => {
                     if self.client.linger(env) {
                         self.close_client(End::Close);
+                    } else if self.client.inbound.eof {
+                        self.finish_client();
                     }
                     false
                 }
-                ClientState::Closed => false,
+                ClientState::Closing | ClientState::Closed => false,
             };
             if !again {
                 break;
@@ -298,7 +299,7 @@ impl Relay {
             }
             Ok(false) => {
                 if self.client.inbound.eof {
-                    self.close_client(End::Close);
+                    self.finish_client();
                 }
                 false
             }

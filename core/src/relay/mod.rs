@@ -165,7 +165,7 @@ impl Relay {
                     !matches!(stage, Stage::Routing | Stage::Answering) && client.inbound.has_room(false)
                 }
                 ClientState::Linger => true,
-                ClientState::Closed => false,
+                ClientState::Closing | ClientState::Closed => false,
             };
         let relaying = matches!(stage, Stage::Relaying | Stage::Tunnel);
         Interest {
@@ -425,7 +425,7 @@ impl Relay {
     pub fn drain(&mut self, since: Instant, env: &mut Env<'_>) {
         self.draining.get_or_insert(since);
         if self.is_idle() || self.client.state == ClientState::First {
-            self.close_client(End::Close);
+            self.finish_client();
         }
         self.settle(env);
     }
@@ -433,7 +433,7 @@ impl Relay {
     /// Closes the connection if it is idle.
     pub fn close_idle(&mut self, env: &mut Env<'_>) {
         if self.is_idle() {
-            self.close_client(End::Close);
+            self.finish_client();
         }
         self.settle(env);
     }
@@ -482,16 +482,34 @@ impl Relay {
 
     // ---- the client's end ------------------------------------------------------------------------
 
+    /// The end at once.
     fn close_client(&mut self, end: End) {
         self.client.state = ClientState::Closed;
         self.actions.fin_client = false;
         self.actions.client = Some(end);
     }
 
+    /// The end in order: if the client's stream has to wait before it can say so, that may take as long as linger. Where
+    /// nothing limits it, nobody waits.
+    fn finish_client(&mut self) {
+        self.close_client(End::Close);
+        if self.config.timeouts.linger.is_some() {
+            self.client.state = ClientState::Closing;
+        }
+    }
+
+    /// [`Action::Close`] of the client was taken to its end.
+    pub fn closed(&mut self, env: &mut Env<'_>) {
+        if self.client.state == ClientState::Closing {
+            self.client.state = ClientState::Closed;
+            self.sync_deadlines(env.now);
+        }
+    }
+
     /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed.
     fn linger(&mut self) {
         if self.client.inbound.eof {
-            self.close_client(End::Close);
+            self.finish_client();
         } else {
             self.client.state = ClientState::Linger;
             self.actions.fin_client = true;

@@ -78,7 +78,10 @@ pub enum Action {
     /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
     /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
     Abort(Side),
-    /// Close the side's connection (FIN).
+    /// Close the side's connection: FIN, and before it what a wrapping stream has to say (TLS: `close_notify`). The
+    /// client's stream may have to wait for that, as long as the machine is not [closed](super::Relay::is_closed): linger
+    /// ends the wait, and this action comes once more then. When it is done, call
+    /// [`Relay::closed`](super::Relay::closed).
     Close(Side),
     /// Send RST on the upstream connection and close it, and keep what was granted: it was an idle one that turned out to
     /// be dead, and another is made in its place.

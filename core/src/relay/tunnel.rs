@@ -94,7 +94,10 @@ impl Relay {
         self.actions.fin_upstream = false;
         self.actions.upstream = Some(upstream);
         self.report(env);
-        self.close_client(client);
+        match client {
+            End::Close => self.finish_client(),
+            _ => self.close_client(client),
+        }
     }
 
     /// A side took bytes: that resets `kind`, and in a tunnel both of its deadlines.

@@ -46,3 +46,21 @@ fn the_side_that_failed_first_is_the_one_that_is_named() {
         }
     }
 }
+
+#[test]
+fn a_tunnel_that_ends_in_order_waits_for_the_clients_stream_to_say_so() {
+    for limit in [false, true] {
+        let mut rig = tunnel(profile());
+        rig.slow_end = true;
+        if limit {
+            rig.at(150);
+        } else {
+            rig.fin(Side::Client);
+            rig.fin(Side::Upstream);
+        }
+        assert_eq!(rig.actions().last(), Some(&Action::Close(Side::Client)));
+        assert_eq!((rig.relay.is_closed(), rig.next().map(|next| next.1)), (false, Some(Kind::Linger)));
+        rig.with(|relay, env| relay.closed(env));
+        assert!(rig.relay.is_closed());
+    }
+}
