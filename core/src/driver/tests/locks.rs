@@ -65,7 +65,7 @@ fn the_upstreams_queue_lets_go_of_wakers_outside_its_lock() {
             let Admitted::Granted(id) = upstreams.admit(None, &[], now, &waker()) else { panic!() };
             let wait = |ticket: Option<Ticket>| match ticket {
                 None => upstreams.admit(None, &[], now, &waker()),
-                Some(ticket) => upstreams.fetch(ticket, &waker()),
+                Some(ticket) => upstreams.fetch(ticket, now, &waker()),
             };
             let Admitted::Waits(first) = wait(None) else { panic!() };
             let Admitted::Waits(second) = wait(None) else { panic!() };

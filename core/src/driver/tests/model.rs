@@ -52,7 +52,7 @@ async fn acquire(upstreams: &Upstreams, patience: usize) -> Option<UpstreamId> {
                 Admitted::Waits(waits) => ticket = Some(waits),
                 other => panic!("{other:?}"),
             },
-            Some(waits) => match upstreams.fetch(waits, cx.waker()) {
+            Some(waits) => match upstreams.fetch(waits, NOW, cx.waker()) {
                 Admitted::Granted(id) => return Poll::Ready(Some(id)),
                 Admitted::Waits(waits) => ticket = Some(waits),
                 other => panic!("{other:?}"),
