@@ -156,6 +156,10 @@ impl<S: Stream> Stream for HostileStream<S> {
         self.stream.poll_shutdown_write(cx)
     }
 
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_close(cx)
+    }
+
     fn abort(self) {
         self.stream.abort();
     }

@@ -75,6 +75,7 @@ impl Machine {
             self.steps.push((self.now, Step::Action(action)));
             let mut env = Env { now: self.now, date: &self.date, bufs: &mut self.bufs, ids: &mut self.ids };
             match action {
+                Action::Close(Side::Client) => self.relay.closed(&mut env),
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 Action::Route => self.relay.forward(Some(Arc::new(self.route)), &mut env),
                 Action::Resolve(_) => {

@@ -197,6 +197,10 @@ impl<S: Stream> Stream for LoggedStream<S> {
         self.stream()?.poll_shutdown_write(cx)
     }
 
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_close(cx)
+    }
+
     fn abort(mut self) {
         if let Some(stream) = self.stream.take() {
             stream.abort();

@@ -219,7 +219,7 @@ impl Trace {
             }
             Step::Action(Action::Connect { .. }) => self.dialled = true,
             Step::Action(Action::Abort(Side::Upstream) | Action::Close(Side::Upstream))
-            | Step::Action(Action::Release { .. }) => self.facts.upstream = Upstream::None,
+            | Step::Action(Action::Discard | Action::Release { .. }) => self.facts.upstream = Upstream::None,
             Step::Action(Action::Report) => {
                 [Total, ClientHead].into_iter().for_each(|kind| self.reference.reset(kind));
                 self.reference.route = self.connection;

@@ -219,8 +219,13 @@ impl Client {
                 }
                 Action::Abort(Side::Client) => self.client.take().iter().for_each(runtime::abort),
                 // There is no pool: what could go into one is closed.
-                Action::Close(Side::Upstream) | Action::Release { .. } => self.upstream = None,
-                Action::Close(Side::Client) => self.client = None,
+                Action::Close(Side::Upstream) | Action::Discard | Action::Release { .. } => {
+                    self.upstream = None
+                }
+                Action::Close(Side::Client) => {
+                    self.client = None;
+                    self.relay.closed(env);
+                }
                 // A failure shows at the next read.
                 Action::ShutdownWrite(Side::Client) => {
                     let _ = self.client.as_ref().map(runtime::shutdown_write);

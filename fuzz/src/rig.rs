@@ -134,10 +134,11 @@ impl Rig {
                 self.upstream = false;
                 self.pooled |= self.keeps;
             }
-            Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) => {
+            Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) | Action::Discard => {
                 self.upstream = false;
                 self.connecting = false;
             }
+            Action::Close(Side::Client) => relay.closed(&mut env),
             Action::Report => {
                 let outcome = relay.outcome().expect("an outcome to report");
                 emitted.outcomes.push((outcome.status, outcome.error, outcome.response_bytes));

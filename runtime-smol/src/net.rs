@@ -104,6 +104,11 @@ impl runtime::Stream for Stream {
         Poll::Ready(runtime::shutdown_write(&self.io))
     }
 
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The close that follows is FIN.
+        Poll::Ready(Ok(()))
+    }
+
     fn abort(self) {
         runtime::abort(&self.io);
     }

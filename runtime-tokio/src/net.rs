@@ -72,6 +72,11 @@ impl runtime::Stream for Stream {
         Poll::Ready(runtime::shutdown_write(&self.0))
     }
 
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The close that follows is FIN.
+        Poll::Ready(Ok(()))
+    }
+
     fn abort(self) {
         runtime::abort(&self.0);
     }

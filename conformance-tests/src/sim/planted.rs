@@ -334,6 +334,10 @@ impl Stream for SimStream {
         self.stream()?.poll_shutdown_write(cx)
     }
 
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_close(cx)
+    }
+
     fn abort(mut self) {
         let Some(stream) = self.inner.take() else { return };
         match (self.plant.bug, self.to) {

@@ -355,6 +355,11 @@ impl Stream for VirtualStream {
         Poll::Ready(Ok(()))
     }
 
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The close that follows is FIN.
+        Poll::Ready(Ok(()))
+    }
+
     fn abort(self) {
         self.rst();
     }

@@ -297,6 +297,10 @@ impl<S: runtime::Stream + 'static, const FAULT: u8> runtime::Stream for Stream<S
         self.inner()?.poll_shutdown_write(cx)
     }
 
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner()?.poll_close(cx)
+    }
+
     fn abort(mut self) {
         static ABORTS: AtomicUsize = AtomicUsize::new(0);
         let Some(stream) = self.stream.take() else { return };

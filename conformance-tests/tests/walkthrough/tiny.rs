@@ -265,6 +265,10 @@ impl runtime::Stream for Stream {
         Poll::Ready(runtime::shutdown_write(&self.0.socket))
     }
 
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
     fn abort(self) {
         runtime::abort(&self.0.socket);
     }

@@ -9,33 +9,24 @@ use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::buf::BufPool;
 use crate::driver::alarm::Alarm;
 use crate::driver::lifecycle::{Membership, Phase};
+use crate::driver::memory::{Lent, borrow, give_back};
 use crate::driver::proxy::{Decision, Report, Shared};
 use crate::driver::transfer::{Look, read, write};
 use crate::error::{IoFailure, IoKind, Side};
-use crate::http::{HttpDate, IdSource, RequestHead};
+use crate::http::{HttpDate, RequestHead};
 use crate::relay::{Action, Config, Env, Op, Relay};
 use crate::runtime::{Lookup, Resolution, Runtime, Stream};
 use crate::time::Instant;
 use crate::upstream::{Addresses, Admitted, Target, Ticket, UpstreamId};
 
-/// Blocks that a thread keeps for later.
-const KEPT_BLOCKS: usize = 64;
-
 /// How long a formatted date serves.
 const DATE_AGE: Duration = Duration::from_millis(500);
-
-thread_local! {
-    /// What this thread lends to its turns. Taken out for the turn, so that a hook may run another one.
-    static LENT: Cell<Option<Box<Lent>>> = const { Cell::new(None) };
-}
 
 pin_project_lite::pin_project! {
     /// One client's connection with all its requests. It ends when the connection does.
@@ -59,6 +50,8 @@ pin_project_lite::pin_project! {
         counted: bool,
         // FIN was asked for, for each side, and has not been taken by its stream yet.
         shutting: [bool; 2],
+        // The client's stream is to be closed in order, and has not said its end yet.
+        closing: bool,
         // What each side's stream was told last.
         bulk: [bool; 2],
         // Bytes that each side's stream has taken and not yet passed on to its socket.
@@ -89,29 +82,6 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// Memory, and ids that no other thread or process has.
-struct Lent {
-    bufs: BufPool,
-    ids: IdSource,
-}
-
-impl Lent {
-    fn new(id_seed: u128) -> Lent {
-        Lent { bufs: BufPool::new(KEPT_BLOCKS), ids: IdSource::new(id_seed) }
-    }
-}
-
-/// Takes what this thread has to lend, for a turn on `runtime`.
-fn borrow(runtime: &impl Runtime) -> Box<Lent> {
-    // A thread that is ending has nothing left to lend; a connection may still be dropped on it.
-    let lent = LENT.try_with(Cell::take).ok().flatten();
-    lent.unwrap_or_else(|| Box::new(Lent::new(runtime.id_seed())))
-}
-
-fn give_back(lent: Box<Lent>) {
-    let _ = LENT.try_with(|cell| cell.set(Some(lent)));
-}
-
 impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
     /// A client that was accepted just now: its clock starts here.
     pub(crate) fn new(
@@ -136,6 +106,7 @@ impl<R: Runtime, C: Stream, F, G> Connection<R, C, F, G> {
             place: Place::None,
             counted: false,
             shutting: [false; 2],
+            closing: false,
             bulk: [false; 2],
             unflushed: [0; 2],
             date: HttpDate::default(),
@@ -180,6 +151,16 @@ enum Place {
     Resolves(UpstreamId, Instant, Lookup),
 }
 
+impl Place {
+    /// When to look again although nothing has woken.
+    fn until(&self) -> Instant {
+        match self {
+            Place::Waits(ticket) => ticket.until(),
+            _ => Instant::NEVER,
+        }
+    }
+}
+
 /// What came of one socket operation.
 enum Step {
     Moved(usize),
@@ -205,24 +186,27 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
         match action {
             Action::Abort(Side::Upstream) => {
                 self.connect.set(None);
-                self.unflushed[1] = 0;
-                self.bulk[1] = false;
-                self.shutting[1] = false;
-                self.upstream.take().into_iter().for_each(Stream::abort);
+                self.take_upstream().into_iter().for_each(Stream::abort);
                 self.leave(now);
             }
             Action::Close(Side::Upstream) => {
-                self.unflushed[1] = 0;
-                self.bulk[1] = false;
-                *self.upstream = None;
-                self.shutting[1] = false;
+                drop(self.take_upstream());
                 self.leave(now);
             }
+            Action::Discard => self.take_upstream().into_iter().for_each(Stream::abort),
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
             Action::Close(Side::Client) => *self.client = None,
             Action::Report => self.count(),
             _ => {}
         }
+    }
+
+    /// The upstream's connection, of which nothing is known any more.
+    fn take_upstream(&mut self) -> Option<R::Stream> {
+        self.unflushed[1] = 0;
+        self.bulk[1] = false;
+        self.shutting[1] = false;
+        self.upstream.take()
     }
 
     /// Counts a request that has ended; one that ended before it was routed starts here as well.
@@ -302,7 +286,7 @@ where
             cx.waker().wake_by_ref();
         } else {
             let next = self.relay.poll_timeout().map_or(Instant::NEVER, |d| d.at);
-            self.alarm.as_mut().set(next, cx);
+            self.alarm.as_mut().set(next.min(self.place.until()), cx);
         }
         Poll::Pending
     }
@@ -366,6 +350,7 @@ where
         let came = usize::from(self.look_at_place(cx, env)) + usize::from(self.look_at_connect(cx, env));
         let done = decided + came + self.take_all(cx, env);
         self.finish_shutdown(cx);
+        self.finish_close(cx, env);
         done
     }
 
@@ -402,7 +387,7 @@ where
     /// Whether an upstream was granted, or its addresses were found.
     fn look_at_place(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) -> bool {
         match mem::take(self.place) {
-            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, cx.waker()) {
+            Place::Waits(ticket) => match self.shared.upstreams.fetch(ticket, env.now, cx.waker()) {
                 Admitted::Waits(ticket) => *self.place = Place::Waits(ticket),
                 Admitted::Granted(id) => {
                     *self.place = Place::Granted(id, env.now);
@@ -454,11 +439,12 @@ where
 
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
-            Action::Release { upstream, idle } => {
+            Action::Release { upstream, settle, idle } => {
                 self.tell_bulk(Side::Upstream, false);
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
-                    self.shared.idle.put(upstream, stream, until, &self.shared.upstreams);
+                    let usable = env.now + settle..until;
+                    self.shared.idle.put(upstream, stream, usable, &self.shared.upstreams);
                 }
                 if let Place::Granted(id, since) = *self.place {
                     *self.place = Place::None;
@@ -519,7 +505,13 @@ where
             }
             Action::ShutdownWrite(Side::Client) => self.shutting[0] = true,
             Action::ShutdownWrite(Side::Upstream) => self.shutting[1] = true,
-            Action::Abort(_) | Action::Close(_) => self.close(action, env.now),
+            Action::Close(Side::Client) => *self.closing = true,
+            Action::Close(Side::Upstream) => {
+                // One try to say so: nobody waits for an upstream that is done with.
+                let _ = self.upstream.as_mut().map(|upstream| upstream.poll_close(cx));
+                self.close(action, env.now);
+            }
+            Action::Abort(_) | Action::Discard => self.close(action, env.now),
         }
     }
 
@@ -531,6 +523,17 @@ where
         }
         if let (true, Some(upstream)) = (self.shutting[1], self.upstream.as_mut()) {
             self.shutting[1] = upstream.poll_shutdown_write(cx).is_pending();
+        }
+    }
+
+    /// Closes the client's stream in order. Once the machine is closed nothing is waited for any more.
+    fn finish_close(&mut self, cx: &mut Context<'_>, env: &mut Env<'_>) {
+        if let (true, Some(client)) = (*self.closing, self.client.as_mut()) {
+            // A failure says that there is nobody left to tell.
+            if client.poll_close(cx).is_ready() || self.relay.is_closed() {
+                *self.client = None;
+                self.relay.closed(env);
+            }
         }
     }
 

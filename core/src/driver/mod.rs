@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod keeper;
 mod lifecycle;
+mod memory;
 mod order;
 mod proxy;
 mod room;

@@ -128,7 +128,7 @@ impl Waiting {
         let Some(ticket) = self.ticket.take() else { return false };
         // The one before it comes back in its place, and is dropped here: it may be the last handle of a task.
         let mut waker = waker.clone();
-        let fetched = self.room.change(|state| state.places.fetch(ticket, &mut waker));
+        let fetched = self.room.change(|state| state.places.fetch(ticket, Instant::EPOCH, &mut waker));
         if let Admitted::Waits(ticket) = fetched {
             self.ticket = Some(ticket);
         }

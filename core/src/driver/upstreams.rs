@@ -203,10 +203,18 @@ impl Upstreams {
         admitted
     }
 
-    pub(crate) fn fetch(&self, ticket: Ticket, waker: &Waker) -> Admitted {
+    pub(crate) fn fetch(&self, ticket: Ticket, now: Instant, waker: &Waker) -> Admitted {
+        let mut wakers = Vec::new();
         // The one before it comes back in its place, and is dropped here: it may be the last handle of a task.
         let mut waker = waker.clone();
-        self.with(|state| state.admission.fetch(ticket, &mut waker))
+        let fetched = self.with(|state| {
+            if ticket.until() <= now {
+                wakers.extend(core::iter::from_fn(|| state.admission.hand_over(now)));
+            }
+            state.admission.fetch(ticket, now, &mut waker)
+        });
+        wakers.into_iter().for_each(Waker::wake);
+        fetched
     }
 
     pub(crate) fn reached(&self, id: UpstreamId, now: Instant) {

@@ -21,7 +21,8 @@ const MAX_LINGER: usize = 1024 * 1024;
 /// ```text
 /// First ──byte──▶ Head ──blank line──▶ Exchange ──kept──▶ Idle ──byte──▶ Head
 ///   │               │                     │                │
-///   └───────────────┴──────▶ Closed ◀── Linger ◀── not kept
+///   └───────────────┴─────▶ Closing ◀── Linger ◀── not kept
+///                              └──▶ Closed
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ClientState {
@@ -35,6 +36,8 @@ pub(crate) enum ClientState {
     Exchange,
     /// FIN was sent; what still comes is thrown away so that the client can read our last bytes.
     Linger,
+    /// Nothing is wanted of the client any more, and its stream has still to say that this is the end.
+    Closing,
     /// Over.
     Closed,
 }
@@ -120,11 +123,11 @@ impl ClientConn {
         self.request = NO_REQUEST;
     }
 
-    /// Throws away what came while lingering. Says whether the client has closed or sent too much.
+    /// Throws away what came while lingering. Says whether the client has sent too much.
     pub(crate) fn linger(&mut self, env: &mut Env<'_>) -> bool {
         self.lingered += self.inbound.unparsed().len();
         self.inbound.discard(env.bufs);
-        self.inbound.eof || self.lingered >= MAX_LINGER
+        self.lingered >= MAX_LINGER
     }
 }
 

@@ -37,7 +37,7 @@ impl Relay {
             .with(ClientHead, matches!(client.state, ClientState::First | ClientState::Head))
             .with(ClientWrite, client.outbound.is_pending())
             .with(KeepAlive, client.state == ClientState::Idle)
-            .with(Linger, client.state == ClientState::Linger)
+            .with(Linger, matches!(client.state, ClientState::Linger | ClientState::Closing))
             .with(ClientBody, self.awaits_body());
         if stage != Stage::Relaying {
             return kinds;
@@ -55,7 +55,7 @@ impl Relay {
     fn awaits_drain(&self) -> bool {
         let spent = matches!(self.exchange.error, Some(Error::Timeout(t)) if t.kind == DeadlineKind::Drain);
         let closes = match self.client.state {
-            ClientState::Linger => self.config.timeouts.linger.is_some(),
+            ClientState::Linger | ClientState::Closing => self.config.timeouts.linger.is_some(),
             state => state == ClientState::Closed,
         };
         self.draining.is_some() && !closes && !(self.exchange.stage == Stage::Answering && spent)
@@ -170,7 +170,7 @@ impl Relay {
     pub(crate) fn phase(&self) -> Phase {
         match (self.client.state, self.exchange.stage) {
             (ClientState::First | ClientState::Head, _) => Phase::RequestHead,
-            (ClientState::Linger | ClientState::Closed, _) => Phase::Linger,
+            (ClientState::Linger | ClientState::Closing | ClientState::Closed, _) => Phase::Linger,
             (_, Stage::Idle) => Phase::Idle,
             (_, Stage::Queued) => Phase::Queue,
             // A list of addresses is not waited for.

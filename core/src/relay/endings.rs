@@ -27,7 +27,7 @@ impl Relay {
     /// status, or, if a final head was forwarded, sees that the response is cut.
     pub(crate) fn fail(&mut self, error: Error, env: &mut Env<'_>) {
         if self.exchange.stage == Stage::Tunnel {
-            return self.end_tunnel(Some(error), env);
+            return self.fail_tunnel(error, env);
         }
         if self.exchange.stage.is_forwarding() {
             self.actions.upstream = Some(End::Abort);
@@ -39,11 +39,7 @@ impl Relay {
             self.client.state = ClientState::Exchange;
         }
         self.exchange.held = false;
-        match self.exchange.error {
-            None => self.exchange.error = Some(error),
-            // What fails later never replaces what failed first (`timeouts.md` T7).
-            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
-        }
+        self.blame(error);
         // A client that takes nothing takes no answer either.
         let slow = is_slow_client(error);
         let answerable = self.exchange.status.is_none() && !slow;
@@ -67,6 +63,14 @@ impl Relay {
             }
             Some(_) => self.cut(slow, env),
             None => self.abandon_client(env),
+        }
+    }
+
+    /// This is the error, unless there is one: what fails later never replaces what failed first (`timeouts.md` T7).
+    pub(crate) fn blame(&mut self, error: Error) {
+        match self.exchange.error {
+            None => self.exchange.error = Some(error),
+            Some(_) => self.exchange.secondary = self.exchange.secondary.or(error.io_failure()),
         }
     }
 
@@ -127,7 +131,7 @@ impl Relay {
         if unframed || slow {
             self.close_client(End::Abort);
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 
@@ -148,17 +152,16 @@ impl Relay {
         let complete = self.client.decoder.is_complete();
         let keep = complete && self.exchange.keep_alive && self.draining.is_none();
         let wished = self.client.request.keep_alive;
-        // Where the end of the connection is the end of the body it is said, not left to a close: over TLS a close alone
-        // looks like a cut (RFC 9112 section 9.8).
+        // Where the end of the connection is the end of the body, RST for whatever may still come must not pass for a cut.
         let unframed = self.is_unframed();
         self.report(env);
         if keep {
             self.client.next_request();
         } else if complete && !wished && !unframed && self.client.inbound.unparsed().is_empty() {
             // The client asked for the close and sends no more: nothing can hit our last bytes.
-            self.close_client(End::Close);
+            self.finish_client();
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A 101 leads from Relaying to Tunnel, and that to Idle (`tunnel.rs`); an idle connection that was dead leads from Relaying
-//! to Queued, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
+//! to Resolving, once (`Relay::may_retry`). The ways to Answering and to Idle are in `endings.rs`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -86,7 +86,7 @@ pub(crate) struct Exchange {
     pub(crate) keep_alive: bool,
     pub(crate) status: Option<u16>,
     /// In a tunnel: writing to the client failed, and what it said before is still for the upstream.
-    pub(crate) client_failed: Option<IoFailure>,
+    pub(crate) client_failed: bool,
     pub(crate) error: Option<Error>,
     pub(crate) secondary: Option<IoFailure>,
     pub(crate) upstream: Option<UpstreamId>,
@@ -117,7 +117,7 @@ impl Rest for Exchange {
         retried: false,
         keep_alive: false,
         status: None,
-        client_failed: None,
+        client_failed: false,
         error: None,
         secondary: None,
         upstream: None,
@@ -156,10 +156,9 @@ impl Relay {
             self.exchange.held = false;
         }
         match kind {
-            DeadlineKind::KeepAlive | DeadlineKind::Linger => self.close_client(End::Close),
-            DeadlineKind::ClientHead if self.client.state == ClientState::First => {
-                self.close_client(End::Close)
-            }
+            DeadlineKind::Linger => self.close_client(End::Close),
+            DeadlineKind::KeepAlive => self.finish_client(),
+            DeadlineKind::ClientHead if self.client.state == ClientState::First => self.finish_client(),
             DeadlineKind::Connect => {
                 self.connect_failed(error, env);
                 // Another deadline was due in the same turn, after this one: there is no time to try again, and
@@ -174,7 +173,7 @@ impl Relay {
                 None => self.address_failed(error, env),
             },
             // A head that has not come by now is no request.
-            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.close_client(End::Close),
+            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.finish_client(),
             _ => self.fail(error, env),
         }
     }
@@ -267,10 +266,12 @@ impl Relay {
                 ClientState::Linger => {
                     if self.client.linger(env) {
                         self.close_client(End::Close);
+                    } else if self.client.inbound.eof {
+                        self.finish_client();
                     }
                     false
                 }
-                ClientState::Closed => false,
+                ClientState::Closing | ClientState::Closed => false,
             };
             if !again {
                 break;
@@ -298,7 +299,7 @@ impl Relay {
             }
             Ok(false) => {
                 if self.client.inbound.eof {
-                    self.close_client(End::Close);
+                    self.finish_client();
                 }
                 false
             }
@@ -419,8 +420,9 @@ impl Relay {
             self.cut_off(error);
         } else if self.may_retry() {
             self.exchange.retried = true;
-            self.actions.upstream = Some(End::Abort);
-            self.begin(Stage::Queued, Step::Admit { failed: None }, env);
+            // It keeps its upstream: whoever came later must not be served before it.
+            self.actions.upstream = Some(End::Discard);
+            self.dial(env);
         } else {
             self.fail(error, env);
         }
@@ -430,7 +432,8 @@ impl Relay {
     fn release_upstream(&mut self) {
         let end = match self.exchange.upstream {
             Some(upstream) if self.upstream.is_reusable() => {
-                End::Release { upstream, idle: self.policy(DeadlineKind::PoolIdle).pool_idle }
+                let idle = self.policy(DeadlineKind::PoolIdle).pool_idle;
+                End::Release { upstream, settle: self.upstream.settle(), idle }
             }
             _ if self.upstream.request_written() => End::Close,
             // What is left of the request must not trickle in.

@@ -165,7 +165,7 @@ impl Relay {
                     !matches!(stage, Stage::Routing | Stage::Answering) && client.inbound.has_room(false)
                 }
                 ClientState::Linger => true,
-                ClientState::Closed => false,
+                ClientState::Closing | ClientState::Closed => false,
             };
         let relaying = matches!(stage, Stage::Relaying | Stage::Tunnel);
         Interest {
@@ -373,6 +373,9 @@ impl Relay {
             {
                 self.upstream.ended = Some(Ended::Failed(failure));
             }
+            Op::Write(Side::Upstream) if self.exchange.stage == Stage::Tunnel => {
+                self.stop_writing(Side::Upstream, failure);
+            }
             // The answer to a request that was not read to its end may still be on its way.
             Op::Write(Side::Upstream) => {
                 self.upstream.write_failed = Some(failure);
@@ -384,8 +387,7 @@ impl Relay {
                     && self.client.outbound.head_sent()
                     && (self.client.inbound.eof || failure.kind == IoKind::BrokenPipe) =>
             {
-                self.exchange.client_failed = Some(failure);
-                self.client.outbound.cut();
+                self.stop_writing(Side::Client, failure);
             }
             Op::Read(Side::Client) | Op::Write(Side::Client) => {
                 if self.is_active() {
@@ -423,7 +425,7 @@ impl Relay {
     pub fn drain(&mut self, since: Instant, env: &mut Env<'_>) {
         self.draining.get_or_insert(since);
         if self.is_idle() || self.client.state == ClientState::First {
-            self.close_client(End::Close);
+            self.finish_client();
         }
         self.settle(env);
     }
@@ -431,7 +433,7 @@ impl Relay {
     /// Closes the connection if it is idle.
     pub fn close_idle(&mut self, env: &mut Env<'_>) {
         if self.is_idle() {
-            self.close_client(End::Close);
+            self.finish_client();
         }
         self.settle(env);
     }
@@ -480,16 +482,36 @@ impl Relay {
 
     // ---- the client's end ------------------------------------------------------------------------
 
+    /// The end at once.
     fn close_client(&mut self, end: End) {
         self.client.state = ClientState::Closed;
         self.actions.fin_client = false;
         self.actions.client = Some(end);
     }
 
-    /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed.
-    fn linger(&mut self) {
+    /// The end in order: if the client's stream has to wait before it can say so, that may take as long as linger. Where
+    /// nothing limits it, nobody waits.
+    fn finish_client(&mut self) {
+        self.close_client(End::Close);
+        if self.config.timeouts.linger.is_some() {
+            self.client.state = ClientState::Closing;
+        }
+    }
+
+    /// [`Action::Close`] of the client was taken to its end.
+    pub fn closed(&mut self, env: &mut Env<'_>) {
+        if self.client.state == ClientState::Closing {
+            self.client.state = ClientState::Closed;
+            self.sync_deadlines(env.now);
+        }
+    }
+
+    /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed. What was read before
+    /// is not read on: a head that is too large would be all of what may be.
+    fn linger(&mut self, env: &mut Env<'_>) {
+        self.client.inbound.discard(env.bufs);
         if self.client.inbound.eof {
-            self.close_client(End::Close);
+            self.finish_client();
         } else {
             self.client.state = ClientState::Linger;
             self.actions.fin_client = true;

@@ -78,12 +78,21 @@ pub enum Action {
     /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
     /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
     Abort(Side),
-    /// Close the side's connection (FIN).
+    /// Close the side's connection: FIN, and before it what a wrapping stream has to say (TLS: `close_notify`). The
+    /// client's stream may have to wait for that, as long as the machine is not [closed](super::Relay::is_closed): linger
+    /// ends the wait, and this action comes once more then. When it is done, call
+    /// [`Relay::closed`](super::Relay::closed).
     Close(Side),
+    /// Send RST on the upstream connection and close it, and keep what was granted: it was an idle one that turned out to
+    /// be dead, and another is made in its place.
+    Discard,
     /// Put the upstream connection into the pool, to be closed after `idle`.
     Release {
         /// Whose connection it is.
         upstream: UpstreamId,
+        /// How long nobody must get it: what comes meanwhile came of the last request, and the connection is closed. Zero
+        /// unless there is reason to fear that something does.
+        settle: Duration,
         /// The pool idle limit of the request's policy.
         idle: Option<Duration>,
     },
@@ -126,7 +135,8 @@ pub struct Outcome {
     pub status: Option<u16>,
     /// What went wrong, if something did.
     pub error: Option<Error>,
-    /// What failed while the error above was dealt with; it never replaces it (`timeouts.md` T7).
+    /// What failed after the error above; it never replaces it (`timeouts.md` T7). In a tunnel that a limit or a stop has
+    /// ended, the side that had failed before.
     pub secondary: Option<IoFailure>,
     /// The upstream that was used or tried last.
     pub upstream: Option<UpstreamId>,
@@ -220,7 +230,13 @@ pub(crate) struct Actions {
 pub(crate) enum End {
     Abort,
     Close,
-    Release { upstream: UpstreamId, idle: Option<Duration> },
+    /// Of the upstream alone: it is replaced.
+    Discard,
+    Release {
+        upstream: UpstreamId,
+        settle: Duration,
+        idle: Option<Duration>,
+    },
 }
 
 /// What the exchange needs next from outside.
@@ -244,7 +260,8 @@ impl Actions {
             return Some(match end {
                 End::Abort => Action::Abort(Side::Upstream),
                 End::Close => Action::Close(Side::Upstream),
-                End::Release { upstream, idle } => Action::Release { upstream, idle },
+                End::Discard => Action::Discard,
+                End::Release { upstream, settle, idle } => Action::Release { upstream, settle, idle },
             });
         }
         if core::mem::take(&mut self.report) {
@@ -267,7 +284,7 @@ impl Actions {
         }
         match self.client.take()? {
             End::Abort => Some(Action::Abort(Side::Client)),
-            End::Close | End::Release { .. } => Some(Action::Close(Side::Client)),
+            End::Close | End::Discard | End::Release { .. } => Some(Action::Close(Side::Client)),
         }
     }
 }

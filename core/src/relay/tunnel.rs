@@ -7,7 +7,7 @@
 //! left to send, and resets one to which something is (`docs/TIMEOUTS.md`, The deadlines): a peer must not take a
 //! part for the whole.
 
-use crate::error::{Error, IoFailure, TimeoutError};
+use crate::error::{Error, IoFailure, Side};
 use crate::http::{BodyDecoder, Framing};
 use crate::relay::client::ClientConn;
 use crate::relay::exchange::Stage;
@@ -29,14 +29,15 @@ impl Relay {
     /// Moves what came on either side to the other, and the FIN behind it.
     pub(crate) fn settle_tunnel(&mut self, env: &mut Env<'_>) {
         if let Some(Ended::Failed(failure)) = self.upstream.ended {
-            return self.end_tunnel(Some(Error::UpstreamReset(failure)), env);
+            self.blame(Error::UpstreamReset(failure));
+            return self.end_tunnel(false, env);
         }
         let (client, upstream) = (&mut self.client, &mut *self.upstream);
         let client_fin = client.inbound.eof;
         let upstream_fin = upstream.ended.is_some();
         // A tunnel may be idle for an hour: what it does not need is given back.
         client.outbound.release_head(env.bufs);
-        let (client_failed, failed) = (self.exchange.client_failed, upstream.write_failed);
+        let (client_failed, failed) = (self.exchange.client_failed, upstream.write_failed.is_some());
         let to_upstream =
             pass(&mut client.inbound, &mut client.decoder, client_fin, &mut upstream.outbound, failed);
         let to_client = pass(
@@ -46,34 +47,57 @@ impl Relay {
             &mut client.outbound,
             client_failed,
         );
-        let over = |out: &Outbound, failed: Option<IoFailure>| out.is_done() || failed.is_some();
-        if over(&upstream.outbound, failed) && over(&client.outbound, client_failed) {
-            let abort = client_failed.map(|failure| Error::ClientAbort(Some(failure)));
-            return self.end_tunnel(failed.map(Error::UpstreamReset).or(abort), env);
+        if (failed || upstream.outbound.is_done()) && (client_failed || client.outbound.is_done()) {
+            // An upstream that takes no more had sent its FIN before, or else it has broken off.
+            let in_order = !failed || upstream.ended == Some(Ended::Fin);
+            return self.end_tunnel(in_order, env);
         }
         self.actions.fin_upstream |= to_upstream;
         self.actions.fin_client |= to_client;
     }
 
-    /// The tunnel is over, in order or not: both connections end at once.
-    pub(crate) fn end_tunnel(&mut self, error: Option<Error>, env: &mut Env<'_>) {
-        let in_order = match error {
-            None => true,
-            // It had sent its FIN before it took no more.
-            Some(Error::UpstreamReset(_)) => self.upstream.ended == Some(Ended::Fin),
-            Some(Error::ClientAbort(_)) => self.exchange.client_failed.is_some() && self.client.inbound.eof,
-            Some(Error::Timeout(TimeoutError { kind, .. })) => {
-                matches!(kind, DeadlineKind::Tunnel | DeadlineKind::TunnelFin)
+    /// One side takes no more, and what it said before is still for the other: that it failed is told at the tunnel's end.
+    pub(crate) fn stop_writing(&mut self, side: Side, failure: IoFailure) {
+        match side {
+            Side::Client => {
+                self.exchange.client_failed = true;
+                self.client.outbound.cut();
+                self.blame(Error::ClientAbort(Some(failure)));
             }
-            Some(_) => false,
-        };
+            Side::Upstream => {
+                self.upstream.write_failed = Some(failure);
+                self.upstream.outbound.cut();
+                self.blame(Error::UpstreamReset(failure));
+            }
+        }
+    }
+
+    /// Something ends the tunnel: its own limits in order, all else as it is.
+    pub(crate) fn fail_tunnel(&mut self, error: Error, env: &mut Env<'_>) {
+        use DeadlineKind::{Tunnel, TunnelFin};
+        // A side that took no more did not end it: a limit did, or whoever stopped it.
+        if matches!(error, Error::Timeout(_) | Error::Stopped)
+            && let Some(before) = self.exchange.error.replace(error)
+        {
+            self.exchange.secondary = before.io_failure();
+        } else {
+            self.blame(error);
+        }
+        let in_order = matches!(error, Error::Timeout(t) if matches!(t.kind, Tunnel | TunnelFin));
+        self.end_tunnel(in_order, env);
+    }
+
+    /// The tunnel is over, in order or not: both connections end at once.
+    fn end_tunnel(&mut self, in_order: bool, env: &mut Env<'_>) {
         let end = |out: &Outbound| if in_order && !out.is_pending() { End::Close } else { End::Abort };
         let (client, upstream) = (end(&self.client.outbound), end(&self.upstream.outbound));
-        self.exchange.error = error;
         self.actions.fin_upstream = false;
         self.actions.upstream = Some(upstream);
         self.report(env);
-        self.close_client(client);
+        match client {
+            End::Close => self.finish_client(),
+            _ => self.close_client(client),
+        }
     }
 
     /// A side took bytes: that resets `kind`, and in a tunnel both of its deadlines.
@@ -88,16 +112,10 @@ impl Relay {
 
 /// Queues what came `from` one side for the other, or throws it away if that one takes no more. Says whether its FIN is to
 /// be sent now: once.
-fn pass(
-    from: &mut Inbound,
-    decoder: &mut BodyDecoder,
-    fin: bool,
-    to: &mut Outbound,
-    failed: Option<IoFailure>,
-) -> bool {
+fn pass(from: &mut Inbound, decoder: &mut BodyDecoder, fin: bool, to: &mut Outbound, failed: bool) -> bool {
     // What lasts until close has no framing that could be broken.
     let _ = from.decode(decoder);
-    if failed.is_some() {
+    if failed {
         from.discard_runs();
         return false;
     }

@@ -19,15 +19,18 @@ use super::Stream;
 /// (async-io's `Async<TcpStream>` and async-std's `TcpStream` are not among them, their close only
 /// flushes; both have adapters of their own.)
 ///
-/// What is dropped without a close before ends as the wrapped stream's own drop has it, for most TLS streams without
-/// `close_notify`. That happens where HTTP itself shows that everything has arrived, and to a peer that has sent its own
-/// end before; else a body which lasts until the end of the connection is ended by `poll_close` (RFC 9112 section 9.8).
+/// Every orderly end of a client's connection is said by `poll_close` (TLS: `close_notify`, RFC 9112 section 9.8), which may take
+/// as long as linger; with the linger off it has one try, and so has an upstream's connection that is done with. What is dropped
+/// without it ends as the wrapped stream's own drop has it: a client's whose peer has failed or which is dropped with the
+/// proxy, and an upstream's that was idle.
 ///
 /// `try_*` poll the stream once, with the waker of the direction's last pending poll, so that they do
 /// not cost the task its wake-up; before any such poll they use a waker that does nothing.
 pub struct FuturesIo<S, F = fn(S)> {
     io: S,
     abort: F,
+    /// `poll_close` has come to its end, and is not to be asked again.
+    closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -36,7 +39,7 @@ impl<S, F: FnOnce(S)> FuturesIo<S, F> {
     /// Wraps `io`. `abort` must end it so that the peer cannot take the end for a complete message: RST for
     /// a socket (see [`abort`](super::abort)), no `close_notify` for TLS.
     pub fn new(io: S, abort: F) -> FuturesIo<S, F> {
-        FuturesIo { io, abort, reader: None, writer: None }
+        FuturesIo { io, abort, closed: false, reader: None, writer: None }
     }
 }
 
@@ -64,7 +67,11 @@ where
     }
 
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.io).poll_close(cx);
+        self.closed = polled.is_ready();
         remember(&mut self.writer, cx, polled)
     }
 
@@ -202,8 +209,12 @@ mod tests {
         let end = End::default();
         let aborted = RefCell::new(false);
         let mut stream = FuturesIo::new(end.clone(), |_end: End| *aborted.borrow_mut() = true);
-        assert!(stream.poll_shutdown_write(&mut Context::from_waker(Waker::noop())).is_ready());
-        assert!(end.0.borrow().closed);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(stream.poll_shutdown_write(&mut cx).is_ready());
+        assert!(core::mem::take(&mut end.0.borrow_mut().closed));
+        // Not every stream likes to be closed twice.
+        assert!(stream.poll_close(&mut cx).is_ready() && !end.0.borrow().closed);
+        assert!(FuturesIo::new(end.clone(), drop).poll_close(&mut cx).is_ready() && end.0.borrow().closed);
         stream.abort();
         assert!(aborted.take());
         assert_eq!(Rc::strong_count(&end.0), 1, "dropped by the abort");

@@ -116,6 +116,16 @@ pub trait Stream: Unpin {
     /// connection: with the linger off, only the client or a drain does.
     fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Says what has to be said before the stream is dropped at the end of an orderly connection. For TLS that is
+    /// `close_notify`. The close of a socket is FIN by itself: it has nothing to say, and being ready at once spares it a
+    /// system call. May come after [`Stream::poll_shutdown_write`], and after it was ready.
+    ///
+    /// A client's stream may be pending here for as long as linger, and is then dropped all the same; an upstream's has one
+    /// try.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shutdown_write(cx)
+    }
+
     /// Sends RST and closes: what the peer has not been sent yet is discarded.
     fn abort(self);
 

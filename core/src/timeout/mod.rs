@@ -167,8 +167,9 @@ pub struct TimeoutPolicy {
     pub tunnel: Option<Duration>,
     /// A tunnel with one direction closed. Default 30 s.
     pub tunnel_fin: Option<Duration>,
-    /// Reading on after our FIN: behind an early or error response, or a body that only FIN ends. Default 1 s. A
-    /// property of the connection: a route's value is not used.
+    /// Reading on after our FIN: behind an early or error response, or a body that only FIN ends; and whatever a wrapping
+    /// stream needs before it can say that an orderly connection ends. Default 1 s. A property of the connection: a
+    /// route's value is not used.
     pub linger: Option<Duration>,
     /// Finishing what runs after a shutdown was asked. Default 30 s. A property of the proxy: a route's value is
     /// not used.

@@ -19,7 +19,18 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 
 /// A place in the queue. Not `Clone`: it is fetched or cancelled once.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ticket(usize);
+pub struct Ticket {
+    slot: usize,
+    until: Instant,
+}
+
+impl Ticket {
+    /// When its owner is to ask again although nothing has woken it: what has failed may be tried again then.
+    /// [`Instant::NEVER`] unless it is the first in the queue, which watches the clock for all.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+}
 
 /// What came of asking for an upstream.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +61,8 @@ struct Waiter<W> {
     waker: Option<W>,
     tried: Vec<UpstreamId>,
     answer: Option<Answer>,
+    /// When it will ask again, or was woken to learn that it is to.
+    until: Instant,
 }
 
 /// What the queue has for a waiter.
@@ -75,7 +88,7 @@ enum Answer {
 /// // What the first gives back is the second's, who is told so.
 /// admission.release(id);
 /// assert_eq!(admission.hand_over(now), Some("second"));
-/// assert_eq!(admission.fetch(ticket, &mut "second"), Admitted::Granted(id));
+/// assert_eq!(admission.fetch(ticket, now, &mut "second"), Admitted::Granted(id));
 /// # Ok::<(), &str>(())
 /// ```
 #[derive(Debug)]
@@ -144,7 +157,8 @@ impl<W: Clone> Admission<W> {
         if self.queue.len() >= self.queue_limit {
             return Admitted::Refused;
         }
-        let waiter = Waiter { waker: Some(waker.clone()), tried: tried.to_vec(), answer: None };
+        let until = if self.queue.is_empty() { self.lapse(now) } else { Instant::NEVER };
+        let waiter = Waiter { waker: Some(waker.clone()), tried: tried.to_vec(), answer: None, until };
         let slot = match self.vacant.pop() {
             Some(slot) => {
                 self.waiters[slot] = Some(waiter);
@@ -156,7 +170,7 @@ impl<W: Clone> Admission<W> {
             }
         };
         self.queue.push_back(slot);
-        Admitted::Waits(Ticket(slot))
+        Admitted::Waits(Ticket { slot, until })
     }
 
     /// Whether there is none that was not tried.
@@ -180,6 +194,12 @@ impl<W: Clone> Admission<W> {
         Some(id(chosen))
     }
 
+    /// When the first of those that are free and left out may be tried again.
+    fn lapse(&self, now: Instant) -> Instant {
+        let left_out = |state: &&State| state.active && state.busy < self.limit && state.down > now;
+        self.states.iter().filter(left_out).map(|state| state.down).min().unwrap_or(Instant::NEVER)
+    }
+
     fn grant(&mut self, id: UpstreamId, now: Instant) -> Admitted {
         let state = &mut self.states[id.index()];
         state.busy += 1;
@@ -191,16 +211,19 @@ impl<W: Clone> Admission<W> {
     }
 
     /// What the queue has for `ticket`: never [`Admitted::Refused`]. If it still waits, `waker` is the one to wake, and
-    /// the one before it is left in its place.
-    pub fn fetch(&mut self, ticket: Ticket, waker: &mut W) -> Admitted {
-        let Some(waiter) = self.waiters.get_mut(ticket.0).and_then(Option::as_mut) else {
+    /// the one before it is left in its place. [`Admission::hand_over`] is to come before it once [`Ticket::until`] is due.
+    pub fn fetch(&mut self, ticket: Ticket, now: Instant, waker: &mut W) -> Admitted {
+        let is_first = self.queue.front() == Some(&ticket.slot);
+        let until = if is_first { self.lapse(now) } else { Instant::NEVER };
+        let Some(waiter) = self.waiters.get_mut(ticket.slot).and_then(Option::as_mut) else {
             return Admitted::Waits(ticket);
         };
         let Some(answer) = waiter.answer else {
             waiter.waker.as_mut().into_iter().for_each(|before| core::mem::swap(before, waker));
-            return Admitted::Waits(ticket);
+            waiter.until = until;
+            return Admitted::Waits(Ticket { until, ..ticket });
         };
-        self.vacate(ticket.0);
+        self.vacate(ticket.slot);
         match answer {
             Answer::Granted(id) => Admitted::Granted(id),
             Answer::Exhausted => Admitted::Exhausted,
@@ -224,11 +247,11 @@ impl<W: Clone> Admission<W> {
     /// The owner of `ticket` leaves: its place, or what it was granted and has not fetched, is for the next.
     /// [`Admission::hand_over`] is to follow. Returns what was to be woken, if it was not.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<W> {
-        let waiter = self.vacate(ticket.0)?;
+        let waiter = self.vacate(ticket.slot)?;
         match waiter.answer {
             Some(Answer::Granted(id)) => self.release(id),
             Some(Answer::Exhausted) => {}
-            None => self.queue.retain(|slot| *slot != ticket.0),
+            None => self.queue.retain(|slot| *slot != ticket.slot),
         }
         waiter.waker
     }
@@ -257,7 +280,8 @@ impl<W: Clone> Admission<W> {
     }
 
     /// The first in the queue that can use something free gets it; one for whom nothing is left to wait for is told
-    /// so. Returns whom to wake; to be called again until there is nobody.
+    /// so; and the first of all is told if it is to ask again sooner than it knows ([`Ticket::until`]). Returns whom to wake;
+    /// to be called again until there is nobody.
     pub fn hand_over(&mut self, now: Instant) -> Option<W> {
         // Most often all are full, and then there is nothing in it for anybody, however many wait.
         if !self.removed && !self.states.iter().any(|state| state.active && state.busy < self.limit) {
@@ -287,7 +311,11 @@ impl<W: Clone> Admission<W> {
             }
         }
         self.removed = false;
-        None
+        let first = *self.queue.front()?;
+        let lapse = self.lapse(now);
+        let waiter = self.waiters.get_mut(first)?.as_mut().filter(|waiter| lapse < waiter.until)?;
+        waiter.until = lapse;
+        waiter.waker.clone()
     }
 
     fn vacate(&mut self, slot: usize) -> Option<Waiter<W>> {
@@ -349,11 +377,11 @@ mod tests {
         let second = ticket(a.admit(&[], NOW, &3));
         a.release(id(1));
         assert_eq!((a.hand_over(NOW), a.hand_over(NOW)), (Some(2), None));
-        let second = ticket(a.fetch(second, &mut 3));
-        assert_eq!(a.fetch(first, &mut 2), Admitted::Granted(id(1)));
+        let second = ticket(a.fetch(second, NOW, &mut 3));
+        assert_eq!(a.fetch(first, NOW, &mut 2), Admitted::Granted(id(1)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(second, &mut 3), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(second, NOW, &mut 3), Admitted::Granted(id(0)));
         assert_eq!((a.busy(), a.waiting()), (2, 0));
     }
 
@@ -365,12 +393,12 @@ mod tests {
         let [first, middle, third] = tickets;
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(1));
-        assert_eq!(a.fetch(first, &mut 1), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(first, NOW, &mut 1), Admitted::Granted(id(0)));
         a.release(id(0));
         assert_eq!(a.hand_over(NOW), Some(2));
         a.cancel(middle);
         assert_eq!(a.hand_over(NOW), Some(3));
-        assert_eq!(a.fetch(third, &mut 3), Admitted::Granted(id(0)));
+        assert_eq!(a.fetch(third, NOW, &mut 3), Admitted::Granted(id(0)));
         assert_eq!(a.busy(), 1);
     }
 
@@ -440,6 +468,49 @@ mod tests {
         a.answered(id(9), later);
     }
 
+    /// The first in the queue watches the clock for all, and hears of it if there is something to watch.
+    #[test]
+    fn the_first_that_waits_knows_when_what_is_left_out_may_be_tried_again() {
+        let mut a = admission(3, 1, 9);
+        assert_eq!([(); 3].map(|()| granted(a.admit(&[], NOW, &0))), [0, 1, 2]);
+        let first = ticket(a.admit(&[id(0)], NOW, &1));
+        let second = ticket(a.admit(&[], NOW, &2));
+        assert_eq!([first.until(), second.until()], [Instant::NEVER; 2], "all are busy");
+        let ms = Instant::from_millis;
+        // One that is left out and busy is nothing to wait for: its end comes first.
+        a.failed(id(1), ms(1000));
+        assert_eq!(a.hand_over(ms(1000)), None);
+        a.release(id(1));
+        assert_eq!((a.hand_over(ms(1000)), a.hand_over(ms(1000))), (Some(1), None), "told so, once");
+        let first = ticket(a.fetch(first, ms(1000), &mut 1));
+        let second = ticket(a.fetch(second, ms(1000), &mut 2));
+        assert_eq!([first.until(), second.until()], [ms(6000), Instant::NEVER]);
+        assert_eq!(a.hand_over(ms(1001)), None, "it knows that");
+        // Sooner than that is news, and later is none.
+        a.failed(id(0), ms(900));
+        a.release(id(0));
+        assert_eq!((a.hand_over(ms(1001)), a.hand_over(ms(1001))), (Some(1), None));
+        let first = ticket(a.fetch(first, ms(1001), &mut 1));
+        assert_eq!(first.until(), ms(5900));
+        // What the first one cannot use it watches for the others.
+        assert_eq!((a.hand_over(ms(5900)), a.hand_over(ms(5900))), (Some(2), None));
+        assert_eq!(granted(a.fetch(second, ms(5900), &mut 2)), 0);
+        let first = ticket(a.fetch(first, ms(5900), &mut 1));
+        assert_eq!(first.until(), ms(6000));
+        // Whoever is first after it hears of it.
+        let third = ticket(a.admit(&[id(1)], ms(5950), &3));
+        assert_eq!(third.until(), Instant::NEVER);
+        a.cancel(first);
+        assert_eq!((a.hand_over(ms(5950)), a.hand_over(ms(5950))), (Some(3), None));
+        assert_eq!(ticket(a.fetch(third, ms(5950), &mut 3)).until(), ms(6000));
+        assert_eq!((a.busy(), a.waiting()), (2, 1));
+        // And one that comes when nobody waits knows it from the beginning.
+        let mut a = admission(2, 1, 9);
+        a.failed(id(0), NOW);
+        assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
+        assert_eq!(ticket(a.admit(&[], ms(1), &1)).until(), ms(5000));
+    }
+
     #[test]
     fn a_lone_upstream_is_always_tried() {
         let mut a = admission(1, 9, 9);
@@ -489,7 +560,7 @@ mod tests {
                     },
                     3 if !waiting.is_empty() => {
                         let ticket = waiting.swap_remove(n % waiting.len());
-                        match a.fetch(ticket, &mut n.clone()) {
+                        match a.fetch(ticket, now, &mut n.clone()) {
                             Admitted::Granted(id) => held.push(id),
                             Admitted::Waits(ticket) => waiting.push(ticket),
                             other => prop_assert!(false, "{other:?}"),
@@ -512,6 +583,9 @@ mod tests {
                 // Nobody waits for what is free, unless it is known to be down while another is up.
                 let up_and_free = a.states.iter().any(|s| s.down <= now && s.busy < limit);
                 prop_assert!(a.waiting() == 0 || !up_and_free);
+                // Somebody asks again when what is left out may be tried again.
+                let first = a.queue.front().and_then(|slot| a.waiters[*slot].as_ref());
+                prop_assert!(first.is_none_or(|waiter| waiter.until <= a.lapse(now)));
                 prop_assert_eq!(a.busy() + a.waiting(), held.len() + waiting.len());
             }
             for ticket in waiting {

@@ -13,7 +13,7 @@ fn ms(n: u64) -> Option<Duration> {
     Some(Duration::from_millis(n))
 }
 
-fn profile() -> TimeoutPolicy {
+pub(super) fn profile() -> TimeoutPolicy {
     TimeoutPolicy {
         connect: ms(100),
         write: ms(200),
@@ -28,17 +28,17 @@ fn profile() -> TimeoutPolicy {
     }
 }
 
-type Outcomes = Rc<RefCell<Vec<Outcome>>>;
+pub(super) type Outcomes = Rc<RefCell<Vec<Outcome>>>;
 
-struct Rig {
-    fake: Fake,
-    proxy: Proxy<Fake>,
-    client: Handle,
-    task: Task,
-    outcomes: Outcomes,
+pub(super) struct Rig {
+    pub(super) fake: Fake,
+    pub(super) proxy: Proxy<Fake>,
+    pub(super) client: Handle,
+    pub(super) task: Task,
+    pub(super) outcomes: Outcomes,
 }
 
-fn rig(timeouts: TimeoutPolicy) -> Rig {
+pub(super) fn rig(timeouts: TimeoutPolicy) -> Rig {
     let fake = Fake::new();
     let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
     let proxy = Proxy::new(fake.clone(), upstreams, Config { timeouts, ..Config::default() });
@@ -63,7 +63,7 @@ fn connection(
 }
 
 impl Rig {
-    fn at(&mut self, ms: u64) -> bool {
+    pub(super) fn at(&mut self, ms: u64) -> bool {
         self.fake.set_clock(ms);
         self.task.run()
     }

@@ -352,5 +352,5 @@ fn what_may_be_tried_again_is_for_whoever_has_waited_longest() {
     let Admitted::Waits(ticket) = ask(4, &first) else { panic!("it is down") };
     assert!(matches!(ask(6, &second), Admitted::Waits(_)), "somebody waits for it");
     assert_eq!((first.count(), second.count()), (1, 0));
-    assert_eq!(upstreams.fetch(ticket, noop), Admitted::Granted(down));
+    assert_eq!(upstreams.fetch(ticket, Instant::from_millis(6000), noop), Admitted::Granted(down));
 }

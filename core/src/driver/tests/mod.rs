@@ -1,11 +1,13 @@
 //! The driver on a runtime of fakes: sockets in memory, timers that misbehave in known ways, a clock in
 //! hand. A task is polled only when its waker was woken, so that a lost wake-up shows as a hang.
 
+mod closing;
 mod connection;
 mod limits;
 mod locks;
 #[cfg(shuttle)]
 mod model;
+mod queue;
 mod resolving;
 mod serve;
 mod stats;
@@ -359,13 +361,17 @@ impl Stream for FakeStream {
         self.peer.borrow_mut().bulk.push(bulk);
     }
 
-    fn poll_shutdown_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.peer.borrow().no_fin {
+    fn poll_shutdown_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut peer = self.peer.borrow_mut();
+        match peer.no_fin {
             Some(Poll::Ready(())) => return Poll::Ready(Err(ErrorKind::Unsupported.into())),
-            Some(Poll::Pending) => return Poll::Pending,
+            Some(Poll::Pending) => {
+                peer.writer = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             None => {}
         }
-        self.peer.borrow_mut().got_fin = true;
+        peer.got_fin = true;
         Poll::Ready(Ok(()))
     }
 

@@ -172,7 +172,7 @@ impl Talk {
                     let stale = conn.answers.is_some_and(|n| self.responses[n].stale);
                     *conn = Conn { stale, ..Conn::default() };
                 }
-                Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) => {
+                Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) | Action::Discard => {
                     (self.conn, self.dialling) = (None, false);
                 }
                 _ => {}

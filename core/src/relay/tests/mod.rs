@@ -15,6 +15,7 @@ mod relaying;
 mod resolving;
 mod service;
 mod tunnel;
+mod tunnel_ends;
 mod twins;
 mod verdicts;
 
@@ -92,6 +93,8 @@ pub(super) struct Rig {
     pub(super) addresses: u16,
     /// The upstreams are names, and it takes time until [`Rig::resolved`].
     pub(super) named: bool,
+    /// The client's stream has to wait before it can say its end.
+    pub(super) slow_end: bool,
     /// What `side` took from the connection of now.
     got: [Vec<u8>; 2],
     twins: Vec<Twin>,
@@ -131,6 +134,7 @@ impl Rig {
             pooled: false,
             addresses: 1,
             named: false,
+            slow_end: false,
             got: [Vec::new(), Vec::new()],
             twins: Vec::new(),
         }
@@ -186,6 +190,7 @@ impl Rig {
                 Action::Checkout(_) => self.relay.pool_miss(&mut env),
                 Action::Resolve(_) if self.named => self.relay.resolving(&mut env),
                 Action::Resolve(_) => self.relay.resolved(Ok(addresses(self.addresses)), &mut env),
+                Action::Close(Side::Client) if !self.slow_end => self.relay.closed(&mut env),
                 Action::Report => self.outcomes.extend(self.relay.outcome()),
                 _ => {}
             }

@@ -213,9 +213,10 @@ proptest! {
                         busy = true;
                     }
                     Action::Checkout(_) => prop_assert!(!busy, "{:?}", actions),
-                    Action::Abort(Side::Upstream) | Action::Close(Side::Upstream) | Action::Release { .. } => {
-                        busy = false;
-                    }
+                    Action::Abort(Side::Upstream)
+                    | Action::Close(Side::Upstream)
+                    | Action::Discard
+                    | Action::Release { .. } => busy = false,
                     _ => {}
                 }
             }

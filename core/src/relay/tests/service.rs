@@ -179,3 +179,106 @@ fn the_request_is_there_for_whoever_observes_its_end() {
     assert_eq!(target(&rig), None);
     assert_eq!(rig.outcomes.len(), 3);
 }
+
+/// Over TLS a connection ends with `close_notify` and not with a mere close (RFC 9112 section 9.8): the machine waits for the
+/// client's stream to say so, and no longer than linger.
+#[test]
+fn every_orderly_end_waits_for_its_stream_no_longer_than_linger() {
+    const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    const OLD: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+    fn answered(rig: &mut Rig, answer: &[u8]) {
+        rig.connected();
+        rig.upstream_gets();
+        rig.upstream(answer);
+    }
+    fn kept(rig: &mut Rig) {
+        rig.client(GET);
+        answered(rig, OK5);
+        rig.client_gets();
+    }
+    let ends: [State; 9] = [
+        ("a whole answer, with a length", |rig| {
+            rig.client(CLOSE);
+            answered(rig, OK5);
+            rig.client_gets();
+        }),
+        ("a body that only the end ends, to one that has sent FIN", |rig| {
+            rig.client(OLD);
+            rig.fin(Side::Client);
+            answered(rig, b"HTTP/1.1 200 OK\r\n\r\nabc");
+            rig.fin(Side::Upstream);
+            rig.client_gets();
+        }),
+        ("FIN of a client that lingers", |rig| {
+            rig.client(OLD);
+            answered(rig, b"HTTP/1.1 200 OK\r\n\r\nabc");
+            rig.fin(Side::Upstream);
+            rig.client_gets();
+            rig.fin(Side::Client);
+        }),
+        ("FIN of an idle client", |rig| {
+            kept(rig);
+            rig.fin(Side::Client);
+        }),
+        ("FIN of one that never asked", |rig| rig.fin(Side::Client)),
+        ("keep-alive", |rig| {
+            kept(rig);
+            rig.at(150);
+        }),
+        ("nothing was asked", |rig| rig.at(150)),
+        ("drain", |rig| {
+            kept(rig);
+            rig.with(|relay, env| relay.drain(env.now, env));
+        }),
+        ("room for another", |rig| {
+            kept(rig);
+            rig.with(|relay, env| relay.close_idle(env));
+        }),
+    ];
+    for (name, end) in ends {
+        let began = |linger| {
+            let mut rig = Rig::new(TimeoutPolicy { linger, ..profile() });
+            rig.slow_end = true;
+            end(&mut rig);
+            assert_eq!(rig.actions().last(), Some(&Action::Close(Side::Client)), "{name}");
+            assert_eq!(rig.relay.interest(), Interest::default(), "{name}");
+            rig
+        };
+        // Its stream has said it.
+        let mut rig = began(profile().linger);
+        assert!(!rig.relay.is_closed(), "{name}");
+        rig.with(|relay, env| relay.closed(env));
+        assert!(rig.relay.is_closed() && rig.next().is_none(), "{name}");
+        // It never does.
+        let mut rig = began(profile().linger);
+        let now = rig.now.as_nanos() / 1_000_000;
+        assert_eq!(rig.next(), Some((now + 80, DeadlineKind::Linger)), "{name}");
+        rig.at(now + 79);
+        assert_eq!(rig.actions(), [], "{name}");
+        rig.at(now + 80);
+        assert_eq!(rig.actions(), [Action::Close(Side::Client)], "{name}");
+        assert!(rig.relay.is_closed() && rig.next().is_none(), "{name}");
+        // A stop waits for nobody.
+        let mut rig = began(profile().linger);
+        rig.with(|relay, env| relay.stop(env));
+        assert_eq!(rig.actions(), [Action::Close(Side::Client)], "{name}");
+        assert!(rig.relay.is_closed(), "{name}");
+        // Where nothing limits it, nobody waits.
+        let rig = began(None);
+        assert!(rig.relay.is_closed() && rig.next().is_none(), "{name}");
+    }
+}
+
+/// Both are one limit: a client whose FIN comes late in its linger has what is left of it.
+#[test]
+fn what_is_left_of_linger_is_all_that_a_stream_has_to_say_its_end() {
+    let mut rig = Rig::new(profile());
+    rig.slow_end = true;
+    rig.client(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
+    rig.client_gets();
+    assert_eq!(rig.next(), Some((80, DeadlineKind::Linger)));
+    rig.at(50);
+    rig.fin(Side::Client);
+    assert_eq!(rig.actions().last(), Some(&Action::Close(Side::Client)));
+    assert_eq!((rig.relay.is_closed(), rig.next()), (false, Some((80, DeadlineKind::Linger))));
+}

@@ -10,19 +10,20 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: web
 /// As the client gets it.
 const SWITCHED: &str = "HTTP/1.1 101 S\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 const CLOSED: [Action; 3] = [Action::Close(Side::Upstream), Action::Report, Action::Close(Side::Client)];
-const RESET_BOTH: [Action; 3] = [Action::Abort(Side::Upstream), Action::Report, Action::Abort(Side::Client)];
-const SIDES: [Side; 2] = [Side::Client, Side::Upstream];
+pub(super) const RESET_BOTH: [Action; 3] =
+    [Action::Abort(Side::Upstream), Action::Report, Action::Abort(Side::Client)];
+pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Upstream];
 
 fn ms(n: u64) -> Option<Duration> {
     Some(Duration::from_millis(n))
 }
 
-fn other(side: Side) -> Side {
+pub(super) fn other(side: Side) -> Side {
     if side == Side::Client { Side::Upstream } else { Side::Client }
 }
 
 /// A rig with a tunnel through which nothing has come yet.
-fn tunnel(policy: TimeoutPolicy) -> Rig {
+pub(super) fn tunnel(policy: TimeoutPolicy) -> Rig {
     let mut rig = Rig::relaying(policy, UPGRADE);
     assert!(rig.upstream_gets().contains("\r\nconnection: upgrade\r\nupgrade: websocket\r\n"));
     rig.upstream(SWITCHING);
@@ -31,7 +32,7 @@ fn tunnel(policy: TimeoutPolicy) -> Rig {
     rig
 }
 
-fn send(rig: &mut Rig, from: Side, bytes: &[u8]) -> usize {
+pub(super) fn send(rig: &mut Rig, from: Side, bytes: &[u8]) -> usize {
     if from == Side::Client { rig.client(bytes) } else { rig.upstream(bytes) }
 }
 

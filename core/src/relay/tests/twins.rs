@@ -249,7 +249,7 @@ impl Rig {
             (rig.now, rig.policy, rig.upstreams, rig.full) =
                 (self.now, self.policy, self.upstreams, self.full);
             (rig.answers, rig.keeps, rig.pooled) = (self.answers, self.keeps, self.pooled);
-            (rig.addresses, rig.named) = (self.addresses, self.named);
+            (rig.addresses, rig.named, rig.slow_end) = (self.addresses, self.named, self.slow_end);
         }
         self.twins = twins;
     }
