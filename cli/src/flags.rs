@@ -272,7 +272,6 @@ fn command() -> Command {
             Arg::new("threads")
                 .long("threads")
                 .value_name("N")
-                .allow_hyphen_values(true)
                 .value_parser(|given: &str| count(given, 1..=MAX_THREADS))
                 .help("Threads; async-std takes ASYNC_STD_THREAD_COUNT instead [default: one a core]"),
         )
@@ -298,7 +297,6 @@ fn command() -> Command {
             Arg::new("max-client-conns")
                 .long("max-client-conns")
                 .value_name("N")
-                .allow_hyphen_values(true)
                 .value_parser(positive)
                 .default_value("1000")
                 .help("Client connections; then idle ones are closed, and new ones wait"),
@@ -307,7 +305,6 @@ fn command() -> Command {
             Arg::new("max-conns-per-upstream")
                 .long("max-conns-per-upstream")
                 .value_name("N")
-                .allow_hyphen_values(true)
                 .value_parser(positive)
                 .default_value("100")
                 .help("Requests in flight on one upstream; then further ones queue"),
@@ -316,7 +313,6 @@ fn command() -> Command {
             Arg::new("max-head")
                 .long("max-head")
                 .value_name("BYTES")
-                .allow_hyphen_values(true)
                 .value_parser(max_head)
                 .default_value("64KiB")
                 .help("The largest head, from 1KiB to 1MiB"),
@@ -325,7 +321,6 @@ fn command() -> Command {
             Arg::new("max-body")
                 .long("max-body")
                 .value_name("BYTES")
-                .allow_hyphen_values(true)
                 .value_parser(byte_limit)
                 .default_value("off")
                 .help("The largest request body, or `off`"),
@@ -366,6 +361,12 @@ fn command() -> Command {
                 .action(ArgAction::Version)
                 .help("Print the version"),
         )
+        // So that `-1s` is a wrong value of its flag, and not a flag that nobody knows. A protocol may begin so.
+        .mut_args(|arg| {
+            let takes = arg.get_action().takes_values() && !arg.is_require_equals_set();
+            let hyphens = takes && arg.get_id() != UPGRADE;
+            arg.allow_hyphen_values(hyphens)
+        })
 }
 
 /// One of `all`, by its name.
@@ -390,8 +391,6 @@ fn duration_arg(flag: &'static DurationFlag) -> Arg {
     Arg::new(flag.long)
         .long(flag.long)
         .value_name("DURATION")
-        // So that `-1s` is a wrong value of this flag and not a flag that nobody knows.
-        .allow_hyphen_values(true)
         .value_parser(|given: &str| duration(given, flag.zero))
         .help(format!("{} [default: {default}]", flag.help))
 }
@@ -401,7 +400,10 @@ impl Flags {
     /// `--version` and `--generate` (1 if that cannot be written), 2 after a wrong flag or value.
     pub(crate) fn from_args() -> Flags {
         let mut command = command();
-        let given = command.try_get_matches_from_mut(std::env::args_os());
+        // No value that is right has anything but ASCII. One that is no text at all is a wrong value like any other, and
+        // the parser would not say of which flag.
+        let args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+        let given = command.try_get_matches_from_mut(args);
         let given = given.unwrap_or_else(|e| with_tip(e).exit());
         if let Some(form) = given.get_one::<Form>("generate") {
             let Err(e) = form.print(command) else { std::process::exit(0) };

@@ -26,11 +26,12 @@ use crate::flags::Flags;
 
 fn main() -> ExitCode {
     let flags = Flags::from_args();
-    log::start(flags.log_level, flags.access_log.unwrap_or(Format::Text));
+    let format = flags.access_log.unwrap_or(Format::Text);
+    log::start(flags.log_level, format);
     match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            tracing::error!("{e}");
+            log::fatal(&e, format);
             ExitCode::FAILURE
         }
     }

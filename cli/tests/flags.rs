@@ -40,6 +40,7 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--upstream", "::1:9000", "a host and a port"),
         ("--upstream", "127.0.0.1:0", "a number from 1 to 65535"),
         ("--upstream", "127.0.0.1:http", "a number from 1 to 65535"),
+        ("--upstream", "app.example:+9000", "a number from 1 to 65535"),
         ("--upstream", "http://127.0.0.1:9000", "without a scheme"),
         ("--upstream", "a host:9000", "a host and a port"),
         ("--runtime", "glommio", "possible values"),
@@ -85,11 +86,47 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
 
 #[test]
 fn a_negative_value_is_a_wrong_value_and_not_an_unknown_flag() {
-    for (flag, value) in [("--read-timeout", "-1s"), ("--linger-timeout", "-0"), ("--max-head", "-1")] {
+    for (flag, value) in [
+        ("--read-timeout", "-1s"),
+        ("--linger-timeout", "-0"),
+        ("--max-head", "-1"),
+        ("--listen", "-1"),
+        ("--upstream", "-x:80"),
+        ("--trust", "-1"),
+        ("--runtime", "-tokio"),
+        ("--log-level", "-1"),
+        // What should have been its value was forgotten.
+        ("--upstream", "--access-log"),
+    ] {
         let (code, printed) = run(&[flag, value]);
         assert_eq!(code, 2, "{flag} {value}: {printed}");
         assert!(printed.contains(&format!("invalid value '{value}' for '{flag}")), "{printed}");
     }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_a_wrong_value_of_its_flag() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let no_text = |text: &[u8]| std::ffi::OsStr::from_bytes(text).to_owned();
+    for (flag, allowed) in [
+        ("--listen", "an IP address and a port"),
+        ("--upstream", "a host and a port"),
+        ("--read-timeout", "or `off`"),
+        ("--upgrade", "such as websocket"),
+        ("--runtime", "possible values"),
+        ("--max-head", "from 1KiB to 1MiB"),
+    ] {
+        let output = tidegate(&[flag]).arg(no_text(b"h\xff:80")).output().expect("the binary starts");
+        let printed = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{flag}: {printed}");
+        for word in [flag, "'h\u{fffd}:80'", allowed] {
+            assert!(printed.contains(word), "{flag} lacks {word}: {printed}");
+        }
+    }
+    let output = tidegate(&[]).arg(no_text(b"--read\xff")).output().expect("the binary starts");
+    let printed = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("'--read\u{fffd}'"), "{printed}");
 }
 
 #[test]
@@ -218,9 +255,9 @@ fn one_address_twice_is_a_taken_port() {
 /// On most systems, and then it is no other program that has to be looked for.
 #[test]
 fn a_listener_for_both_families_that_takes_anothers_port_says_so() {
-    let port = TcpListener::bind("0.0.0.0:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let taken = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let port = taken.local_addr().expect("an address").port();
     let both = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
-    let taken = TcpListener::bind(&both[0]).expect("it was free a moment ago");
     let both_in_one = TcpListener::bind(&both[1]).is_err();
     drop(taken);
     // Elsewhere they are two, and the program runs.

@@ -318,14 +318,21 @@ fn the_log_level_decides_what_is_said() {
     proxy.line_with("DEBUG thread starts name=\"tidegate-1\"");
 
     let addr = proxy.addrs[0].to_string();
-    let failing = |level| {
-        let output =
-            tidegate(&["--listen", &addr, "--log-level", level]).output().expect("the binary starts");
+    let failing = |args: &[&str]| {
+        let output = tidegate(&[&["--listen", &addr], args].concat()).output().expect("the binary starts");
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).expect("text")
     };
-    assert!(failing("error").contains("Z ERROR cannot listen on "));
-    assert_eq!(failing("off"), "");
+    // Why it ends is said at every level, once, and in the form of the other lines.
+    let why = format!("cannot listen on {addr}: ");
+    for level in ["debug", "error", "off"] {
+        let text = failing(&["--log-level", level]);
+        assert!(text.contains(&format!("Z ERROR {why}")) && text.lines().count() == 1, "{level}: {text}");
+        let json = failing(&["--log-level", level, "--access-log=json"]);
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{json}: {e}"));
+        assert_eq!(read["level"], "ERROR");
+        assert!(read["message"].as_str().is_some_and(|message| message.starts_with(&why)), "{json}");
+    }
     proxy.signal("TERM");
     let (status, mut printed) = proxy.wait();
     assert!(status.success() && printed.contains("draining"), "{printed}");

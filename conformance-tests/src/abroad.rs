@@ -47,13 +47,15 @@ impl Known {
             late.extend(real::<H>(case, oracle)?);
             self.passed.set(self.passed.get() + 1);
         }
+        // If it is asked again, it is for all of them.
+        self.passed.set(0);
         Ok(late)
     }
 }
 
 /// What holds whatever the machine did: it fails at once.
 fn wrong(words: String) -> Failure {
-    Failure { words, machine: Machine::default(), early: false }
+    Failure { words, machine: Machine::default(), certain: true, late_only: false }
 }
 
 /// The cases on a harness. Those that only some can have are methods twice: of this type where the bounds hold, and of

@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::recorder::Receives;
-use crate::transcript::{ConnLog, Seen, Snapshot, Transcript};
+use crate::transcript::{Calls, ConnLog, Seen, Snapshot, Transcript};
 
 /// A connection's log, shared by the steps that run beside each other on it.
 pub(crate) type Log = Arc<Mutex<ConnLog>>;
@@ -28,6 +28,9 @@ pub(crate) struct Board {
 struct Facts {
     marks: BTreeMap<&'static str, Duration>,
     snapshots: BTreeMap<&'static str, Snapshot>,
+    descriptors: BTreeMap<&'static str, Option<u64>>,
+    calls: Calls,
+    uncounted: bool,
     clients: Vec<Log>,
     upstreams: Vec<Log>,
     outcomes: Vec<Seen>,
@@ -63,6 +66,27 @@ impl Board {
 
     pub(crate) fn snapshot(&self, name: &'static str, snapshot: Snapshot) {
         lock(&self.facts).snapshots.insert(name, snapshot);
+    }
+
+    pub(crate) fn descriptor(&self, name: &'static str, number: Option<u64>) {
+        lock(&self.facts).descriptors.insert(name, number);
+    }
+
+    /// Notes that the proxy asked for a read or a write.
+    pub(crate) fn called(&self) {
+        let mut facts = lock(&self.facts);
+        facts.calls.sockets += u64::from(!facts.uncounted);
+    }
+
+    /// Notes that it armed a timer.
+    pub(crate) fn armed(&self) {
+        let mut facts = lock(&self.facts);
+        facts.calls.timers += u64::from(!facts.uncounted);
+    }
+
+    /// The case is over: who waits for the rest uses the same runtime.
+    pub(crate) fn count_no_more(&self) {
+        lock(&self.facts).uncounted = true;
     }
 
     /// A new connection's log; the connection is busy until [`Board::rests`].
@@ -175,6 +199,8 @@ impl Board {
                 .map(|(k, v)| (*k, *v))
                 .collect(),
             snapshots: facts.snapshots.clone(),
+            descriptors: facts.descriptors.clone(),
+            calls: facts.calls,
             order: facts.order.clone(),
             faults: facts.faults.clone(),
         }

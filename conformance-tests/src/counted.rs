@@ -4,11 +4,12 @@
 //! it was. A timer's or a socket's waker may be let go of a turn of the reactor later than the timer or the socket
 //! itself; whoever looks must let the runtime take one.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tidegate_core::runtime::{Runtime, Spawn, Timer};
@@ -17,9 +18,42 @@ use tidegate_core::{Connection, Instant};
 use crate::board::lock;
 use crate::run_virtual::{Observe, Route};
 
-/// Timers that may be armed besides one for each task: a server has one that watches the idle connections, and
-/// one for its pause when there is no descriptor left.
+/// Timers that a server may have armed, and nobody else: one that watches the idle connections, and one for its pause when
+/// there is no descriptor left.
 const SERVER_TIMERS: usize = 2;
+
+thread_local! {
+    /// The timers of the task that is being polled.
+    static POLLED: RefCell<Option<Arc<TaskTimers>>> = const { RefCell::new(None) };
+}
+
+/// The timers that one task has armed.
+#[derive(Debug)]
+struct TaskTimers {
+    armed: AtomicUsize,
+    allowed: usize,
+}
+
+impl TaskTimers {
+    fn new(allowed: usize) -> Arc<TaskTimers> {
+        Arc::new(TaskTimers { armed: AtomicUsize::new(0), allowed })
+    }
+}
+
+/// While a task is polled. Another one may be polled inside it, and a poll may panic.
+struct Polls(Option<Arc<TaskTimers>>);
+
+impl Polls {
+    fn enter(task: &Arc<TaskTimers>) -> Polls {
+        Polls(POLLED.replace(Some(Arc::clone(task))))
+    }
+}
+
+impl Drop for Polls {
+    fn drop(&mut self) {
+        POLLED.set(self.0.take());
+    }
+}
 
 /// What the proxy spawns on a counted runtime `R`, for a client's stream `C`.
 pub type CountedConnection<R, C> = CountedTask<Connection<Counted<R>, C, Route, Observe>>;
@@ -37,6 +71,8 @@ struct Inner {
     armed: AtomicUsize,
     /// Timers that were armed beyond what there may be, at worst.
     surplus: AtomicUsize,
+    /// Of whoever is no counted task.
+    outside: OnceLock<Arc<TaskTimers>>,
     wakers: Mutex<Vec<Weak<TaskWaker>>>,
     /// At so many of them, those that are gone are thrown out.
     crowd: AtomicUsize,
@@ -96,7 +132,8 @@ impl Counts {
         }
     }
 
-    /// How many timers were armed at once beyond one a task and the server's own; zero is right.
+    /// How many timers a task had armed at once beyond its own, at worst: one, or the server's. Who is no counted task counts as a
+    /// server. Zero is right.
     pub(crate) fn surplus_timers(&self) -> usize {
         self.0.surplus.load(Ordering::Acquire)
     }
@@ -111,14 +148,24 @@ impl Counts {
         self.0.late_wakes.load(Ordering::Acquire)
     }
 
-    /// A task whose life and wakers are counted.
+    /// A task whose life, wakers and timers are counted.
     pub(crate) fn task<F>(&self, future: F) -> CountedTask<F> {
+        self.with_timers(future, 1)
+    }
+
+    /// Likewise a server's.
+    pub(crate) fn server<F>(&self, future: F) -> CountedTask<F> {
+        self.with_timers(future, SERVER_TIMERS)
+    }
+
+    fn with_timers<F>(&self, future: F, allowed: usize) -> CountedTask<F> {
         self.0.tasks.fetch_add(1, Ordering::AcqRel);
         CountedTask {
             future: Some(Box::pin(future)),
             counts: self.clone(),
             ended: Arc::default(),
             waker: None,
+            timers: TaskTimers::new(allowed),
         }
     }
 
@@ -166,7 +213,8 @@ impl<R: Runtime> Runtime for Counted<R> {
 
     fn timer(&self) -> CountedTimer<R::Timer> {
         self.counts.0.timers.fetch_add(1, Ordering::AcqRel);
-        CountedTimer { timer: Box::pin(self.runtime.timer()), armed: false, counts: self.counts.clone() }
+        let timer = Box::pin(self.runtime.timer());
+        CountedTimer { timer, armed: false, armed_by: None, counts: self.counts.clone() }
     }
 
     fn connect(&self, to: SocketAddr) -> R::Connect {
@@ -190,6 +238,7 @@ pub struct CountedTask<F> {
     /// It is ready, or dropped.
     ended: Arc<AtomicBool>,
     waker: Option<Arc<TaskWaker>>,
+    timers: Arc<TaskTimers>,
 }
 
 impl<F> CountedTask<F> {
@@ -210,7 +259,9 @@ impl<F: Future<Output = ()>> Future for CountedTask<F> {
         // A waker of its own for each one of the executor's, so that a runtime which keeps an old one is found out.
         let known = this.waker.take().filter(|waker| waker.task.will_wake(cx.waker()));
         let waker = known.unwrap_or_else(|| this.counts.waker(cx.waker().clone(), &this.ended));
+        let polls = Polls::enter(&this.timers);
         let polled = future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))));
+        drop(polls);
         this.waker = Some(waker);
         if polled.is_ready() {
             // The future is left to the executor: that it drops what is over is part of what is counted.
@@ -260,6 +311,8 @@ impl Wake for TaskWaker {
 pub struct CountedTimer<T> {
     timer: Pin<Box<T>>,
     armed: bool,
+    /// In whose poll.
+    armed_by: Option<Arc<TaskTimers>>,
     counts: Counts,
 }
 
@@ -271,11 +324,16 @@ impl<T> CountedTimer<T> {
         self.armed = armed;
         let inner = &self.counts.0;
         if armed {
-            let there = inner.armed.fetch_add(1, Ordering::AcqRel) + 1;
-            let allowed = inner.tasks.load(Ordering::Acquire) + SERVER_TIMERS;
-            inner.surplus.fetch_max(there.saturating_sub(allowed), Ordering::AcqRel);
+            inner.armed.fetch_add(1, Ordering::AcqRel);
+            let task = POLLED
+                .with_borrow(Option::clone)
+                .unwrap_or_else(|| Arc::clone(inner.outside.get_or_init(|| TaskTimers::new(SERVER_TIMERS))));
+            let its = task.armed.fetch_add(1, Ordering::AcqRel) + 1;
+            inner.surplus.fetch_max(its.saturating_sub(task.allowed), Ordering::AcqRel);
+            self.armed_by = Some(task);
         } else {
             inner.armed.fetch_sub(1, Ordering::AcqRel);
+            self.armed_by.take().inspect(|task| _ = task.armed.fetch_sub(1, Ordering::AcqRel));
         }
     }
 }
@@ -339,10 +397,34 @@ mod tests {
         kept.into_iter().for_each(Waker::wake);
         assert_eq!((said(Held::default()), counts.late_wakes()), (String::new(), 1));
 
-        // One timer a task and two of the server's.
-        let _tasks: Vec<_> = (0..2).map(|_| counts.task(pending::<()>())).collect();
-        let mut timers: Vec<_> = (0..5).map(|_| Box::pin(runtime.timer())).collect();
+        // Two of the server's.
+        let mut timers: Vec<_> = (0..3).map(|_| Box::pin(runtime.timer())).collect();
         timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::EPOCH));
         assert_eq!(counts.surplus_timers(), 1);
+    }
+
+    #[test]
+    fn a_task_has_one_timer_however_many_others_have_none() {
+        let counts = Counts::default();
+        let runtime = Counted::new(World::new().runtime(Owner::Proxy), &counts);
+        let _others: Vec<_> = (0..10).map(|_| counts.task(pending::<()>())).collect();
+        let arms = |n: usize| {
+            let runtime = runtime.clone();
+            async move {
+                let mut timers: Vec<_> = (0..n).map(|_| Box::pin(runtime.timer())).collect();
+                timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::EPOCH));
+                // Again is no further one, and neither is one in the place of another.
+                timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::NEVER));
+                timers.iter_mut().for_each(|timer| timer.as_mut().arm(Instant::EPOCH));
+                pending::<()>().await;
+            }
+        };
+        let surplus = |task: CountedTask<_>| {
+            assert!(pin!(task).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            counts.surplus_timers()
+        };
+        assert_eq!(surplus(counts.task(arms(1))), 0);
+        assert_eq!(surplus(counts.server(arms(SERVER_TIMERS))), 0);
+        assert_eq!(surplus(counts.task(arms(2))), 1);
     }
 }

@@ -24,7 +24,7 @@ const HEADER: usize = 16;
 /// `struct inet_diag_req_v2`.
 const REQUEST: usize = 56;
 
-/// Every connection over IPv4 that is established or on its way.
+/// Every connection over IPv4 that is on its way, established, or not yet over at one of its ends.
 pub(crate) fn rows() -> io::Result<Vec<Row>> {
     let socket =
         Socket::new(Domain::from(AF_NETLINK), Type::from(3), Some(Protocol::from(NETLINK_SOCK_DIAG)))?;
@@ -51,8 +51,9 @@ fn request() -> Vec<u8> {
     request.extend(DUMP.to_ne_bytes());
     request.extend([0; 8]);
     request.extend([AF_INET, IPPROTO_TCP, 0, 0]);
-    // Which states: ESTABLISHED is 1, SYN_SENT 2.
-    request.extend((1_u32 << 1 | 1 << 2).to_ne_bytes());
+    // ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
+    let states = [1, 2, 4, 5, 8, 9, 11].iter().fold(0_u32, |mask, state| mask | 1 << state);
+    request.extend(states.to_ne_bytes());
     // Any addresses.
     request.resize(HEADER + REQUEST, 0);
     request
@@ -66,7 +67,7 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, bytes.get(HEADER..len)?, next))
 }
 
-/// `struct inet_diag_msg`, the beginning.
+/// `struct inet_diag_msg`.
 fn row(body: &[u8]) -> Option<Row> {
     let state = match body.get(1)? {
         1 => TcpState::Established,
@@ -74,24 +75,36 @@ fn row(body: &[u8]) -> Option<Row> {
         other => TcpState::Other(*other),
     };
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
-    Some(Row { local_port: port(4)?, remote_port: port(6)?, state })
+    let number = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
+    let (queued, inode) = (number(60)?, number(68)?.into());
+    Some(Row { local_port: port(4)?, remote_port: port(6)?, state, inode, queued })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn a_connection_has_two_ends() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
-        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let mut stream = TcpStream::connect(listener.local_addr()?)?;
         let (client, server) = (stream.local_addr()?.port(), listener.local_addr()?.port());
-        let rows = rows()?;
-        for (local_port, remote_port) in [(client, server), (server, client)] {
-            let row = Row { local_port, remote_port, state: TcpState::Established };
-            assert!(rows.contains(&row), "{row:?} in {rows:?}");
+        let find = |from, to| -> io::Result<Option<Row>> {
+            Ok(rows()?.into_iter().find(|row| (row.local_port, row.remote_port) == (from, to)))
+        };
+        for (from, to, has_descriptor) in [(client, server, true), (server, client, false)] {
+            let row = find(from, to)?.expect("a row");
+            assert_eq!((row.state, row.inode != 0), (TcpState::Established, has_descriptor), "{row:?}");
         }
+        // Nobody reads: what the other end has no room for stays here, also when the descriptor is gone.
+        stream.set_nonblocking(true)?;
+        while stream.write(&[0; 1 << 16]).is_ok() {}
+        drop(stream);
+        let row = find(client, server)?.expect("a row");
+        assert_eq!((row.state, row.inode), (TcpState::Other(4), 0));
+        assert!(row.queued > 1000, "{row:?}");
         Ok(())
     }
 }

@@ -10,7 +10,8 @@ use tidegate_core::{DeadlineKind, Phase, Side};
 
 use crate::recorder::Message;
 use crate::script::ms;
-use crate::transcript::{ConnLog, End, Failure, Seen, Transcript};
+use crate::transcript::{Calls, ConnLog, End, Failure, Seen, Transcript};
+use crate::wrap::CONNECTS;
 
 /// How late a runtime may report what is due, on a quiet machine. The environment variable `CI` widens it.
 pub const SLACK: Duration = ms(60);
@@ -34,6 +35,14 @@ const HELD_UP: Duration = ms(50);
 impl Tolerance {
     /// Virtual time's.
     pub const VIRTUAL: Tolerance = Tolerance { slack: SLACK_VIRTUAL };
+
+    /// How long something may take for which a quiet machine is given `at_most`.
+    fn of(self, at_most: Duration) -> Duration {
+        match self {
+            Tolerance::VIRTUAL => SLACK_VIRTUAL,
+            Tolerance { slack } => at_most + slack.saturating_sub(SLACK),
+        }
+    }
 }
 
 type Check = Box<dyn Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync>;
@@ -71,6 +80,13 @@ impl Expect {
     /// Whether it is about when the proxy ends a connection to an upstream.
     pub(crate) fn is_of_a_close(&self) -> bool {
         matches!(self.window, Some((_, Moment::UpstreamEnd(_), ..)))
+    }
+
+    /// Whether it fails because something came late, and for no other reason.
+    pub(crate) fn is_late_only(&self, transcript: &Transcript) -> bool {
+        let Some((from, to, limit, _)) = self.window else { return false };
+        let (Ok(began), Ok(ended)) = (from.of(transcript), to.of(transcript)) else { return false };
+        ended >= began + limit
     }
 
     /// How long it took, if it waits for no deadline.
@@ -191,6 +207,39 @@ fn wider(from: Moment, to: Moment, limit: Duration, more: Duration, more_in_virt
     expect
 }
 
+/// `to` comes no later than `at_most` after `from`, or before it: for what waits for no deadline and no timer. In virtual time it
+/// comes at once; a real machine is allowed what it was late itself, and in continuous integration what windows are wider
+/// there.
+pub fn within(from: Moment, to: Moment, at_most: Duration) -> Expect {
+    let mut expect = Expect::new(format!("{to} within {at_most:?} of {from}"), move |t, tolerance| {
+        let took = to.of(t)?.saturating_sub(from.of(t)?);
+        if took < tolerance.of(at_most) { Ok(()) } else { Err(format!("it took {took:?}")) }
+    });
+    expect.window = Some((from, to, Duration::ZERO, Duration::ZERO));
+    expect
+}
+
+/// [`window`], narrower than the slack: what begins `limit` before its end has begun within `at_most`.
+pub fn window_within_of(from: Moment, to: Moment, limit: Duration, at_most: Duration) -> Expect {
+    let mut expect = window(from, to, limit);
+    let wide = expect.check;
+    expect.check = Box::new(move |t, tolerance| {
+        wide(t, tolerance)?;
+        let took = to.of(t)?.saturating_sub(from.of(t)?);
+        let latest = limit + tolerance.of(at_most);
+        if took < latest { Ok(()) } else { Err(format!("it came after {took:?}, later than {latest:?}")) }
+    });
+    expect
+}
+
+/// From one moment to the other it takes so long at least; how late the scripts are themselves does not matter.
+pub fn lasts(from: Moment, to: Moment, at_least: Duration) -> Expect {
+    Expect::new(format!("{at_least:?} at least from {from} to {to}"), move |t, _| {
+        let took = to.of(t)?.saturating_sub(from.of(t)?);
+        if took >= at_least { Ok(()) } else { Err(format!("it took {took:?}")) }
+    })
+}
+
 /// `first` comes before `second`.
 pub fn before(first: Moment, second: Moment) -> Expect {
     Expect::new(format!("{first} before {second}"), move |t, _| {
@@ -207,10 +256,12 @@ fn message(t: &Transcript, client: usize, index: usize) -> Result<&Message, Stri
 pub fn status(client: usize, index: usize, status: u16) -> Expect {
     Expect::new(format!("a complete {status} as client {client}'s response {index}"), move |t, _| {
         let m = message(t, client, index)?;
-        match m.status() {
-            Some(s) if s != status => Err(format!("it is {:?}", m.start)),
-            _ if !m.complete => Err(format!("{:?} broke off after {} body bytes", m.start, m.body_len)),
-            _ => Ok(()),
+        if m.status() != Some(status) {
+            Err(format!("it is {:?}", m.start))
+        } else if !m.complete {
+            Err(format!("{:?} broke off after {} body bytes", m.start, m.body_len))
+        } else {
+            Ok(())
         }
     })
 }
@@ -446,11 +497,35 @@ pub fn snapshot(name: &'static str, syn_sent: usize, established: usize) -> Expe
     let what = format!("at {name:?} {syn_sent} upstream connections in SYN_SENT, {established} ESTABLISHED");
     Expect::new(what, move |t, _| {
         let seen = t.snapshots.get(name).ok_or("the snapshot was not taken")?;
-        if (seen.syn_sent, seen.established) == (syn_sent, established) {
-            Ok(())
-        } else {
+        if (seen.syn_sent, seen.established) != (syn_sent, established) {
             Err(format!("there were {} and {}", seen.syn_sent, seen.established))
+        } else if seen.open != syn_sent + established {
+            Err(format!("the proxy has descriptors of {} connections", seen.open))
+        } else if seen.trickling > 0 {
+            Err(format!("what was written to {} closed ones is still delivered", seen.trickling))
+        } else {
+            Ok(())
         }
+    })
+}
+
+/// Of the descriptors at these events two have the same number, one after the other. (Virtual time has none.)
+pub fn used_again(events: &'static [&'static str]) -> Expect {
+    Expect::new(format!("a descriptor to be used again at one of {events:?}"), move |t, tolerance| {
+        let numbers: Vec<_> =
+            events.iter().map(|event| t.descriptors.get(event).copied().flatten()).collect();
+        let again = numbers.windows(2).any(|two| two[0].is_some() && two[0] == two[1]);
+        if again || tolerance == Tolerance::VIRTUAL { Ok(()) } else { Err(format!("they are {numbers:?}")) }
+    })
+}
+
+/// The proxy made no more calls than these: it neither spins nor looks where there is nothing to see.
+pub fn calls(sockets: u64, timers: u64) -> Expect {
+    let what = format!("at most {sockets} calls to sockets, and {timers} timers armed");
+    Expect::new(what, move |t, _| match t.calls {
+        Calls { sockets: 0, timers: 0 } => Err("none was counted".into()),
+        found if found.sockets <= sockets && found.timers <= timers => Ok(()),
+        found => Err(format!("there were {} and {}", found.sockets, found.timers)),
     })
 }
 
@@ -465,10 +540,19 @@ pub fn ordered(first: &'static str, second: &'static str) -> Expect {
     })
 }
 
+/// The proxy began so many connects, by its own log: also those of which the other end heard nothing.
+pub fn connects(n: usize) -> Expect {
+    Expect::new(format!("{n} connects to be begun"), move |t, _| {
+        let begun = t.order.iter().filter(|line| line.ends_with(CONNECTS)).count();
+        if begun == n { Ok(()) } else { Err(format!("it did {:?}", t.order)) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Board;
+    use crate::board::{Board, lock};
+    use crate::recorder::Receives;
 
     fn at(from: u64, to: u64) -> Transcript {
         let board = Board::default();
@@ -486,6 +570,38 @@ mod tests {
         assert!(late(window_wider(from, to, ms(150), ms(100)), Tolerance::VIRTUAL));
         assert!(late(window_wider(from, to, ms(150), ms(40)), real));
         assert!(!late(window_within(from, to, ms(150), ms(100)), Tolerance::VIRTUAL));
+    }
+
+    #[test]
+    fn what_waits_for_no_deadline_has_what_the_machine_was_late_and_no_more() {
+        let prompt = within(Moment::Mark("from"), Moment::Mark("to"), ms(20));
+        let holds = |to, slack| prompt.check(&at(50, to), Tolerance { slack }).is_ok();
+        assert!(holds(69, SLACK) && !holds(70, SLACK));
+        assert!(holds(99, SLACK + ms(30)) && holds(159, SLACK_CI));
+        // Whoever tells of both is not always told in order.
+        assert!(holds(40, SLACK));
+        assert!(prompt.check(&at(50, 56), Tolerance::VIRTUAL).is_err());
+        assert!(prompt.is_late_only(&at(50, 70)));
+    }
+
+    #[test]
+    fn late_is_not_early_and_not_never() {
+        let expect = window(Moment::Mark("from"), Moment::Mark("to"), ms(150));
+        assert!(expect.is_late_only(&at(50, 500)) && !expect.is_late_only(&at(50, 199)));
+        assert!(!expect.is_late_only(&Board::default().transcript()));
+        assert!(!outcomes(1).is_late_only(&at(50, 500)));
+    }
+
+    #[test]
+    fn a_status_is_one_that_can_be_read() {
+        let answered = |start: &str| {
+            let board = Board::default();
+            let log = board.connection(Receives::Responses);
+            lock(&log).received.feed(format!("{start}\r\ncontent-length: 0\r\n\r\n").as_bytes(), ms(1));
+            status(0, 0, 200).check(&board.transcript(), Tolerance::VIRTUAL).is_ok()
+        };
+        assert!(answered("HTTP/1.1 200 OK") && answered("HTTP/1.1 200 "));
+        assert!(!answered("HTTP/1.1 2OO OK") && !answered("HTTP/1.1 502 OK") && !answered("nonsense"));
     }
 
     #[test]

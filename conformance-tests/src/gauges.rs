@@ -54,6 +54,10 @@ pub struct Row {
     pub remote_port: u16,
     /// What it is doing.
     pub state: TcpState,
+    /// Of its socket; zero if no descriptor refers to it any more.
+    pub inode: u64,
+    /// Bytes that the other end has not acknowledged, a FIN among them.
+    pub queued: u32,
 }
 
 /// The rows whose other end is at one of `remote_ports`: the ends of those who connected there.
@@ -64,6 +68,15 @@ pub fn rows_to(remote_ports: &[u16]) -> Vec<Row> {
 /// The row of the end at `local_port` of a connection to `remote_port`.
 pub fn row(local_port: u16, remote_port: u16) -> Option<Row> {
     rows(&[remote_port]).find(|row| (row.local_port, row.remote_port) == (local_port, remote_port))
+}
+
+/// The descriptor of this process that refers to a socket.
+pub(crate) fn descriptor(socket: u64) -> Option<u64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?;
+    entries.flatten().find_map(|entry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        (inode(&target.to_string_lossy())? == socket).then(|| entry.file_name().to_str()?.parse().ok())?
+    })
 }
 
 /// The rows that name one of `ports`, at either end.
@@ -92,7 +105,18 @@ fn parse(line: &str) -> Option<Row> {
         2 => TcpState::SynSent,
         other => TcpState::Other(other),
     };
-    Some(Row { local_port, remote_port, state })
+    let queued = u32::from_str_radix(words.next()?.split_once(':')?.0, 16).ok()?;
+    // Timer, retransmits, user and timeout are between.
+    let inode = words.nth(4)?.parse().ok()?;
+    Some(Row { local_port, remote_port, state, inode, queued })
+}
+
+/// Resident memory of this process, in bytes.
+pub(crate) fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 /// The limit on descriptors as it was, to be restored when this is dropped.
@@ -132,14 +156,27 @@ pub fn settle<T>(bound: Duration, reading: impl Fn() -> T, wanted: impl Fn(&T) -
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn sees_the_row_of_a_connection() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let stream = TcpStream::connect(listener.local_addr()?)?;
         let (from, to) = (stream.local_addr()?.port(), listener.local_addr()?.port());
-        assert_eq!(row(from, to).map(|row| row.state), Some(TcpState::Established));
+        let found = row(from, to).expect("a row");
+        assert_eq!((found.state, found.queued), (TcpState::Established, 0));
+        assert_eq!(descriptor(found.inode), u64::try_from(stream.as_raw_fd()).ok());
         assert!(sockets() >= 2);
         Ok(())
+    }
+
+    #[test]
+    fn reads_a_line_of_the_table() {
+        let line = "   0: 0100007F:A2C6 0100007F:1F90 04 0000BEEF:00000000 01:00000014 00000000     0        0 0 4 0000000000000000 20 4 30 10 -1";
+        let row = parse(line).expect("a row");
+        assert_eq!((row.local_port, row.remote_port), (0xa2c6, 0x1f90));
+        assert_eq!((row.state, row.queued, row.inode), (TcpState::Other(4), 0xbeef, 0));
+        let line = line.replace(" 0 4 0000", " 98765 4 0000");
+        assert_eq!(parse(&line).map(|row| row.inode), Some(98765));
     }
 }

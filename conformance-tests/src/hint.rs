@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::run_real::UNFINISHED;
 use crate::transcript::{ConnLog, End, Failure, Transcript};
 
 /// What came before, and after, it was due.
@@ -22,7 +23,7 @@ pub(crate) struct Missed {
 
 /// The guesses, the surest first; at most two, since more would be none.
 pub(crate) fn hints(oracle: &Transcript, real: &Transcript, missed: Missed) -> Vec<&'static str> {
-    let hangs = real.faults.iter().any(|fault| fault.contains("scripts did not end within"));
+    let hangs = real.faults.iter().any(|fault| fault.starts_with(UNFINISHED));
     let more_on_their_way = real.snapshots.iter().any(|(name, seen)| {
         oracle.snapshots.get(name).is_some_and(|expected| expected.syn_sent < seen.syn_sent)
     });

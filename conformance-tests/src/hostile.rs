@@ -21,8 +21,10 @@ pub struct Habits {
     pub interrupted: bool,
     /// So often does each stream wake a task that waits for it, although there is nothing.
     pub spurious: u32,
-    /// A stream takes nothing, and says so by a write of zero bytes.
+    /// An upstream's stream takes nothing, and says so by a write of zero bytes.
     pub takes_nothing: bool,
+    /// A client's stream does so.
+    pub client_takes_nothing: bool,
     /// Timers fire so much later.
     pub late: Duration,
     /// Every other time, timers fire so much earlier.
@@ -212,8 +214,7 @@ pub(crate) struct HostileListener<L> {
 
 impl<L> HostileListener<L> {
     pub(crate) fn new(listener: L, habits: Habits) -> HostileListener<L> {
-        // What the client's side cannot take, no client would be told.
-        HostileListener { listener, habits: Habits { takes_nothing: false, ..habits } }
+        HostileListener { listener, habits: Habits { takes_nothing: habits.client_takes_nothing, ..habits } }
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) trait PeerIo: Clone + 'static {
     /// Waits for the end of the case.
     async fn hold(&self);
     fn snapshot(&self) -> Snapshot;
+    /// The number of the descriptor of the proxy's connection to this upstream.
+    fn descriptor(&self, upstream: usize) -> Option<u64>;
     /// Runs steps beside this one.
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>);
     /// Waits for the end of what runs in the background.
@@ -194,9 +196,10 @@ impl<I: PeerIo> Player<I> {
                 let snapshot = self.io.snapshot();
                 self.board.snapshot(name, snapshot);
             }
+            Step::Descriptor { of, event } => self.board.descriptor(event, self.io.descriptor(*of)),
             Step::Await { event, syn_sent, established } => {
-                let wanted = Snapshot { syn_sent: *syn_sent, established: *established };
-                while self.io.snapshot() != wanted {
+                let is_wanted = |now: Snapshot| (now.syn_sent, now.established) == (*syn_sent, *established);
+                while !is_wanted(self.io.snapshot()) {
                     self.pause(Duration::from_millis(1)).await?;
                 }
                 self.board.mark(event, self.io.now());

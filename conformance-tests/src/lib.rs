@@ -60,8 +60,10 @@
 //! on this machine ([`Case::alone`](script::Case::alone)): two files in the directory for temporary files are locked for
 //! that, so it holds under `cargo test`, under runners that give each test a process, and for the report.
 //!
-//! A run that fails on a machine that held somebody up for more than 15 ms at once, or for more than 50 ms in all, or that
-//! dropped packets meanwhile, is repeated, five times at most, unless something came *early*, which nothing excuses. The report lists each repetition with what
+//! A run that fails on a machine that held somebody up for more than 50 ms in all, or that dropped packets meanwhile, is
+//! repeated, five times at most; so is one of which all that is wrong is that something was late, if somebody was held up for more than 15 ms
+//! at once. Not so what no machine explains: what came early, other bytes than were sent, or what is left. A case that was
+//! repeated, which it is with the machine to itself, must hold twice. The report lists each repetition with what
 //! was missed. A fault that shows only now and then, and only on a busy machine, can hide behind one: if a case comes again and
 //! again in that list, look for it.
 //!

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::board::{Board, Log, lock};
 use crate::exec::block;
-use crate::gauges::{self, TcpState};
+use crate::gauges::{self, Row, TcpState};
 use crate::interp::{Halt, PeerIo, run_background, run_script};
 use crate::recorder::Receives;
 use crate::script::{Case, Step, Target, Upstream};
@@ -83,6 +83,13 @@ impl Stage {
 
     fn upstream(&self) -> SocketAddr {
         lock(&self.upstreams).first().copied().unwrap_or(self.proxy)
+    }
+
+    /// The kernel's rows of the proxy's upstream connections.
+    fn rows_of_the_proxy(&self) -> Vec<Row> {
+        let ports: Vec<u16> = self.upstreams().iter().map(SocketAddr::port).collect();
+        let own = lock(&self.own_ports).clone();
+        gauges::rows_to(&ports).into_iter().filter(|row| !own.contains(&row.local_port)).collect()
     }
 
     /// A socket whose receive buffer is as the case wants it.
@@ -346,11 +353,22 @@ impl PeerIo for RealIo {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let own = lock(&self.inner.stage.own_ports).clone();
-        let ports: Vec<u16> = self.inner.stage.upstreams().iter().map(SocketAddr::port).collect();
-        let rows = gauges::rows_to(&ports);
-        let count = |state| rows.iter().filter(|r| r.state == state && !own.contains(&r.local_port)).count();
-        Snapshot { syn_sent: count(TcpState::SynSent), established: count(TcpState::Established) }
+        let rows = self.inner.stage.rows_of_the_proxy();
+        let count = |of: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| of(row)).count();
+        Snapshot {
+            syn_sent: count(&|row| row.state == TcpState::SynSent),
+            established: count(&|row| row.state == TcpState::Established),
+            open: count(&|row| row.inode != 0),
+            // A FIN that is on its way is one.
+            trickling: count(&|row| row.inode == 0 && row.queued > 1),
+        }
+    }
+
+    fn descriptor(&self, upstream: usize) -> Option<u64> {
+        let port = self.inner.stage.upstreams().get(upstream)?.port();
+        let rows = self.inner.stage.rows_of_the_proxy();
+        let row = rows.iter().find(|row| row.remote_port == port && row.inode != 0)?;
+        gauges::descriptor(row.inode)
     }
 
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>) {

@@ -52,7 +52,7 @@ pub struct Message {
 impl Message {
     /// The status code, if it is a response.
     pub fn status(&self) -> Option<u16> {
-        self.start.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
+        status_of(&self.start)
     }
 
     /// The first value of a field.
@@ -202,16 +202,20 @@ impl Recorder {
         let start = lines.next().unwrap_or_default().to_owned();
         let mut fields = Vec::new();
         for line in lines.filter(|line| !line.is_empty()) {
-            let Some((name, value)) = line.split_once(':') else {
-                return self.break_off(format!("a field line without a colon: {line:?}"));
+            let field = line.split_once(':').filter(|(name, _)| is_token(name));
+            let Some((name, value)) = field else {
+                return self.break_off(format!("a field line without a name: {line:?}"));
             };
             fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        let is_response = start.starts_with("HTTP/1.");
-        if is_response != (self.receives == Receives::Responses) {
+        let is_sound = match self.receives {
+            Receives::Responses => status_of(&start).is_some(),
+            Receives::Requests => is_request_line(&start),
+        };
+        if !is_sound {
             return self.break_off(format!("unexpected start-line: {start:?}"));
         }
-        let switched = is_response && start.get(9..12) == Some("101");
+        let switched = status_of(&start) == Some(101);
         let mut message = Message {
             start,
             fields,
@@ -315,6 +319,30 @@ impl Message {
     }
 }
 
+/// The status code of a sound status line: `HTTP/1.x`, a space, three digits, and a space before the reason.
+fn status_of(start: &str) -> Option<u16> {
+    let (minor, rest) = start.strip_prefix("HTTP/1.")?.split_once(' ')?;
+    let (code, _) = rest.split_once(' ')?;
+    let digits = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit());
+    (digits(minor, 1) && digits(code, 3)).then(|| code.parse().ok()).flatten()
+}
+
+fn is_request_line(start: &str) -> bool {
+    let mut words = start.split(' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    let is_visible = |target: &str| !target.is_empty() && target.bytes().all(|b| b.is_ascii_graphic());
+    method.is_some_and(is_token)
+        && target.is_some_and(is_visible)
+        && matches!(version, Some("HTTP/1.1" | "HTTP/1.0"))
+        && words.next().is_none()
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let is_tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
 fn framing(message: &Message, receives: Receives) -> Result<Framing, String> {
     let bodyless = message.status().is_some_and(|s| s < 200 || s == 204 || s == 304);
     if bodyless {
@@ -385,6 +413,37 @@ mod tests {
         );
         assert_eq!(seen.messages.len(), 1);
         assert!(!seen.messages[0].is_pattern && !seen.messages[0].complete);
+    }
+
+    #[test]
+    fn a_start_line_that_is_none_is_broken() {
+        let broken = |receives, start: &str| fed(receives, &format!("{start}\r\n\r\n")).broken.is_some();
+        for start in [
+            "HTTP/1.1 2x0 OK",
+            "HTTP/1.1 20 OK",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.1 200",
+            "HTTP/1.1  200 OK",
+            "HTTP/1. 200 OK",
+            "HTTP/1.1\t200 OK",
+            "HTTP/2 200 OK",
+            "200",
+        ] {
+            assert!(broken(Receives::Responses, start), "{start}");
+        }
+        for start in
+            ["GET  / HTTP/1.1", "GET / HTTP/1.2", "GET / HTTP/1.1 ", "G@T / HTTP/1.1", "GET HTTP/1.1", "GET"]
+        {
+            assert!(broken(Receives::Requests, start), "{start}");
+        }
+        assert!(
+            !broken(Receives::Responses, "HTTP/1.1 200 ")
+                && !broken(Receives::Responses, "HTTP/1.0 204 No Content")
+        );
+        assert!(!broken(Receives::Requests, "POST /a?b HTTP/1.0"));
+        for field in ["no colon", ": no name", "a name: x", "name : x", "\tname: x"] {
+            assert!(broken(Receives::Responses, &format!("HTTP/1.1 200 OK\r\n{field}")), "{field}");
+        }
     }
 
     #[test]

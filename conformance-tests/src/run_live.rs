@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tidegate_core::runtime;
@@ -33,7 +33,9 @@ const BOUND: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Live {
     wrong: Mutex<Vec<String>>,
-    early: AtomicBool,
+    certain: AtomicBool,
+    /// Whether anything is wrong but that something came late.
+    other: AtomicBool,
     spoil: bool,
     /// The name of its test, and of the module in which that is.
     test: Option<(&'static str, String)>,
@@ -45,15 +47,21 @@ pub type LiveCase = fn(&Live);
 impl Live {
     /// Says what must hold.
     pub fn expect(&self, holds: bool, what: impl Into<String>) {
+        self.other.fetch_or(!holds, Ordering::AcqRel);
+        self.expect_in_time(holds, what);
+    }
+
+    /// Says what must not be late.
+    pub fn expect_in_time(&self, holds: bool, what: impl Into<String>) {
         if !holds {
             lock(&self.wrong).push(format!("expected {}", what.into()));
         }
     }
 
-    /// Says that something did not come before it was due. A busy machine explains much, but not that: such a run is not
-    /// repeated.
-    pub fn expect_not_early(&self, holds: bool, what: impl Into<String>) {
-        self.early.fetch_or(!holds, Ordering::AcqRel);
+    /// Says what must hold however busy the machine is: that nothing came before it was due, that nothing is left, that bytes are
+    /// those that were sent. A run in which it does not is not repeated.
+    pub fn expect_certain(&self, holds: bool, what: impl Into<String>) {
+        self.certain.fetch_or(!holds, Ordering::AcqRel);
         self.expect(holds, what);
     }
 
@@ -87,7 +95,10 @@ fn run<H: Harness>(case: LiveCase, live: Live) -> Live {
     let sockets = gauges::sockets();
     case(&live);
     let left = gauges::settle(Duration::from_secs(1), gauges::sockets, |n| *n <= sockets);
-    live.expect(left <= sockets, format!("no socket left: {left} after the case, {sockets} before it"));
+    live.expect_certain(
+        left <= sockets,
+        format!("no socket left: {left} after the case, {sockets} before it"),
+    );
     live
 }
 
@@ -95,7 +106,9 @@ fn run<H: Harness>(case: LiveCase, live: Live) -> Live {
 fn failure(live: &Live, place: &str, machine: Machine) -> Option<Failure> {
     let wrong = lock(&live.wrong);
     let words = format!("{place}:\n- {}", wrong.join("\n- "));
-    (!wrong.is_empty()).then(|| Failure { words, machine, early: live.early.load(Ordering::Acquire) })
+    let certain = live.certain.load(Ordering::Acquire);
+    let late_only = !live.other.load(Ordering::Acquire);
+    (!wrong.is_empty()).then_some(Failure { words, machine, certain, late_only })
 }
 
 /// Runs a live case unless it is skipped, while no other case runs on this machine, and panics unless it holds. `module` is
@@ -116,7 +129,9 @@ pub fn check_live<H: Harness>(name: &str, module: &'static str, case: LiveCase, 
             let watch = Watch::start();
             let test = Some((module, name.to_owned()));
             let live = run::<H>(case, Live { test, ..Live::default() });
-            let failed = failure(&live, &format!("{name} fails on {}", H::NAME), watch.stop());
+            let machine = watch.stop();
+            let place = format!("{name} fails on {} (the machine: {machine:?})", H::NAME);
+            let failed = failure(&live, &place, machine);
             failed.map_or(Ok(Lateness::new()), Err)
         },
     );
@@ -155,10 +170,51 @@ impl Left {
     pub(crate) fn check(&self, live: &Live) {
         let Some(gauges) = self.gauges else { return live.expect(false, "the server to run") };
         let rest = [gauges.clients, gauges.in_flight, gauges.waiting];
-        live.expect(rest == [0; 3], format!("no client, permit or place in the queue left: {gauges:?}"));
+        live.expect_certain(
+            rest == [0; 3],
+            format!("no client, permit or place in the queue left: {gauges:?}"),
+        );
         let held = self.held.beyond(Held::default(), "after the end");
-        live.expect(held.is_empty(), format!("nothing left: {held:?}"));
-        live.expect(self.surplus_timers == 0, "one armed timer a connection at most");
+        live.expect_certain(held.is_empty(), format!("nothing left: {held:?}"));
+        live.expect_certain(self.surplus_timers == 0, "one armed timer a connection at most");
+    }
+}
+
+/// An upstream that serves each connection on a thread of its own.
+pub(crate) struct Origin {
+    pub(crate) at: SocketAddr,
+    over: Arc<AtomicBool>,
+    acceptor: JoinHandle<()>,
+}
+
+impl Origin {
+    pub(crate) fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> io::Result<Origin> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let at = listener.local_addr()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let (is_over, serve) = (Arc::clone(&over), Arc::new(serve));
+        let acceptor = thread::spawn(move || {
+            let mut threads: Vec<JoinHandle<()>> = Vec::new();
+            while let Ok((stream, _)) = listener.accept() {
+                if is_over.load(Ordering::Acquire) {
+                    break;
+                }
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                // A thread that has ended keeps its stack until somebody asks for it, and some cases weigh memory.
+                threads.extract_if(.., |thread| thread.is_finished()).for_each(|t| drop(t.join()));
+                let serve = Arc::clone(&serve);
+                threads.push(thread::spawn(move || serve(stream)));
+            }
+            threads.into_iter().for_each(|t| drop(t.join()));
+        });
+        Ok(Origin { at, over, acceptor })
+    }
+
+    /// When its last connection has ended.
+    pub(crate) fn end(self) {
+        self.over.store(true, Ordering::Release);
+        drop(TcpStream::connect(self.at));
+        let _ = self.acceptor.join();
     }
 }
 
@@ -182,32 +238,16 @@ pub(crate) fn site<H: Harness>(
     };
     let setup = || -> io::Result<_> {
         let bound = runtime::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok((bound.local_addr()?, bound, back.local_addr()?, back))
+        Ok((bound.local_addr()?, bound, Origin::start(origin)?))
     };
-    let (front, bound, behind, back) = match setup() {
+    let (front, bound, origin) = match setup() {
         Ok(it) => it,
         Err(e) => {
             live.expect(false, format!("to be able to listen: {e}"));
             return left;
         }
     };
-    let over = Arc::new(AtomicBool::new(false));
-    let acceptor = {
-        let (over, origin) = (Arc::clone(&over), Arc::new(origin));
-        thread::spawn(move || {
-            let mut threads = Vec::new();
-            while let Ok((stream, _)) = back.accept() {
-                if over.load(Ordering::Acquire) {
-                    break;
-                }
-                let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
-                let origin = Arc::clone(&origin);
-                threads.push(thread::spawn(move || origin(stream)));
-            }
-            threads.into_iter().for_each(|t| drop(t.join()));
-        })
-    };
+    let behind = origin.at;
     let (started, start) = mpsc::channel();
     let (ended, end) = mpsc::channel();
     let config = Config { timeouts: live.limits(policy), ..Config::default() };
@@ -243,11 +283,9 @@ pub(crate) fn site<H: Harness>(
     let came_back = !matches!(end.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Timeout));
     live.expect(came_back, "the runtime to come back");
     if came_back {
-        live.expect(server.join().is_ok(), "no panic that reaches whoever runs the runtime");
+        live.expect_certain(server.join().is_ok(), "no panic that reaches whoever runs the runtime");
     }
-    over.store(true, Ordering::Release);
-    drop(TcpStream::connect(behind));
-    let _ = acceptor.join();
+    origin.end();
     left.held = gauges::settle(Duration::from_secs(1), || counts.held(), |held| *held == Held::default());
     left.spawned = counts.spawned();
     left.surplus_timers = counts.surplus_timers();
@@ -303,13 +341,20 @@ mod tests {
     fn early_is_early_on_any_machine() {
         let live = Live::default();
         let failed = || failure(&live, "a case fails", Machine::default());
-        live.expect_not_early(true, "nothing early");
+        live.expect_certain(true, "nothing early");
         assert!(failed().is_none());
+        let found = || failed().map(|f| (f.certain, f.late_only));
+        live.expect_in_time(true, "an answer in time");
+        assert_eq!(found(), None);
+        live.expect_in_time(false, "an answer in time");
+        assert_eq!(found(), Some((false, true)));
         live.expect(false, "an answer");
-        assert_eq!(failed().map(|f| f.early), Some(false));
-        live.expect_not_early(false, "the total after its limit");
-        let failed = failed().expect("two things are wrong");
-        assert!(failed.early);
-        assert_eq!(failed.words, "a case fails:\n- expected an answer\n- expected the total after its limit");
+        assert_eq!(found(), Some((false, false)));
+        live.expect_certain(false, "the total after its limit");
+        let failed = failed().expect("three things are wrong");
+        assert!(failed.certain);
+        let words =
+            "- expected an answer in time\n- expected an answer\n- expected the total after its limit";
+        assert_eq!(failed.words, format!("a case fails:\n{words}"));
     }
 }

@@ -35,6 +35,10 @@ const BOUND: Duration = Duration::from_secs(10);
 /// idle limits run then.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// How faults begin that say nothing of what is left.
+pub(crate) const UNFINISHED: &str = "the scripts did not end";
+pub(crate) const NOT_SET_UP: &str = "the suite could not set the case up";
+
 /// Events of the run itself; no script can name them.
 const SERVING: &str = "(the proxy serves)";
 const PEERS_GONE: &str = "(the peers are gone)";
@@ -59,7 +63,7 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     loop {
         let board = Arc::new(Board::default());
         if let Err(e) = act::<H>(case, &board, sockets, &mut at, &watch) {
-            board.fault(format!("the suite could not set the case up: {e}"));
+            board.fault(format!("{NOT_SET_UP}: {e}"));
         }
         let left = gauges::settle(SETTLE, gauges::sockets, |n| *n <= sockets);
         if left > sockets {
@@ -110,10 +114,11 @@ fn act<H: Harness>(
         board.wait(BOUND, || board.all_rest() || board.is_faulty() || server.is_finished());
     }
     if !board.all_rest() {
-        board.fault(format!("the scripts did not end within {BOUND:?}: {}", board.steps()));
+        board.fault(format!("{UNFINISHED} within {BOUND:?}: {}", board.steps()));
     }
     watch.looks().look();
     stage.stop();
+    board.count_no_more();
     board.mark(PEERS_GONE, Duration::ZERO);
     let since = Instant::now();
     match end.recv_timeout(BOUND) {
@@ -235,7 +240,7 @@ async fn serve<R, L>(
     let clock = Arc::clone(stage);
     let now = move || clock.epoch().elapsed();
     let governed = govern(proxy.clone(), server, case.commands.clone(), Arc::clone(board), now);
-    let mut server = pin!(counts.task(governed));
+    let mut server = pin!(counts.server(governed));
     let ended = Cell::new(false);
     let mut gone = pin!(happened(board, PEERS_GONE));
     let mut idle = None;

@@ -93,7 +93,7 @@ async fn play_with(case: &Case, cut: Option<usize>) -> (Transcript, Cut) {
     let clock = stage.clone();
     let governed =
         govern(proxy.clone(), server, case.commands.clone(), Arc::clone(&board), move || clock.now());
-    world.spawn(Owner::Proxy, counts.task(governed));
+    world.spawn(Owner::Proxy, counts.server(governed));
     if let Some(stall) = case.stall {
         let stage = stage.clone();
         world.spawn(Owner::Peer, async move {

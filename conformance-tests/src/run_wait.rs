@@ -124,9 +124,10 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
             let looking = Duration::from_micros(looked.load(Ordering::Relaxed));
             let machine = watch.stop();
             let late_by_itself = machine.late + looking;
-            let early = is_early::<C>(&run);
+            let certain = is_early::<C>(&run) || is_out_of_order::<C>(&run);
+            let late_only = run.lines == C::LINES && run.took >= C::LIMIT;
             failed = judge::<C>(&format!("on {}", H::NAME), &run, slack().slack + late_by_itself)
-                .map(|words| Failure { words, machine, early });
+                .map(|words| Failure { words, machine, certain, late_only });
             if !C::LIMIT.is_zero() {
                 late.push(run.took.saturating_sub(C::LIMIT + looking));
             }
@@ -154,6 +155,17 @@ fn run_wait<H: Harness, C: WaitCase>() -> Result<Lateness, Failure> {
 fn is_early<C: WaitCase>(run: &WaitRun) -> bool {
     let found = run.lines.iter().any(|line| line.contains(EARLY));
     found || run.lines == C::LINES && run.took < C::LIMIT
+}
+
+/// Whether what ought to have happened did, in another order. A machine that is late leads to other events, not to these.
+fn is_out_of_order<C: WaitCase>(run: &WaitRun) -> bool {
+    let sorted = |lines: &mut dyn Iterator<Item = &str>| {
+        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let (here, there) = (&mut run.lines.iter().map(String::as_str), &mut C::LINES.iter().copied());
+    run.lines != C::LINES && sorted(here) == sorted(there)
 }
 
 /// What is wrong with a run.
@@ -200,6 +212,19 @@ mod tests {
         assert!(is_early::<Idle>(&run(&format!("fired {EARLY}"), Idle::LIMIT)));
         assert!(is_early::<Idle>(&WaitRun { lines: Vec::new(), took: Duration::ZERO }));
         assert!(!is_early::<Idle>(&run("something else", Duration::ZERO)));
+    }
+
+    #[test]
+    fn the_same_events_in_another_order_are_wrong_on_any_machine() {
+        type Ordered = crate::cases::wait::w_04_plain_timeout;
+        let run = |lines: &[&str]| WaitRun {
+            lines: lines.iter().map(|line| String::from(*line)).collect(),
+            took: Duration::ZERO,
+        };
+        let [first, second] = Ordered::LINES else { panic!("two lines") };
+        assert!(is_out_of_order::<Ordered>(&run(&[second, first])));
+        assert!(!is_out_of_order::<Ordered>(&run(&[first, second])));
+        assert!(!is_out_of_order::<Ordered>(&run(&[second])));
     }
 
     #[test]

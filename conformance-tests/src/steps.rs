@@ -71,6 +71,13 @@ pub enum Step {
     WaitFor(&'static str),
     /// Notes the state of the proxy's upstream connections.
     Snapshot(&'static str),
+    /// Notes the number of the descriptor of the proxy's connection to an upstream.
+    Descriptor {
+        /// Which upstream.
+        of: usize,
+        /// The event.
+        event: &'static str,
+    },
     /// Waits until the proxy's upstream connections are so many in `SYN_SENT` and so many `ESTABLISHED`, and
     /// marks the moment.
     Await {
@@ -230,6 +237,11 @@ impl Script {
     /// [`Step::Snapshot`].
     pub fn snapshot(self, name: &'static str) -> Script {
         self.step(Step::Snapshot(name))
+    }
+
+    /// [`Step::Descriptor`].
+    pub fn descriptor(self, of: usize, event: &'static str) -> Script {
+        self.step(Step::Descriptor { of, event })
     }
 
     /// [`Step::Await`].

@@ -62,6 +62,19 @@ pub struct Snapshot {
     pub syn_sent: usize,
     /// Connections that are `ESTABLISHED` at the proxy's end.
     pub established: usize,
+    /// Descriptors of the proxy's that refer to any of them, whatever their state.
+    pub open: usize,
+    /// Connections to which no descriptor refers, and whose kernel still has bytes to deliver.
+    pub trickling: usize,
+}
+
+/// How often the proxy asked something of a wrapped runtime that may be a system call.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Reads and writes, also those that found nothing to do.
+    pub sockets: u64,
+    /// Timers armed.
+    pub timers: u64,
 }
 
 /// How a request ended, as `observe` was told: the part that compares between clocks.
@@ -180,6 +193,10 @@ pub struct Transcript {
     pub marks: BTreeMap<&'static str, Duration>,
     /// What each named snapshot saw.
     pub snapshots: BTreeMap<&'static str, Snapshot>,
+    /// The number of a descriptor at each named event, if there was one. Virtual time has no descriptors.
+    pub descriptors: BTreeMap<&'static str, Option<u64>>,
+    /// How busy the proxy was; nothing on a real runtime that is not wrapped.
+    pub calls: Calls,
     /// The proxy's own closes and first writes, in order; empty unless the case asks for it.
     pub order: Vec<String>,
     /// What was left over, or never ended; empty after a clean run.
@@ -283,6 +300,12 @@ impl Transcript {
         }
         for (name, snapshot) in &self.snapshots {
             let _ = writeln!(out, "  snapshot {name:?}: {snapshot:?}");
+        }
+        for (name, number) in &self.descriptors {
+            let _ = writeln!(out, "  descriptor {name:?}: {number:?}");
+        }
+        if self.calls != Calls::default() {
+            let _ = writeln!(out, "  the proxy's calls: {:?}", self.calls);
         }
         for line in &self.order {
             let _ = writeln!(out, "  the proxy: {line}");

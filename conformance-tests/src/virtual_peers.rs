@@ -214,11 +214,17 @@ impl PeerIo for VirtualIo {
 
     fn snapshot(&self) -> Snapshot {
         let proxy = self.stage.world.runtime(Owner::Proxy);
-        let upstreams = self.stage.upstreams.iter();
+        let sum = |of: &dyn Fn(SocketAddr) -> usize| self.stage.upstreams.iter().map(|at| of(*at)).sum();
         Snapshot {
-            syn_sent: upstreams.clone().map(|at| proxy.syn_sent(*at)).sum(),
-            established: upstreams.map(|at| proxy.established(*at)).sum(),
+            syn_sent: sum(&|at| proxy.syn_sent(at)),
+            established: sum(&|at| proxy.established(at)),
+            open: sum(&|at| proxy.open(at)),
+            trickling: sum(&|at| proxy.trickling(at)),
         }
+    }
+
+    fn descriptor(&self, _: usize) -> Option<u64> {
+        None
     }
 
     fn background(&self, steps: Vec<Step>, log: Log, board: Arc<Board>) {

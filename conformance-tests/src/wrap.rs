@@ -1,5 +1,5 @@
 //! Wrappers around a runtime under test: [`Logged`] notes what the proxy does to its sockets and in which
-//! order, and makes them take little at a time where a case wants that; [`Inline`] runs the proxy's tasks inside one
+//! order, counts how often it asks them and its timers, and makes them take little at a time where a case wants that; [`Inline`] runs the proxy's tasks inside one
 //! future, so that a neighbour can block their thread.
 //!
 //! Neither changes otherwise what an operation does.
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tidegate_core::Instant;
-use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream};
+use tidegate_core::runtime::{Listener, Runtime, Spawn, Stream, Timer};
 
 use crate::board::Board;
 use crate::exec::{Executor, Group};
@@ -48,21 +48,22 @@ impl<R> Logged<R> {
 impl<R: Runtime> Runtime for Logged<R> {
     type Stream = LoggedStream<R::Stream>;
     type Connect = LoggedConnect<R::Connect>;
-    type Timer = R::Timer;
+    type Timer = LoggedTimer<R::Timer>;
 
     fn now(&self) -> Instant {
         self.runtime.now()
     }
 
-    fn timer(&self) -> R::Timer {
-        self.runtime.timer()
+    fn timer(&self) -> LoggedTimer<R::Timer> {
+        LoggedTimer { timer: Box::pin(self.runtime.timer()), log: Arc::clone(&self.log) }
     }
 
     fn connect(&self, to: SocketAddr) -> LoggedConnect<R::Connect> {
         let number = self.connects.fetch_add(1, Ordering::Relaxed);
-        let connect = Box::pin(self.runtime.connect(to));
-        let label = Some(Label::new("upstream", number, &self.log));
-        LoggedConnect { connect, label, pace: self.pace.clone() }
+        let connect = Some(Box::pin(self.runtime.connect(to)));
+        let label = Label::new("upstream", number, &self.log);
+        label.note(CONNECTS);
+        LoggedConnect { connect, label: Some(label), pace: self.pace.clone() }
     }
 }
 
@@ -71,6 +72,26 @@ impl<F, R: Spawn<F>> Spawn<F> for Logged<R> {
         self.runtime.spawn(task);
     }
 }
+
+/// A timer of which is counted how often it is armed.
+pub(crate) struct LoggedTimer<T> {
+    timer: Pin<Box<T>>,
+    log: Arc<Board>,
+}
+
+impl<T: Timer> Timer for LoggedTimer<T> {
+    fn arm(mut self: Pin<&mut Self>, at: Instant) {
+        self.log.armed();
+        self.timer.as_mut().arm(at);
+    }
+
+    fn poll_fired(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.as_mut().poll_fired(cx)
+    }
+}
+
+/// What is noted of a connect that is begun.
+pub(crate) const CONNECTS: &str = "connects";
 
 struct Label {
     name: String,
@@ -88,7 +109,8 @@ impl Label {
 }
 
 pub(crate) struct LoggedConnect<C> {
-    connect: Pin<Box<C>>,
+    /// Taken when it ends.
+    connect: Option<Pin<Box<C>>>,
     label: Option<Label>,
     pace: Option<(Pace, Block)>,
 }
@@ -97,14 +119,22 @@ impl<S, C: Future<Output = io::Result<S>>> Future for LoggedConnect<C> {
     type Output = io::Result<LoggedStream<S>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stream = ready!(self.connect.as_mut().poll(cx))?;
+        let Some(connect) = &mut self.connect else { return Poll::Pending };
+        let stream = ready!(connect.as_mut().poll(cx))?;
         let Some(label) = self.label.take() else { return Poll::Pending };
         let pace = self.pace.take();
         Poll::Ready(Ok(LoggedStream { stream: Some(stream), label, wrote: false, pace }))
     }
 }
 
-/// A connection that is logged: its first write, and how it was closed.
+impl<C> Drop for LoggedConnect<C> {
+    fn drop(&mut self) {
+        self.connect = None;
+        self.label.iter().for_each(|label| label.note("given up"));
+    }
+}
+
+/// A connection that is logged: its first write, that it was closed, and how often it was asked.
 pub(crate) struct LoggedStream<S> {
     /// Taken when it ends.
     stream: Option<S>,
@@ -125,6 +155,12 @@ impl<S> LoggedStream<S> {
         self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// For a read or a write.
+    fn called(&mut self) -> io::Result<&mut S> {
+        self.label.log.called();
+        self.stream()
+    }
+
     fn note_write(&mut self, result: &io::Result<usize>) {
         if result.is_ok() && !self.wrote {
             self.wrote = true;
@@ -138,13 +174,13 @@ impl<S> LoggedStream<S> {
 
 impl<S: Stream> Stream for LoggedStream<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_read(cx, buf)
+        self.called()?.poll_read(cx, buf)
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let few = first(&self.pace, bufs);
         let bufs = few.as_ref().map_or(bufs, std::slice::from_ref);
-        let result = ready!(self.stream()?.poll_write_vectored(cx, bufs));
+        let result = ready!(self.called()?.poll_write_vectored(cx, bufs));
         self.note_write(&result);
         Poll::Ready(result)
     }
@@ -173,13 +209,13 @@ impl<S: Stream> Stream for LoggedStream<S> {
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.stream()?.try_read(buf)
+        self.called()?.try_read(buf)
     }
 
     fn try_write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let few = first(&self.pace, bufs);
         let bufs = few.as_ref().map_or(bufs, std::slice::from_ref);
-        let result = self.stream()?.try_write_vectored(bufs);
+        let result = self.called()?.try_write_vectored(bufs);
         self.note_write(&result);
         result
     }

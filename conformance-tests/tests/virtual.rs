@@ -123,7 +123,9 @@ fn sabotaged(mut case: Case) -> Case {
             case.limits.max_queue = 1000;
             case.max_client_conns = 1000;
         }
-        "S-10" | "W-03" | "W-11" | "W-12" | "S-01" | "S-02" | "S-03" | "S-04" | "S-05" | "S-06" | "S-07" => {
+        "S-10" | "W-03" | "W-11" | "W-12" | "S-01" | "S-02" | "S-03" | "S-04" | "S-05" | "S-06" | "S-07"
+            if case.ends_the_server() =>
+        {
             case.commands.clear();
             case.stopped_by_observer = false;
         }

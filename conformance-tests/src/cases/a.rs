@@ -86,9 +86,17 @@ fn silent_since(from: Moment, id: &'static str, title: &'static str, habits: Hab
         .expect(outcomes(1))
 }
 
-/// Ten thousand wake-ups without a cause fire nothing early and change nothing.
+/// More calls than an exchange makes, also on an executor that polls a task some hundred times without cause. Whoever spins makes
+/// as many in a few milliseconds.
+const FEW: u64 = 2000;
+
+/// Ten thousand wake-ups of each socket without a cause fire nothing early and change nothing. For each of them the proxy asks
+/// the two sockets that it waits for once, and nobody else: no socket twice, and not its timer.
 pub fn a_05_wake_storm() -> Case {
-    silent("A-05", "wake storm", Habits { spurious: 10_000, ..Habits::default() }, 150)
+    const STORM: u32 = 10_000;
+    let sockets = u64::from(2 * 2 * STORM) + FEW;
+    silent("A-05", "wake storm", Habits { spurious: STORM, ..Habits::default() }, 150)
+        .expect(calls(sockets, 10))
 }
 
 /// A timer that fires late makes the timeout late, and nothing else. It was armed when the client came, for the head, and
@@ -124,6 +132,7 @@ fn window_from_outcome(limit: std::time::Duration) -> Expect {
 /// Readiness without bytes is no read: the deadline is not reset.
 pub fn a_12_spurious_readiness() -> Case {
     silent("A-12", "spurious readiness", Habits { spurious: 50, ..Habits::default() }, 150)
+        .expect(calls(FEW, 10))
 }
 
 /// An interrupted operation is tried again: nothing is lost, nothing spins.
@@ -135,11 +144,19 @@ pub fn a_13_interrupted() -> Case {
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 100_000))
         .expect(request_whole(0, 0, 1000))
+        .expect(request_whole(0, 1, 0))
         .expect(status(0, 1, 200))
+        .expect(body(0, 1, 3))
+        .expect(reused(1, true))
+        .expect(success(0))
+        .expect(success(1))
+        .expect(calls(FEW, 20))
         .expect(outcomes(2))
 }
 
-/// A write that takes nothing and does not wait is a broken stream, not progress: no spin, and the client is told.
+/// A write that takes nothing and does not wait is a broken stream, not progress: the request was not written, and never will
+/// be, so that the write deadline is over; what the upstream may have to say is waited for. Nothing spins, not a byte has
+/// left, and the client is told.
 pub fn a_13_zero_byte_write() -> Case {
     Case::new("A-13", "zero-byte write")
         .habits(Habits { takes_nothing: true, ..Habits::default() })
@@ -148,6 +165,29 @@ pub fn a_13_zero_byte_write() -> Case {
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("asks"), Moment::FirstByte(0, 0), ms(150)))
         .expect(timeout(0, Read, None))
+        .expect(Expect::new("not a byte for the upstream", |t, _| match t.upstreams.first() {
+            Some(log) if log.received.total == 0 => Ok(()),
+            other => Err(format!("it got {:?}", other.map(|log| log.received.total))),
+        }))
+        .expect(upstream_end(0, End::Rst))
+        .expect(calls(FEW, 10))
+        .expect(outcomes(1))
+}
+
+/// A client's stream that takes nothing is broken likewise: nobody can be told, and the upstream is let go at once, by no
+/// deadline.
+pub fn a_13_zero_byte_write_to_the_client() -> Case {
+    Case::new("A-13", "zero-byte write to the client")
+        .patient()
+        .habits(Habits { client_takes_nothing: true, ..Habits::default() })
+        .upstream(script().read_message().mark("answers").then(ok(100)).body(40).read_to_end())
+        .client(script().connect().get("/").read_to_end())
+        .expect(got_nothing(0))
+        .expect(failure(0, "ClientAbort"))
+        .expect(within(Moment::Mark("answers"), Moment::Outcome(0), ms(50)))
+        .expect(within(Moment::Mark("answers"), Moment::UpstreamEnd(0), ms(50)))
+        .expect(upstream_end(0, End::Rst))
+        .expect(calls(FEW, 10))
         .expect(outcomes(1))
 }
 

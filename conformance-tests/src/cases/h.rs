@@ -2,11 +2,14 @@
 //! they were when it is over; H-01 looks earlier, at the moment of the outcome, for every kind of
 //! deadline and every framing of a body.
 
-use tidegate_core::DeadlineKind::{self, ClientBody, ClientHead, ClientWrite, Connect, Read, Total, Write};
+use tidegate_core::DeadlineKind::{
+    self, ClientBody, ClientHead, ClientWrite, Connect, Drain, Queue, Read, Total, Tunnel, TunnelFin, Write,
+};
 
 use super::BIG;
+use super::u::{switch, upgrade};
 use crate::expect::*;
-use crate::script::{Case, Script, Upstream, ms, script};
+use crate::script::{Case, Command, Script, Upstream, ms, script};
 use crate::transcript::End;
 
 /// How a body is framed.
@@ -87,6 +90,16 @@ fn connect(title: &'static str, framing: BodyFraming) -> Case {
         .client(script().connect().then(request(framing)).then(part(framing, 10)).then(looks_at_the_answer()))
 }
 
+/// The wait for an upstream that takes nobody.
+fn queue(title: &'static str, framing: BodyFraming) -> Case {
+    h_01(title, Queue)
+        .max_conns(0)
+        .client(script().connect().then(request(framing)).then(part(framing, 10)).then(looks_at_the_answer()))
+        .expect(status(0, 0, 503))
+        .expect(attempts(0, 0))
+        .expect(accepted(0))
+}
+
 fn write(title: &'static str, framing: BodyFraming) -> Case {
     h_01(title, Write)
         // Full at once, so that at the limit it is the upstream that is waited for.
@@ -123,6 +136,16 @@ fn total(title: &'static str, framing: BodyFraming) -> Case {
         .upstream(script().read_message().then(response(framing)).then(part(framing, 10)).read_to_end())
         .expect(upstream_end(0, End::Rst))
         .client(script().connect().get("/").then(looks_at_the_end()))
+}
+
+fn drain(title: &'static str, framing: BodyFraming) -> Case {
+    h_01(title, Drain)
+        .patient()
+        .policy(|p| p.drain = Some(ms(100)))
+        .command("drain", Command::Drain)
+        .upstream(script().read_message().then(response(framing)).then(part(framing, 10)).read_to_end())
+        .expect(upstream_end(0, End::Rst))
+        .client(script().connect().get("/").read_body(10).mark("drain").then(looks_at_the_end()))
 }
 
 fn client_write(title: &'static str, framing: BodyFraming) -> Case {
@@ -193,6 +216,9 @@ macro_rules! matrix {
 }
 
 matrix! {
+    h_01_queue_without_a_body = queue("queue, without a body", BodyFraming::None);
+    h_01_queue_content_length = queue("queue, Content-Length", Length);
+    h_01_queue_chunked = queue("queue, chunked", Chunked);
     h_01_connect_without_a_body = connect("connect, without a body", BodyFraming::None);
     h_01_connect_content_length = connect("connect, Content-Length", Length);
     h_01_connect_chunked = connect("connect, chunked", Chunked);
@@ -206,6 +232,9 @@ matrix! {
     h_01_total_content_length = total("total, Content-Length", Length);
     h_01_total_chunked = total("total, chunked", Chunked);
     h_01_total_close_delimited = total("total, close-delimited", Close);
+    h_01_drain_content_length = drain("drain, Content-Length", Length);
+    h_01_drain_chunked = drain("drain, chunked", Chunked);
+    h_01_drain_close_delimited = drain("drain, close-delimited", Close);
     h_01_client_write_content_length = client_write("client write, Content-Length", Length);
     h_01_client_write_chunked = client_write("client write, chunked", Chunked);
     h_01_client_write_close_delimited = client_write("client write, close-delimited", Close);
@@ -220,6 +249,28 @@ pub fn h_01_client_head() -> Case {
     h_01("client head", ClientHead)
         .client(script().connect().bytes("POST / HTTP/1.1\r\n").then(looks_at_the_answer()))
         .expect(accepted(0))
+}
+
+/// When the outcome is known, no upstream socket is left: a tunnel, whose body has no framing.
+pub fn h_01_tunnel() -> Case {
+    h_01("tunnel", Tunnel)
+        .patient()
+        .policy(|p| p.tunnel = Some(ms(100)))
+        .upstream(switch().read_body(10).read_to_end())
+        .client(script().connect().then(upgrade()).read_head().body(10).then(looks_at_the_end()))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Fin))
+}
+
+/// Likewise one of which a half is closed, and the other silent.
+pub fn h_01_half_closed_tunnel() -> Case {
+    h_01("half-closed tunnel", TunnelFin)
+        .patient()
+        .policy(|p| p.tunnel_fin = Some(ms(100)))
+        .upstream(switch().read_to_end().hold())
+        .client(script().connect().then(upgrade()).read_head().fin().then(looks_at_the_end()))
+        .expect(client_end(0, End::Fin))
+        .expect(upstream_end(0, End::Fin))
 }
 
 /// The upstream connection is closed before the first byte of the 504 is written: in the proxy's own

@@ -1,6 +1,8 @@
 //! H, continued: what is left when a request is over. What must be weighed or counted on the
 //! runtime itself is in `live.rs`.
 
+use std::sync::LazyLock;
+
 use tidegate_core::DeadlineKind::{Read, Write};
 
 use super::{BIG, ENDLESS, post};
@@ -72,26 +74,31 @@ pub fn h_13_close_is_not_delayed_by_a_busy_executor() -> Case {
         .expect(upstream_end(0, End::Rst))
 }
 
-/// What was cut does not trickle on: after each of several write timeouts the kernel holds no connection to the
-/// upstream that still has bytes to send.
+/// What was cut does not trickle on: after each of twenty write timeouts, one after the other, the kernel holds no connection
+/// to the upstream that still has bytes to send, nor the proxy a descriptor of one.
 pub fn h_14_kernel_leftovers() -> Case {
-    const TIMES: usize = 3;
+    const TIMES: usize = 20;
+    static EVENTS: LazyLock<Vec<[String; 3]>> = LazyLock::new(|| {
+        (0..TIMES).map(|n| ["cut", "looked", "over"].map(|what| format!("{what}, {n}"))).collect()
+    });
     // Whom a busy machine waits for when the limit is due is chance.
-    let mut case = Case::new("H-14", "kernel leftovers").by_chance();
-    for i in 0..TIMES {
+    let mut case = Case::new("H-14", "kernel leftovers").by_chance().small_buffers().policy(|p| {
+        p.client_body = None;
+        p.write = Some(ms(50));
+    });
+    let mut before = None;
+    for (i, [cut, looked, over]) in EVENTS.iter().enumerate() {
+        let begins = before.map_or(script(), |over| script().wait_for(over));
+        let uploads = begins.connect().then(post(BIG)).background(script().body(BIG)).read_message();
         case = case
-            .upstream(script().wait_for("looked").read_to_end())
-            .client(
-                script()
-                    .connect()
-                    .then(post(BIG))
-                    .background(script().body(BIG))
-                    .read_message()
-                    .wait_until("none is left", 0, 0)
-                    .mark("looked"),
-            )
+            .upstream(script().wait_for(looked).read_to_end())
+            // Of the one before, which has read what there was, nothing is left either.
+            .client(uploads.wait_until(cut, 0, 0).snapshot(cut).mark(looked).read_to_end().mark(over))
             .expect(timeout(i, Write, None))
+            .expect(snapshot(cut, 0, 0))
+            .expect(request_cut(i, None))
             .expect(upstream_end(i, End::Rst));
+        before = Some(over);
     }
     case.expect(outcomes(TIMES))
 }

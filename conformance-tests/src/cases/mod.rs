@@ -8,6 +8,7 @@ pub mod a;
 pub mod answer;
 pub mod c;
 pub mod client;
+mod dropped;
 pub mod exact;
 pub mod h;
 pub mod hygiene;
@@ -205,6 +206,9 @@ macro_rules! __for_each_case {
             p::p_15_response_fully_read_client_slow
             h::h_01_client_head
             h::h_02_order
+            h::h_01_queue_without_a_body
+            h::h_01_queue_content_length
+            h::h_01_queue_chunked
             h::h_01_connect_without_a_body
             h::h_01_connect_content_length
             h::h_01_connect_chunked
@@ -218,6 +222,9 @@ macro_rules! __for_each_case {
             h::h_01_total_content_length
             h::h_01_total_chunked
             h::h_01_total_close_delimited
+            h::h_01_drain_content_length
+            h::h_01_drain_chunked
+            h::h_01_drain_close_delimited
             h::h_01_client_write_content_length
             h::h_01_client_write_chunked
             h::h_01_client_write_close_delimited
@@ -225,6 +232,8 @@ macro_rules! __for_each_case {
             h::h_01_keep_alive_chunked
             h::h_01_pool_idle_content_length
             h::h_01_pool_idle_chunked
+            h::h_01_tunnel
+            h::h_01_half_closed_tunnel
             client::k_04_second_request_half_sent
             client::k_05_idle_keep_alive
             client::k_12_half_closed_client
@@ -322,6 +331,7 @@ macro_rules! __for_each_case {
             a::a_12_spurious_readiness
             a::a_13_interrupted
             a::a_13_zero_byte_write
+            a::a_13_zero_byte_write_to_the_client
             a::a_17_hostile_neighbour
             a::a_18_deadline_in_the_same_turn_as_accept
             a::a_17_neighbour_past_two_deadlines
@@ -334,6 +344,7 @@ macro_rules! __for_each_case {
             w::w_11_cancellation_not_swallowed_answer_first
             w::w_11_cancellation_not_swallowed_stop_first
             w::w_12_cancelled_again_during_teardown
+            w::w_12_cancelled_again_one_place
             w::w_13_shield
             w::w_16_second_deadline_during_cleanup
         ] [

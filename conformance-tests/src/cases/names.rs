@@ -150,6 +150,7 @@ pub fn c_09_zero_and_pool_hit() -> Case {
         .patient()
         .policy(|p| p.connect = Some(ms(1000)))
         .route("/hurry", |p| p.connect = Some(ms(0)))
+        .logged()
         .upstream(answers("one").then(closing.bytes("two")).read_to_end())
         .client(
             script()
@@ -168,6 +169,7 @@ pub fn c_09_zero_and_pool_hit() -> Case {
         .expect(status(0, 2, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 2), ms(0)))
         .expect(timeout(2, Connect, None))
+        .expect(connects(1))
         .expect(accepted(1))
         .expect(outcomes(3))
 }

@@ -90,7 +90,10 @@ pub fn v_13_replay<H: Harness>(live: &Live) {
         let replayed = thread::scope(|scope| scope.spawn(|| replay::<H>(&played, policy)).join().is_ok());
         live.expect(replayed && tape.len() > 50, format!("a replay of a recording: {} events", tape.len()));
         let wrong = played.wrong();
-        live.expect(wrong.is_none(), format!("the replay of {requests:?} to decide alike: {wrong:?}"));
+        live.expect_certain(
+            wrong.is_none(),
+            format!("the replay of {requests:?} to decide alike: {wrong:?}"),
+        );
     }
 }
 

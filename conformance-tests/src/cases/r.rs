@@ -50,8 +50,9 @@ pub fn r_02_drip_is_fine() -> Case {
         .client(script().connect().mark("start").get("/").read_message().mark("done"))
         .expect(status(0, 0, 200))
         .expect(body(0, 0, 10))
-        .expect(before(Moment::Mark("start"), Moment::Mark("done")))
+        .expect(lasts(Moment::Mark("start"), Moment::Mark("done"), ms(540)))
         .expect(success(0))
+        .expect(outcomes(1))
 }
 
 /// A response that stalls after its head is cut visibly; no second status line is written.

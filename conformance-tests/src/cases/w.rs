@@ -5,7 +5,7 @@ use tidegate_core::DeadlineKind::{Connect, Drain, Write};
 use tidegate_core::Side;
 
 use super::upstreams::answers;
-use super::{eager_sender, ok, post};
+use super::{BIG, eager_sender, ok, post};
 use crate::expect::*;
 use crate::script::{BLOCKED, Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
 use crate::transcript::End;
@@ -94,6 +94,54 @@ pub fn w_12_cancelled_again_during_teardown() -> Case {
         .expect(window(Moment::Mark("stop"), Moment::Mark(SERVER_ENDED), ms(0)))
         .expect(window_within(Moment::Mark("stop"), Moment::WriteError(0), ms(0), ms(20)))
         .expect(outcomes(1))
+}
+
+/// A client that resets while its connection lingers gives nothing back a second time: the one place is the next request's by then,
+/// and stays that one's alone.
+pub fn w_12_cancelled_again_one_place() -> Case {
+    Case::new("W-12", "cancelled again, one place")
+        .patient()
+        .policy(|p| {
+            p.write = Some(ms(100));
+            p.linger = None;
+        })
+        .max_conns(1)
+        .upstream(script().read_to_end())
+        .upstream(
+            script()
+                .read_message()
+                .mark("occupied")
+                .wait_for("asked")
+                // By then the proxy knows, also on a busy machine.
+                .pause(ms(60))
+                .then(ok(3))
+                .bytes("two")
+                .then(answers("three")),
+        )
+        .client(
+            script()
+                .connect()
+                .then(post(BIG))
+                .background(script().drip(1024, ms(5), 10_000))
+                .read_message()
+                .mark("cut")
+                .wait_for("occupied")
+                .step(Step::Rst)
+                .mark("left"),
+        )
+        .client(script().wait_for("cut").connect().get("/2").read_message())
+        .client(script().wait_for("left").pause(ms(30)).connect().get("/3").mark("asked").read_message())
+        .expect(status(0, 0, 408))
+        .expect(timeout(0, Write, Some(Side::Client)))
+        .expect(upstream_end(0, End::Rst))
+        .expect(before(Moment::Mark("asked"), Moment::FirstByte(1, 0)))
+        .expect(text(1, 0, "two"))
+        .expect(text(2, 0, "three"))
+        .expect(success(1))
+        .expect(success(2))
+        .expect(reused(2, true))
+        .expect(accepted(2))
+        .expect(outcomes(3))
 }
 
 /// No two requests share a connect, so none has to be shielded from another's end: there is one connect each, and

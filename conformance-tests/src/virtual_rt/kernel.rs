@@ -182,6 +182,11 @@ impl End {
         self.open && !self.reset && !self.fin_sent
     }
 
+    /// Whether the kernel goes on delivering what it had accepted.
+    pub(super) fn trickles(&self) -> bool {
+        !self.open && !self.reset && !self.unsent.is_empty()
+    }
+
     /// Whether RST came, or went, before the other end's FIN: what can be read is not all.
     pub(super) fn cut(&self) -> bool {
         self.reset && !self.fin_received

@@ -54,6 +54,13 @@ struct Conn {
     arrivals: [Instant; 2],
 }
 
+impl Conn {
+    /// Whether who opened it has a descriptor of it.
+    fn is_held(&self) -> bool {
+        self.ends[0].open && !matches!(self.handshake, Handshake::Cancelled | Handshake::Refused)
+    }
+}
+
 struct Port {
     owner: Owner,
     room: usize,
@@ -277,6 +284,16 @@ impl Net {
         self.opened(owner, to).filter(up).count()
     }
 
+    /// Connections that `owner` opened to `to` and holds a descriptor of.
+    pub(super) fn open(&self, owner: Owner, to: SocketAddr) -> usize {
+        self.opened(owner, to).filter(|conn| conn.is_held()).count()
+    }
+
+    /// Those of which it holds none, while bytes wait to be sent.
+    pub(super) fn trickling(&self, owner: Owner, to: SocketAddr) -> usize {
+        self.opened(owner, to).filter(|conn| conn.ends[0].trickles()).count()
+    }
+
     fn opened(&self, owner: Owner, to: SocketAddr) -> impl Iterator<Item = &Conn> {
         self.conns.values().filter(move |conn| conn.ends[0].owner == owner && conn.to == to)
     }
@@ -285,9 +302,7 @@ impl Net {
     pub(super) fn descriptors(&self, owner: Owner) -> usize {
         let held = |conn: &Conn| {
             let [opener, accepter] = &conn.ends;
-            let opener = opener.owner == owner
-                && opener.open
-                && !matches!(conn.handshake, Handshake::Cancelled | Handshake::Refused);
+            let opener = opener.owner == owner && conn.is_held();
             let accepter =
                 accepter.owner == owner && accepter.open && conn.handshake == Handshake::Established;
             usize::from(opener) + usize::from(accepter)

@@ -52,6 +52,16 @@ impl VirtualRuntime {
         self.world.inner.net.borrow().established(self.owner, to)
     }
 
+    /// Connections of this runtime to `to` that a descriptor refers to.
+    pub fn open(&self, to: SocketAddr) -> usize {
+        self.world.inner.net.borrow().open(self.owner, to)
+    }
+
+    /// Connections of this runtime to `to` that no descriptor refers to, and whose kernel has bytes to deliver.
+    pub fn trickling(&self, to: SocketAddr) -> usize {
+        self.world.inner.net.borrow().trickling(self.owner, to)
+    }
+
     /// Sockets of this runtime, listeners among them.
     pub fn sockets(&self) -> usize {
         self.world.inner.net.borrow().descriptors(self.owner)

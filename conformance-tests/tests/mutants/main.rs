@@ -48,8 +48,16 @@ fn rejected(check: impl FnOnce(), words: &[&str]) {
     }
 }
 
-/// Runs a case on a harness: one of scripts, or one about the primitive.
+/// Runs a case on a harness: one on the runtime itself, one of scripts, or one about the primitive.
 macro_rules! check {
+    ($harness:ty, live :: $case:ident) => {
+        tidegate_conformance::check_live::<$harness>(
+            stringify!($case),
+            module_path!(),
+            cases::live::$case::<$harness>,
+            &[],
+        )
+    };
     ($harness:ty, $module:ident :: $case:ident) => {
         tidegate_conformance::check::<$harness>(cases::$module::$case(), &[])
     };
@@ -112,6 +120,13 @@ table! {
         ["UpstreamReset", "An error of a socket was taken for an end", "Look at `Stream::poll_read`"];
     a_close_that_is_left_to_the_executor: LATE_CLOSE OnTiny, hygiene::h_13_close_is_not_delayed_by_a_busy_executor,
         ["expected the end of upstream connection 0", "closed late", "Look at `Stream::abort`"];
+    an_rst_that_is_forgotten_now_and_then: SOME_FIN OnTiny, hygiene::h_14_kernel_leftovers,
+        ["ended by Rst; it was ended by Fin", "Look at `Stream::abort`"];
+    a_connect_that_is_closed_a_turn_later: LATE_CONNECT OnTokio, c::c_15_fd_number_reused,
+        ["expected a descriptor to be used again"];
+    timers_that_drift: DRIFTING_TIMER OnTokio, client::k_16_100_clients_stall_at_once,
+        ["expected no drift with the position"];
+    timers_that_leak: LEAKY_TIMER OnTokio, live::a_15_arm_cancel_churn, ["expected no growth"];
     a_task_that_is_left_behind: TASK_LEFT OnTokio, r::r_01_silent,
         ["connections: ", "A task outlived its end", "Look at `Spawn::spawn`"];
 }

@@ -10,6 +10,7 @@ use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,9 +35,13 @@ pub(crate) const CACHED_READINESS: u8 = 13;
 pub(crate) const SWALLOWED_ERROR: u8 = 14;
 pub(crate) const TASK_LEFT: u8 = 15;
 pub(crate) const LATE_CLOSE: u8 = 16;
+pub(crate) const SOME_FIN: u8 = 17;
+pub(crate) const LATE_CONNECT: u8 = 18;
+pub(crate) const DRIFTING_TIMER: u8 = 19;
+pub(crate) const LEAKY_TIMER: u8 = 20;
 
 /// What the harness of a fault is called: what is warmed up once is warmed up once for each.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 21] = [
     "an adapter in a wrapper",
     "an adapter with a fast clock",
     "an adapter with a frozen clock",
@@ -54,6 +59,10 @@ const NAMES: [&str; 17] = [
     "an adapter with swallowed errors",
     "an adapter with tasks left behind",
     "an adapter with late closes",
+    "an adapter without RST now and then",
+    "an adapter with connects that are closed late",
+    "an adapter with timers that drift",
+    "an adapter with timers that leak",
 ];
 
 /// How many seconds a fast clock counts in one.
@@ -62,6 +71,12 @@ const FAST: f64 = 1.5;
 /// How much too early, or too late, a timer is: later than the busiest machine is allowed to be.
 const EARLY: Duration = Duration::from_millis(30);
 const LATE: Duration = Duration::from_secs(2);
+
+/// Every so many aborts one is forgotten.
+const FORGOTTEN: usize = 5;
+
+/// How much later each timer is than the one that was made before it.
+const DRIFT: Duration = Duration::from_micros(700);
 
 /// The harness `H`, with this fault.
 pub(crate) struct Mutated<H, const FAULT: u8>(H);
@@ -99,6 +114,11 @@ thread_local! {
     static CLOSES: RefCell<Vec<Box<dyn FnOnce()>>> = RefCell::default();
 }
 
+/// Leaves a close to the executor.
+fn close_later<T: 'static>(held: T, close: impl FnOnce(T) + 'static) {
+    CLOSES.with_borrow_mut(|closes| closes.push(Box::new(move || close(held))));
+}
+
 fn close_all() {
     CLOSES.take().into_iter().for_each(|close| close());
 }
@@ -126,7 +146,9 @@ impl<R: Runtime + 'static, const FAULT: u8> Runtime for Faulty<R, FAULT> {
     }
 
     fn timer(&self) -> Self::Timer {
-        Timer { timer: Box::pin(self.0.timer()), fired: false }
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = if FAULT == DRIFTING_TIMER { MADE.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        Timer { timer: Box::pin(self.0.timer()), fired: false, number }
     }
 
     fn connect(&self, to: SocketAddr) -> Self::Connect {
@@ -137,6 +159,16 @@ impl<R: Runtime + 'static, const FAULT: u8> Runtime for Faulty<R, FAULT> {
 pub(crate) struct Timer<T, const FAULT: u8> {
     timer: Pin<Box<T>>,
     fired: bool,
+    number: u32,
+}
+
+impl<T, const FAULT: u8> Drop for Timer<T, FAULT> {
+    fn drop(&mut self) {
+        if FAULT == LEAKY_TIMER {
+            // As an entry in a heap that nobody takes out.
+            mem::forget(Box::new([1_u8; 64]));
+        }
+    }
 }
 
 impl<T: runtime::Timer, const FAULT: u8> runtime::Timer for Timer<T, FAULT> {
@@ -145,6 +177,7 @@ impl<T: runtime::Timer, const FAULT: u8> runtime::Timer for Timer<T, FAULT> {
             EARLY_TIMER => at - EARLY,
             LATE_TIMER => at + LATE,
             FAST_CLOCK => Instant::EPOCH + at.saturating_since(Instant::EPOCH).div_f64(FAST),
+            DRIFTING_TIMER if at != Instant::NEVER => at + DRIFT * self.number,
             _ => at,
         };
         self.timer.as_mut().arm(at);
@@ -160,7 +193,7 @@ impl<T: runtime::Timer, const FAULT: u8> runtime::Timer for Timer<T, FAULT> {
     }
 }
 
-pub(crate) struct Connect<C, const FAULT: u8>(Option<Pin<Box<C>>>);
+pub(crate) struct Connect<C: 'static, const FAULT: u8>(Option<Pin<Box<C>>>);
 
 impl<S: runtime::Stream + 'static, C: Future<Output = io::Result<S>>, const FAULT: u8> Future
     for Connect<C, FAULT>
@@ -177,11 +210,14 @@ impl<S: runtime::Stream + 'static, C: Future<Output = io::Result<S>>, const FAUL
     }
 }
 
-impl<C, const FAULT: u8> Drop for Connect<C, FAULT> {
+impl<C: 'static, const FAULT: u8> Drop for Connect<C, FAULT> {
     fn drop(&mut self) {
         if FAULT == OPEN_CONNECT {
             // As a task that was spawned for it and detached: it goes on.
             mem::forget(self.0.take());
+        }
+        if FAULT == LATE_CONNECT {
+            close_later(self.0.take(), drop);
         }
     }
 }
@@ -261,10 +297,12 @@ impl<S: runtime::Stream + 'static, const FAULT: u8> runtime::Stream for Stream<S
     }
 
     fn abort(mut self) {
+        static ABORTS: AtomicUsize = AtomicUsize::new(0);
         let Some(stream) = self.stream.take() else { return };
         match FAULT {
             FIN_FOR_RST => {}
-            LATE_CLOSE => CLOSES.with_borrow_mut(|closes| closes.push(Box::new(|| stream.abort()))),
+            SOME_FIN if ABORTS.fetch_add(1, Ordering::Relaxed) % FORGOTTEN == FORGOTTEN - 1 => {}
+            LATE_CLOSE => close_later(stream, S::abort),
             _ => stream.abort(),
         }
     }

@@ -439,11 +439,12 @@ where
 
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
-            Action::Release { upstream, idle } => {
+            Action::Release { upstream, settle, idle } => {
                 self.tell_bulk(Side::Upstream, false);
                 if let Some(stream) = self.upstream.take() {
                     let until = idle.map_or(Instant::NEVER, |idle| env.now + idle);
-                    self.shared.idle.put(upstream, stream, until, &self.shared.upstreams);
+                    let usable = env.now + settle..until;
+                    self.shared.idle.put(upstream, stream, usable, &self.shared.upstreams);
                 }
                 if let Place::Granted(id, since) = *self.place {
                     *self.place = Place::None;

@@ -10,6 +10,7 @@
 
 use core::future::Future;
 use core::mem;
+use core::ops::Range;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::io::ErrorKind;
@@ -87,8 +88,8 @@ impl<S: Stream> Idle<S> {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes in a connection that became idle, unless its upstream was removed.
-    pub(crate) fn put(&self, id: UpstreamId, mut stream: S, until: Instant, upstreams: &Upstreams) {
+    /// Takes in a connection that became idle, unless its upstream was removed. It is handed out while it is `usable`.
+    pub(crate) fn put(&self, id: UpstreamId, mut stream: S, usable: Range<Instant>, upstreams: &Upstreams) {
         let (mut keeper, mut changes) = self.with(|state| (state.keeper().cloned(), state.changes));
         loop {
             // Without a keeper nobody is to be woken, and the task that used it is not to be kept alive.
@@ -101,8 +102,9 @@ impl<S: Stream> Idle<S> {
                 _ if state.changes != changes => Put::Again(stream, state.keeper().cloned(), state.changes),
                 true => Put::Over(stream),
                 false => {
+                    let until = usable.end;
                     let earlier = until < state.next;
-                    match state.pool.put(id, stream, until) {
+                    match state.pool.put(id, stream, usable.clone()) {
                         Err(stream) => Put::Over(stream),
                         Ok(()) => {
                             state.next = state.next.min(until);

@@ -5,6 +5,7 @@
 //! allocates; no line goes out that has not been parsed.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use httparse::Header;
 
@@ -79,14 +80,18 @@ fn name(text: &str) -> Name {
     }
 }
 
-/// Names that servers may take for one about the hops before us, or for another that we write.
+/// Names that servers may take for one about the hops before us, or for another that we write: the framing's, too.
 fn forwarding_like(text: &[u8]) -> Name {
     let is = |known: &[u8], text: &[u8]| {
         let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k, *t) == (b'-', b'_');
         known.len() == text.len() && known.iter().zip(text).all(same)
     };
     let prefix = text.get(..11).is_some_and(|prefix| is(b"x-forwarded", prefix));
-    let named = [&b"x-real-ip"[..], b"x-request-id", b"proxy-status"].iter().any(|known| is(known, text));
+    // With hyphens the last two were told apart before.
+    let named =
+        [&b"x-real-ip"[..], b"x-request-id", b"proxy-status", b"content-length", b"transfer-encoding"]
+            .iter()
+            .any(|known| is(known, text));
     let like = named || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
     match like {
         false => Name::Other,
@@ -167,7 +172,7 @@ impl<'a> Survey<'a> {
         for (i, field) in fields.iter().enumerate() {
             let remove = match name(field.name) {
                 Name::Other => false,
-                Name::TraceParent | Name::TraceState | Name::RequestId
+                Name::TraceParent | Name::TraceState | Name::RequestId | Name::Expect
                     if direction == Direction::Response =>
                 {
                     false
@@ -211,7 +216,9 @@ impl<'a> Survey<'a> {
                 }
                 Name::Expect => {
                     expect_lines |= 1 << i;
-                    s.expect_continue |= !http10 && field.value.eq_ignore_ascii_case(b"100-continue");
+                    // A list (RFC 9110 section 10.1.1). What else is expected is the upstream's to judge.
+                    let expects = |member: &[u8]| member.eq_ignore_ascii_case(b"100-continue");
+                    s.expect_continue |= !http10 && list(field.value).any(expects);
                     http10
                 }
                 Name::MaxForwards => {
@@ -287,10 +294,15 @@ impl<'a> Survey<'a> {
                 if option.is_empty() {
                     continue;
                 }
-                if option.eq_ignore_ascii_case(b"close") {
-                    self.close = true;
-                } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                if option.eq_ignore_ascii_case(b"keep-alive") {
+                    // A field of that name stays here in any case.
                     self.keep_alive = true;
+                    continue;
+                }
+                if option.eq_ignore_ascii_case(b"close") {
+                    if mem::replace(&mut self.close, true) {
+                        continue;
+                    }
                 } else if !is_token(option) {
                     return Err(HttpError::Malformed);
                 } else {
@@ -299,10 +311,10 @@ impl<'a> Survey<'a> {
                     if named > MAX_OPTIONS {
                         return Err(HttpError::HeadTooLarge);
                     }
-                    for (i, field) in fields.iter().enumerate() {
-                        let hit = field.name.as_bytes().eq_ignore_ascii_case(option);
-                        hits |= u128::from(hit) << i;
-                    }
+                }
+                for (i, field) in fields.iter().enumerate() {
+                    let hit = field.name.as_bytes().eq_ignore_ascii_case(option);
+                    hits |= u128::from(hit) << i;
                 }
             }
         }

@@ -39,6 +39,9 @@ pub struct ResponseInfo {
     /// Whether the upstream keeps its connection after a complete response: HTTP/1.1, no `close`, a body that
     /// ends by itself.
     pub reusable: bool,
+    /// It announces a body that must not follow, to HEAD or with 304 (to HEAD it does unless it says that there would be
+    /// none): from many a server it follows all the same.
+    pub suspect: bool,
     /// How the body goes to the client.
     pub relayed: Framing,
     /// Whether the client was told that its connection stays open.
@@ -106,14 +109,20 @@ pub fn rewrite_response(
         (Framing::UntilClose, Version::Http11) => Framing::Chunked,
         (as_received, _) => as_received,
     };
+    let announced = survey.chunked || survey.length.is_some_and(|n| n > 0);
     // A 1xx or 204 that announces a body may well send one: what follows it is anybody's guess.
-    let contradictory =
-        (interim || status == 204) && (survey.chunked || survey.length.is_some_and(|n| n > 0));
+    let contradictory = (interim || status == 204) && announced;
+    let suspect = match framing {
+        Framing::None if status == 304 => announced,
+        Framing::None => cx.to_head && !interim && status != 204 && survey.length != Some(0),
+        _ => false,
+    };
     let info = ResponseInfo {
         status,
         interim,
         framing,
         reusable: !http10 && !survey.close && framing != Framing::UntilClose && !contradictory,
+        suspect,
         relayed,
         keep_alive: cx.keep_alive && relayed != Framing::UntilClose,
     };

@@ -366,8 +366,7 @@ fn is_node(text: &[u8]) -> bool {
     let (name, port) = text.split_at(end);
     let name_is_sound = match name {
         [b'[', inner @ .., b']'] => str::from_utf8(inner).is_ok_and(|t| t.parse::<Ipv6Addr>().is_ok()),
-        b"unknown" => true,
-        _ if is_obfuscated(name) => true,
+        _ if name.eq_ignore_ascii_case(b"unknown") || is_obfuscated(name) => true,
         _ => str::from_utf8(name).is_ok_and(|t| t.parse::<core::net::Ipv4Addr>().is_ok()),
     };
     let port_is_sound = match port {

@@ -131,7 +131,7 @@ impl Relay {
         if unframed || slow {
             self.close_client(End::Abort);
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 
@@ -161,7 +161,7 @@ impl Relay {
             // The client asked for the close and sends no more: nothing can hit our last bytes.
             self.finish_client();
         } else {
-            self.linger();
+            self.linger(env);
         }
     }
 

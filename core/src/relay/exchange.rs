@@ -432,7 +432,8 @@ impl Relay {
     fn release_upstream(&mut self) {
         let end = match self.exchange.upstream {
             Some(upstream) if self.upstream.is_reusable() => {
-                End::Release { upstream, idle: self.policy(DeadlineKind::PoolIdle).pool_idle }
+                let idle = self.policy(DeadlineKind::PoolIdle).pool_idle;
+                End::Release { upstream, settle: self.upstream.settle(), idle }
             }
             _ if self.upstream.request_written() => End::Close,
             // What is left of the request must not trickle in.

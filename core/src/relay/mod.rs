@@ -506,8 +506,10 @@ impl Relay {
         }
     }
 
-    /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed.
-    fn linger(&mut self) {
+    /// FIN, and then reading on for a while (`http.md` C6); at once the end if the client has closed. What was read before
+    /// is not read on: a head that is too large would be all of what may be.
+    fn linger(&mut self, env: &mut Env<'_>) {
+        self.client.inbound.discard(env.bufs);
         if self.client.inbound.eof {
             self.finish_client();
         } else {

@@ -90,6 +90,9 @@ pub enum Action {
     Release {
         /// Whose connection it is.
         upstream: UpstreamId,
+        /// How long nobody must get it: what comes meanwhile came of the last request, and the connection is closed. Zero
+        /// unless there is reason to fear that something does.
+        settle: Duration,
         /// The pool idle limit of the request's policy.
         idle: Option<Duration>,
     },
@@ -231,6 +234,7 @@ pub(crate) enum End {
     Discard,
     Release {
         upstream: UpstreamId,
+        settle: Duration,
         idle: Option<Duration>,
     },
 }
@@ -257,7 +261,7 @@ impl Actions {
                 End::Abort => Action::Abort(Side::Upstream),
                 End::Close => Action::Close(Side::Upstream),
                 End::Discard => Action::Discard,
-                End::Release { upstream, idle } => Action::Release { upstream, idle },
+                End::Release { upstream, settle, idle } => Action::Release { upstream, settle, idle },
             });
         }
         if core::mem::take(&mut self.report) {

@@ -3,6 +3,8 @@
 //!
 //! It decides no timeout and no retry; the transitions are in `exchange.rs`.
 
+use core::time::Duration;
+
 use crate::error::{IoFailure, IoKind};
 use crate::http::{self, BodyDecoder, Framing, HeadScan, HttpError, ResponseContext, ResponseInfo};
 use crate::relay::flow::{Inbound, Outbound};
@@ -11,6 +13,9 @@ use crate::relay::outcome::Env;
 
 /// Interim responses that are relayed for one request.
 const MAX_INTERIM: usize = 100;
+
+/// How long a body that must not follow is waited for: it is on its way, if it comes.
+const SETTLE: Duration = Duration::from_millis(50);
 
 /// How the upstream stopped sending.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -136,6 +141,12 @@ impl UpstreamConn {
             && self.write_failed.is_none()
             && self.ended.is_none()
             && self.inbound.unparsed().is_empty()
+    }
+
+    /// How long the connection is kept from the next request, as whose answer it would pass for: what must not follow a
+    /// response to HEAD follows it from many a server, and not always in the same packet (`http.md` R4).
+    pub(crate) fn settle(&self) -> Duration {
+        if self.response.is_some_and(|r| r.suspect) { SETTLE } else { Duration::ZERO }
     }
 
     /// Forgets everything about the last request.

@@ -5,6 +5,7 @@
 //! pool by a lock to drop after it.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::time::Instant;
 use crate::upstream::UpstreamId;
@@ -12,7 +13,7 @@ use crate::upstream::UpstreamId;
 #[derive(Debug)]
 struct Idle<S> {
     stream: S,
-    until: Instant,
+    usable: Range<Instant>,
 }
 
 /// Idle connections of type `S`, by upstream.
@@ -22,8 +23,8 @@ struct Idle<S> {
 ///
 /// let (id, at) = (UpstreamId::new(0).ok_or("no such upstream")?, Instant::from_millis);
 /// let (mut pool, mut gone) = (Pool::new(256), Vec::new());
-/// pool.put(id, "older", at(100))?;
-/// pool.put(id, "newer", at(200))?;
+/// pool.put(id, "older", at(0)..at(100))?;
+/// pool.put(id, "newer", at(0)..at(200))?;
 /// assert_eq!(pool.take(id, at(0), &mut gone), Some("newer"));
 ///
 /// // Whoever watches the pool moves out what is due or dead, and knows when to look again.
@@ -45,8 +46,9 @@ impl<S> Pool<S> {
         Pool { idle: Vec::new(), len: 0, most }
     }
 
-    /// Keeps a connection until `until`. Gives it back if there are enough already.
-    pub fn put(&mut self, id: UpstreamId, stream: S, until: Instant) -> Result<(), S> {
+    /// Keeps a connection until the end of `usable`, and hands it out from its start on. Gives it back if there are enough
+    /// already.
+    pub fn put(&mut self, id: UpstreamId, stream: S, usable: Range<Instant>) -> Result<(), S> {
         if self.idle.len() <= id.index() {
             self.idle.resize_with(id.index() + 1, Vec::new);
         }
@@ -54,18 +56,19 @@ impl<S> Pool<S> {
         if idle.len() >= self.most {
             return Err(stream);
         }
-        idle.push(Idle { stream, until });
+        idle.push(Idle { stream, usable });
         self.len += 1;
         Ok(())
     }
 
-    /// The connection to `id` that became idle last. Those whose deadline is due at `now` are not handed
-    /// out: what is met of them goes to `gone`, so that without a [`Pool::sweep`] too they take nobody's place.
+    /// The connection to `id` that became idle last, of those that are usable. Those whose deadline is due at `now` are not
+    /// handed out: what is met of them goes to `gone`, so that without a [`Pool::sweep`] too they take nobody's place.
     pub fn take(&mut self, id: UpstreamId, now: Instant, gone: &mut Vec<S>) -> Option<S> {
         let idle = self.idle.get_mut(id.index())?;
-        while let Some(last) = idle.pop() {
+        while let Some(last) = idle.iter().rposition(|i| i.usable.start <= now) {
+            let last = idle.remove(last);
             self.len -= 1;
-            if last.until > now {
+            if last.usable.end > now {
                 return Some(last.stream);
             }
             gone.push(last.stream);
@@ -86,9 +89,9 @@ impl<S> Pool<S> {
         for (index, idle) in self.idle.iter_mut().enumerate() {
             let Some(id) = UpstreamId::new(index) else { continue };
             let ended = idle.extract_if(.., |i| {
-                let ends = i.until <= now || dead(id, &mut i.stream);
+                let ends = i.usable.end <= now || dead(id, &mut i.stream);
                 if !ends {
-                    next = next.min(i.until);
+                    next = next.min(i.usable.end);
                 }
                 ends
             });
@@ -142,7 +145,7 @@ mod tests {
         let (a, b) = ids();
         let mut pool = Pool::new(9);
         for (id, name) in [(a, "a1"), (b, "b1"), (a, "a2")] {
-            pool.put(id, name, at(100)).unwrap();
+            pool.put(id, name, at(0)..at(100)).unwrap();
         }
         assert!(!pool.is_empty());
         assert_eq!(take(&mut pool, a, at(0)), Some("a2"));
@@ -156,17 +159,34 @@ mod tests {
     fn what_is_due_is_closed_and_never_handed_out() {
         let (a, _) = ids();
         let mut pool = Pool::new(9);
-        pool.put(a, "early", at(100)).unwrap();
-        pool.put(a, "late", at(200)).unwrap();
+        pool.put(a, "early", at(0)..at(100)).unwrap();
+        pool.put(a, "late", at(0)..at(200)).unwrap();
         assert_eq!(sweep(&mut pool, at(99), |_, _| false), at(100));
         assert_eq!(sweep(&mut pool, at(150), |_, _| false), at(200));
         assert_eq!(pool.len(), 1);
         assert_eq!(sweep(&mut pool, at(150), |_, s| *s == "late"), Instant::NEVER);
         assert!(pool.is_empty());
-        pool.put(a, "early", at(100)).unwrap();
-        pool.put(a, "late", at(200)).unwrap();
+        pool.put(a, "early", at(0)..at(100)).unwrap();
+        pool.put(a, "late", at(0)..at(200)).unwrap();
         assert_eq!(take(&mut pool, a, at(200)), None);
         assert!(pool.is_empty(), "nobody else may sweep");
+    }
+
+    #[test]
+    fn what_is_not_usable_yet_is_passed_over_and_kept() {
+        let (a, _) = ids();
+        let mut pool = Pool::new(9);
+        for (name, usable) in [("old", at(0)..at(200)), ("new", at(50)..at(200)), ("never", at(150)..at(100))]
+        {
+            pool.put(a, name, usable).unwrap();
+        }
+        assert_eq!(take(&mut pool, a, at(49)), Some("old"));
+        assert_eq!(take(&mut pool, a, at(49)), None);
+        assert_eq!(pool.len(), 2);
+        // It ends when it would have ended.
+        assert_eq!(sweep(&mut pool, at(100), |_, s| *s == "old"), at(200));
+        assert_eq!(take(&mut pool, a, at(100)), Some("new"));
+        assert!(pool.is_empty());
     }
 
     #[test]
@@ -177,7 +197,7 @@ mod tests {
         for (now, sweeps_first) in [99, 100, 101].into_iter().flat_map(|now| [(now, true), (now, false)]) {
             let connection = Rc::new(());
             let mut pool = Pool::new(9);
-            pool.put(a, Rc::clone(&connection), at(100)).unwrap();
+            pool.put(a, Rc::clone(&connection), at(0)..at(100)).unwrap();
             if sweeps_first {
                 sweep(&mut pool, at(now), |_, _| false);
             }
@@ -195,11 +215,11 @@ mod tests {
         let (a, _) = ids();
         let mut pool = Pool::new(3);
         for n in 0..3 {
-            pool.put(a, n, at(1)).unwrap();
+            pool.put(a, n, at(0)..at(1)).unwrap();
         }
-        assert_eq!(pool.put(a, 999, at(1)), Err(999));
+        assert_eq!(pool.put(a, 999, at(0)..at(1)), Err(999));
         assert_eq!((pool.clear().len(), pool.len()), (3, 0));
-        assert_eq!(pool.put(a, 0, at(1)), Ok(()), "emptied, and no smaller");
-        assert_eq!(Pool::new(0).put(a, 0, at(1)), Err(0));
+        assert_eq!(pool.put(a, 0, at(0)..at(1)), Ok(()), "emptied, and no smaller");
+        assert_eq!(Pool::new(0).put(a, 0, at(0)..at(1)), Err(0));
     }
 }

@@ -127,12 +127,16 @@ impl FromStr for Name {
     fn from_str(given: &str) -> Result<Name, TargetError> {
         let (host, port) = given.rsplit_once(':').ok_or(TargetError::Form)?;
         let is_letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if !(1..=Name::MAX_HOST).contains(&host.len()) || !host.bytes().all(is_letter) {
+        let fits = (1..=Name::MAX_HOST).contains(&host.len());
+        // No name begins with a hyphen (RFC 1123 section 2.1): it is a flag that stands where a value should.
+        if !fits || host.starts_with('-') || !host.bytes().all(is_letter) {
             return Err(TargetError::Form);
         }
-        match port.parse() {
-            Ok(0) | Err(_) => Err(TargetError::Port),
-            Ok(port) => Ok(Name { text: Arc::from(given), port }),
+        // `parse` would take a sign.
+        let port = port.parse().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit()));
+        match port {
+            Some(0) | None => Err(TargetError::Port),
+            Some(port) => Ok(Name { text: Arc::from(given), port }),
         }
     }
 }
@@ -240,12 +244,22 @@ mod tests {
         for good in ["127.0.0.1:80", "[::1]:80", "localhost:9000", "a-b.c_d.example.:65535"] {
             assert_eq!(good.parse::<Target>().unwrap().to_string(), good);
         }
-        for form in
-            ["", "host", ":80", "::1:80", "[host]:80", "a b:80", "a/b:80", "u@h:80", "ü:80", "http://h:80"]
-        {
+        for form in [
+            "",
+            "host",
+            ":80",
+            "::1:80",
+            "[host]:80",
+            "a b:80",
+            "a/b:80",
+            "u@h:80",
+            "ü:80",
+            "http://h:80",
+            "-h:80",
+        ] {
             assert_eq!(form.parse::<Target>(), Err(TargetError::Form), "{form:?}");
         }
-        for port in ["h:", "h:0", "h:65536", "h:-1", "127.0.0.1:0", "h:http"] {
+        for port in ["h:", "h:0", "h:65536", "h:-1", "h:+80", "127.0.0.1:+80", "127.0.0.1:0", "h:http"] {
             assert_eq!(port.parse::<Target>(), Err(TargetError::Port), "{port:?}");
         }
     }

@@ -120,11 +120,20 @@ From the end of a limit to the moment at which a peer in another thread saw what
 proxy's turn, the kernel, and the peer's own wake-up. In milliseconds, all runtimes side by side on one machine.
 
 A busy machine can hold up a client of the suite's own, so that another deadline comes first, and rightly. So a run that
-fails may be repeated, under these rules. What comes **early** fails at once, if everything began and ended as it should. On
-a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, and that dropped no
-packet meanwhile (Linux counts those for which a core has no room), **everything** that
-is wrong fails at once. Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most; what is wrong
-each time fails. A fault that shows now and then, and only on a busy machine, can hide behind a repetition: therefore each one
+fails may be repeated, under these rules.
+
+- What **no machine explains** fails at once: what comes early, if everything began and ended as it should; bytes that are not
+  those that were sent, a part that passes for the whole, and what is no HTTP; sockets, tasks, timers and the like that are left
+  when everybody else has gone (unless somebody was held up for half of the second that is waited for); for the cases that are about
+  it, memory that grows, two armed timers of one connection, a replay that decides otherwise, and the right events in a wrong order.
+- On a machine that held no thread of the case up for more than 15 ms at once, nor for more than 50 ms in all, and that dropped
+  no packet meanwhile (Linux counts those for which a core has no room), **everything** that is wrong fails at once.
+- On one that held somebody up for longer than these 15 ms, but for no more than 50 ms in all, everything fails at once but what is
+  **late and nothing else**: limits differ by more than that.
+- Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most, with the machine to itself as far as the
+  suite is concerned; and then it must hold **twice**, one time after the other. What is wrong each time fails.
+
+A fault that shows now and then, and only on a busy machine, can still hide behind a repetition: therefore each one
 is listed here, with what was missed. A case that comes again and again in this list points at a fault: the runtime's, the proxy's, or its own.
 
 {}

@@ -135,7 +135,12 @@ fn the_idle_pool_lets_go_of_wakers_and_connections_outside_its_lock() {
     let locked = shared.clone();
     let put = |until| {
         let peer = peer();
-        shared.idle.put(id, fake.stream(&peer), Instant::from_millis(until), &shared.upstreams);
+        shared.idle.put(
+            id,
+            fake.stream(&peer),
+            Instant::EPOCH..Instant::from_millis(until),
+            &shared.upstreams,
+        );
         peer
     };
     let times = foreign(
@@ -157,7 +162,7 @@ fn the_idle_pool_lets_go_of_wakers_and_connections_outside_its_lock() {
             // One dies on its way in; one is too old for whoever asks; the last goes with the pool.
             let dead = peer();
             dead.borrow_mut().fin = true;
-            shared.idle.put(id, fake.stream(&dead), Instant::NEVER, &shared.upstreams);
+            shared.idle.put(id, fake.stream(&dead), Instant::EPOCH..Instant::NEVER, &shared.upstreams);
             put(150);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(shared.idle.take(id, Instant::from_millis(150), &mut cx).is_none());

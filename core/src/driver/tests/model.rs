@@ -351,8 +351,9 @@ fn a_keeper_closes_what_dies_while_it_is_put_to_it_and_its_heir_what_dies_later(
         let puts = {
             let (shared, streams) = (Arc::clone(&shared), streams.clone());
             thread::spawn(move || {
-                let put =
-                    |stream: Quiet| Idle::put(&shared.idle, id, stream, Instant::NEVER, &shared.upstreams);
+                let put = |stream: Quiet| {
+                    Idle::put(&shared.idle, id, stream, Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+                };
                 streams.into_iter().for_each(put);
             })
         };
@@ -405,7 +406,9 @@ fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does
         run();
         let puts = {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.idle.put(id, Quiet::default(), Instant::NEVER, &shared.upstreams))
+            thread::spawn(move || {
+                shared.idle.put(id, Quiet::default(), Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+            })
         };
         let removes = {
             let shared = Arc::clone(&shared);

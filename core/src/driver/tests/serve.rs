@@ -114,6 +114,44 @@ fn the_keeper_closes_what_must_not_be_used() {
     }
 }
 
+/// The body of a response to HEAD that comes behind its head is nobody's answer, although the connection is there to be used
+/// again: it is once nothing has come for a while.
+#[test]
+fn a_connection_that_may_still_get_a_body_is_kept_from_the_next_request() {
+    for late in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"] {
+        let (fake, listener) = (Fake::new(), FakeListener::default());
+        let proxy = proxy(&fake);
+        let mut server = serve(&proxy, &listener);
+        let client = peer();
+        listener.push(Ok(fake.stream(&client)));
+        server.run();
+        let mut task = fake.spawned().remove(0);
+        send(&client, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        task.run();
+        send(&fake.upstream(0), b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n");
+        task.run();
+        assert_eq!(proxy.gauges().idle_upstreams, 1);
+        send(&client, GET);
+        task.run();
+        send(&fake.upstream(0), late);
+        server.run();
+        send(&fake.upstream(1), OK5);
+        task.run();
+        assert!(got(&client).ends_with("hello"));
+        assert!(!got(&fake.upstream(0)).contains("GET"));
+        // The one of GET, and the other unless something came.
+        assert_eq!(proxy.gauges().idle_upstreams, if late.is_empty() { 2 } else { 1 });
+        if late.is_empty() {
+            fake.set_clock(50);
+            at(&fake.upstream(1), |peer| peer.fin = true);
+            server.run();
+            send(&client, GET);
+            task.run();
+            assert!(got(&fake.upstream(0)).contains("GET"));
+        }
+    }
+}
+
 /// S-05: idle connections that nobody watches any more would stay open for as long as the proxy is held.
 #[test]
 fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
@@ -153,7 +191,7 @@ fn an_idle_connection_is_looked_at_once_on_its_way_into_the_pool() {
     keeper.run();
     for _ in 0..4 {
         let peer = peer();
-        proxy.shared().idle.put(id, fake.stream(&peer), Instant::NEVER, proxy.upstreams());
+        proxy.shared().idle.put(id, fake.stream(&peer), Instant::EPOCH..Instant::NEVER, proxy.upstreams());
         assert_eq!(peer.borrow().calls, 1);
     }
 }

@@ -155,6 +155,26 @@ fn framing_that_is_refused() {
     }
 }
 
+/// There are servers (uWSGI, and others that make variables of names) to which these are the framing.
+#[test]
+fn f17_names_that_may_be_read_as_the_framing_stay_here() {
+    for (name, value) in [
+        ("Content_Length", "5"),
+        ("content_length", "x"),
+        ("Transfer_Encoding", "chunked"),
+        ("TRANSFER_encoding", ""),
+    ] {
+        for (fields, framing) in [("", Framing::None), ("Content-Length: 3\r\n", Framing::Length(3))] {
+            let (info, head) = with(&format!("{name}: {value}\r\n{fields}")).unwrap();
+            assert_eq!((info.framing, values(&head, name).len()), (framing, 0), "{head}");
+        }
+        reaches_the_client(&format!("{name}: {value}\r\n"));
+    }
+    for name in ["Content_Lengths", "XContent_Length", "Content_Type", "Transfer_Encodin"] {
+        assert_eq!(values(&with(&format!("{name}: v\r\n")).unwrap().1, name), ["v"], "{name}");
+    }
+}
+
 #[test]
 fn f8_a_transfer_coding_in_http_1_0_is_refused() {
     for coding in ["chunked", "gzip", "identity", ""] {
@@ -346,6 +366,12 @@ fn h1_connection_and_what_it_names_stay_here() {
         forwarded: for=unknown;by=_tidegate;host=h;proto=http\r\nx-forwarded-proto: http\r\nx-forwarded-host: h\r\n\r\n"
     );
     assert_eq!(head, expected);
+    // The names that no field should have are names all the same (RFC 9112 section 9.6).
+    let (info, head) =
+        with("Close: 1\r\nKeep-Alive: 2\r\nConnection: keep-alive, x, Close, close\r\n").unwrap();
+    assert!(!info.keep_alive && !head.contains("lose: 1") && !head.contains("live: 2"), "{head}");
+    let (_, head) = with("Close: 1\r\n").unwrap();
+    assert_eq!(values(&head, "close"), ["1"], "nobody has named it");
     let many: Vec<String> = (0..65).map(|i| format!("x{i}")).collect();
     let refusal = refused(with(&format!("Connection: {}\r\n", many.join(","))));
     assert_eq!(refusal, Some(HttpError::HeadTooLarge), "options are bounded");
@@ -420,9 +446,16 @@ fn c1_the_clients_wish_to_persist() {
 
 #[test]
 fn e1_e4_expect() {
-    for (value, expects) in
-        [("100-continue", true), ("100-CONTINUE", true), ("x", false), ("100-continue;q=1", false)]
-    {
+    for (value, expects) in [
+        ("100-continue", true),
+        ("100-CONTINUE", true),
+        ("x", false),
+        ("100-continue;q=1", false),
+        // It is a list.
+        ("100-continue,", true),
+        ("x=\"y\",\t100-continue", true),
+        ("x, y", false),
+    ] {
         let fields = format!("Expect: {value}\r\nContent-Length: 1\r\n");
         let (info, head) = with(&fields).unwrap();
         assert_eq!((info.expect_continue, values(&head, "expect")), (expects, [value].to_vec()));

@@ -30,6 +30,7 @@ fn h6_the_head_that_goes_to_the_client_is_ours() {
         interim: false,
         framing: Framing::Length(10),
         reusable: true,
+        suspect: false,
         relayed: Framing::Length(10),
         keep_alive: true,
     };
@@ -173,6 +174,7 @@ fn r4_r6_framing_on_both_sides() {
         ("R4", Http11, true, "1.1 200", "transfer-encoding: chunked", None, None, "", true, true),
         ("R4", Http11, true, "1.1 200", "x: y", None, None, "", true, true),
         ("R4", Http10, true, "1.1 200", "x: y", None, None, "", true, true),
+        ("R4", Http11, true, "1.0 200", "content-length: 0", None, None, "cl0", false, true),
         ("R4", Http11, false, "1.1 304", "content-length: 3", None, None, "cl3", true, true),
         ("R4", Http11, false, "1.1 304", "transfer-encoding: chunked", None, None, "", true, true),
         ("H8", Http11, false, "1.1 204", "x: y", None, None, "", true, true),
@@ -197,6 +199,32 @@ fn r4_r6_framing_on_both_sides() {
             _ => "",
         };
         assert_eq!(values(&head, "connection").join(" "), connection, "C1 {what}");
+    }
+}
+
+#[test]
+fn r4_what_announces_a_body_that_must_not_follow_is_suspect() {
+    for (to_head, status, fields, suspect) in [
+        (true, 200, "content-length: 3", true),
+        (true, 200, "transfer-encoding: chunked", true),
+        (true, 404, "x: y", true),
+        (true, 200, "content-length: 0", false),
+        (true, 204, "x: y", false),
+        (true, 304, "x: y", false),
+        (true, 304, "content-length: 3", true),
+        (true, 103, "x: y", false),
+        (false, 304, "x: y", false),
+        (false, 304, "content-length: 0", false),
+        (false, 304, "content-length: 3", true),
+        (false, 304, "transfer-encoding: chunked", true),
+        (false, 204, "x: y", false),
+        (false, 103, "x: y", false),
+        (false, 200, "content-length: 3", false),
+        (false, 200, "x: y", false),
+    ] {
+        let head = format!("HTTP/1.1 {status} x\r\n{fields}\r\n\r\n");
+        let (info, _) = cx(Version::Http11, to_head, |cx| response(&head, cx)).unwrap();
+        assert_eq!(info.suspect, suspect, "{to_head} {head}");
     }
 }
 
@@ -239,6 +267,15 @@ fn h1_h3_connection_removes_what_it_names_and_nothing_of_ours() {
     .unwrap();
     assert_eq!(head, format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ndate: {UTC}\r\n\r\n"));
     assert!(info.reusable);
+}
+
+#[test]
+fn l13_what_means_something_in_requests_alone_passes_in_responses() {
+    let fields = "Expect: x\r\nMax-Forwards: y\r\nHost: z\r\n";
+    for version in ["1.0", "1.1"] {
+        let (_, head) = get(format!("HTTP/{version} 200 OK\r\n{fields}Content-Length: 0\r\n\r\n")).unwrap();
+        assert!(head.contains(fields), "{head}");
+    }
 }
 
 #[test]

@@ -103,6 +103,7 @@ fn h11_of_a_list_of_addresses_nothing_is_kept_before_what_is_malformed() {
             "192.0.2.1:4711, [::1]:80, [2001:db8::5], unknown, ",
         ),
         ("192.0.2.1\r\nX-Forwarded-For: 192.0.2.2", "192.0.2.1, 192.0.2.2, "),
+        ("192.0.2.1, Unknown", "192.0.2.1, Unknown, "),
         ("evil, 192.0.2.1", "192.0.2.1, "),
         ("1.1.1.1, \"x, 192.0.2.1", "192.0.2.1, "),
         ("1.1.1.1, , 192.0.2.1", "192.0.2.1, "),
@@ -133,6 +134,8 @@ fn h11_forwarded_is_read_by_its_grammar_and_written_anew() {
         ("for=192.0.2.1 ; proto=http ,\tfor=_a.B-c", "for=192.0.2.1;proto=http, for=_a.B-c"),
         ("for=unknown;by=_x;host=\"a:1\";proto=http", "for=unknown;by=_x;host=\"a:1\";proto=http"),
         ("for=\"_gazonk:_port\"", "for=\"_gazonk:_port\""),
+        // What a grammar writes in quotes is in any case (RFC 5234 section 2.3).
+        ("for=Unknown;by=\"UNKNOWN:80\"", "for=Unknown;by=\"UNKNOWN:80\""),
         ("for=1.1.1.1;secret=\"a, \\\"b\\\"; for=x\"", "for=1.1.1.1;secret=\"a, \\\"b\\\"; for=x\""),
         ("for=1.1.1.1\r\nForwarded: for=2.2.2.2", "for=1.1.1.1, for=2.2.2.2"),
         ("for=\"broken\r\nForwarded: for=2.2.2.2", "for=2.2.2.2"),

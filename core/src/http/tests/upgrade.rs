@@ -116,6 +116,7 @@ fn u1_a_101_to_what_was_asked_for_is_written_anew() {
             interim: false,
             framing: Framing::UntilClose,
             reusable: false,
+            suspect: false,
             relayed: Framing::UntilClose,
             keep_alive: false,
         };

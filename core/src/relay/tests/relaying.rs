@@ -98,10 +98,15 @@ fn a_close_delimited_response_is_chunked_for_a_new_client_and_plain_for_an_old_o
 
 #[test]
 fn no_body_follows_head_204_and_304() {
-    for (request, response) in [
-        ("HEAD", "200 OK\r\nContent-Length: 5"),
-        ("GET", "204 No Content"),
-        ("GET", "304 Not Modified\r\nContent-Length: 5"),
+    // What announces a body that must not follow is followed by one from many a server: for a while its connection serves
+    // nobody else.
+    for (request, response, settle) in [
+        ("HEAD", "200 OK\r\nContent-Length: 5", 50),
+        ("HEAD", "200 OK", 50),
+        ("HEAD", "200 OK\r\nContent-Length: 0", 0),
+        ("GET", "204 No Content", 0),
+        ("GET", "304 Not Modified", 0),
+        ("GET", "304 Not Modified\r\nContent-Length: 5", 50),
     ] {
         let mut rig = Rig::relaying(profile(), format!("{request} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         rig.upstream_gets();
@@ -109,6 +114,11 @@ fn no_body_follows_head_204_and_304() {
         assert_eq!(body_of(&rig.client_gets()), "", "{request} {response}");
         assert_eq!(rig.outcome().error, None);
         assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+        let settles = rig.actions().iter().find_map(|action| match action {
+            Action::Release { settle, .. } => Some(*settle),
+            _ => None,
+        });
+        assert_eq!(settles, Some(Duration::from_millis(settle)), "{request} {response}");
     }
 }
 
