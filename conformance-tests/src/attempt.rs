@@ -85,7 +85,7 @@ const HELD_UP: Duration = Duration::from_millis(50);
 /// How often a case is run before a failure on a machine that is not steady counts.
 const RUNS: usize = 6;
 
-/// How often a case that was repeated must hold, one time after the other.
+/// How often a case that was repeated must hold.
 const HOLDS: usize = 2;
 
 /// For how long it is run again: a run that hangs takes ten seconds.
@@ -143,7 +143,6 @@ impl<'a> About<'a> {
                             failure.words
                         );
                         repeated.push(failure);
-                        held = 0;
                         // Whatever the suite itself adds to the load has its turn later: the machine has fewer excuses then.
                         turn.take_alone();
                     }

@@ -426,6 +426,7 @@ pub fn a_19_fairness_between_connections<H: Harness>(live: &Live) {
     live.expect_in_time(ended.iter().all(|took| *took < latest), format!("all within {latest:?}: {ended:?}"));
     live.expect(took.len() == 200, format!("two hundred answers, not {}", took.len()));
     if let Some(p99) = took.get(took.len().saturating_sub(3)) {
-        live.expect_in_time(*p99 < ms(20) + machine, format!("99 of 100 within 20 ms, not {p99:?}"));
+        // It is the client's turn, the proxy's, the upstream's and the proxy's again: each may wait for a core.
+        live.expect_in_time(*p99 < ms(20) + 4 * machine, format!("99 of 100 within 20 ms, not {p99:?}"));
     }
 }

@@ -124,6 +124,8 @@ table! {
         ["ended by Rst; it was ended by Fin", "Look at `Stream::abort`"];
     a_connect_that_is_closed_a_turn_later: LATE_CONNECT OnTokio, c::c_15_fd_number_reused,
         ["expected a descriptor to be used again"];
+    a_descriptor_that_is_kept_with_what_came: HALF_KEPT OnTokio, live::h_08_cancel_at_every_event,
+        ["expected nothing left of (\"/half\""];
     timers_that_drift: DRIFTING_TIMER OnTokio, client::k_16_100_clients_stall_at_once,
         ["expected no drift with the position"];
     timers_that_leak: LEAKY_TIMER OnTokio, live::a_15_arm_cancel_churn, ["expected no growth"];

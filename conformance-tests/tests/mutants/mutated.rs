@@ -39,9 +39,10 @@ pub(crate) const SOME_FIN: u8 = 17;
 pub(crate) const LATE_CONNECT: u8 = 18;
 pub(crate) const DRIFTING_TIMER: u8 = 19;
 pub(crate) const LEAKY_TIMER: u8 = 20;
+pub(crate) const HALF_KEPT: u8 = 21;
 
 /// What the harness of a fault is called: what is warmed up once is warmed up once for each.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "an adapter in a wrapper",
     "an adapter with a fast clock",
     "an adapter with a frozen clock",
@@ -63,6 +64,7 @@ const NAMES: [&str; 21] = [
     "an adapter with connects that are closed late",
     "an adapter with timers that drift",
     "an adapter with timers that leak",
+    "an adapter that keeps what was read in part",
 ];
 
 /// How many seconds a fast clock counts in one.
@@ -238,11 +240,13 @@ pub(crate) struct Stream<S: runtime::Stream, const FAULT: u8> {
     /// The last polls found nothing to read, and no room to write.
     drained: bool,
     filled: bool,
+    /// Something came.
+    came: bool,
 }
 
 impl<S: runtime::Stream, const FAULT: u8> Stream<S, FAULT> {
     fn new(stream: S) -> Self {
-        Stream { stream: Some(stream), drained: false, filled: false }
+        Stream { stream: Some(stream), drained: false, filled: false, came: false }
     }
 
     fn inner(&mut self) -> io::Result<&mut S> {
@@ -265,6 +269,7 @@ impl<S: runtime::Stream + 'static, const FAULT: u8> runtime::Stream for Stream<S
         }
         let read = self.inner()?.poll_read(cx, buf);
         self.drained = read.is_pending();
+        self.came |= matches!(read, Poll::Ready(Ok(1..)));
         match read {
             Poll::Ready(Err(_)) if FAULT == SWALLOWED_ERROR => Poll::Ready(Ok(0)),
             read => read,
@@ -302,6 +307,8 @@ impl<S: runtime::Stream + 'static, const FAULT: u8> runtime::Stream for Stream<S
         match FAULT {
             FIN_FOR_RST => {}
             SOME_FIN if ABORTS.fetch_add(1, Ordering::Relaxed) % FORGOTTEN == FORGOTTEN - 1 => {}
+            // As by a buffer of the adapter's that refers to it.
+            HALF_KEPT if self.came => mem::forget(stream),
             LATE_CLOSE => close_later(stream, S::abort),
             _ => stream.abort(),
         }

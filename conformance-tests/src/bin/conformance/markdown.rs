@@ -131,7 +131,7 @@ fails may be repeated, under these rules.
 - On one that held somebody up for longer than these 15 ms, but for no more than 50 ms in all, everything fails at once but what is
   **late and nothing else**: limits differ by more than that.
 - Otherwise the run shows nothing and is repeated, five times and for 15 seconds at most, with the machine to itself as far as the
-  suite is concerned; and then it must hold **twice**, one time after the other. What is wrong each time fails.
+  suite is concerned; and then it must hold **twice**. What is wrong each time fails.
 
 A fault that shows now and then, and only on a busy machine, can still hide behind a repetition: therefore each one
 is listed here, with what was missed. A case that comes again and again in this list points at a fault: the runtime's, the proxy's, or its own.
