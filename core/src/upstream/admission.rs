@@ -508,7 +508,11 @@ mod tests {
         let mut a = admission(2, 1, 9);
         a.failed(id(0), NOW);
         assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
-        assert_eq!(ticket(a.admit(&[], ms(1), &1)).until(), ms(5000));
+        let only = ticket(a.admit(&[id(0)], ms(1), &1));
+        assert_eq!(only.until(), ms(5000));
+        // Once it may be tried again there is nothing to watch, even for somebody who will not try it.
+        assert_eq!(a.hand_over(ms(5000)), None);
+        assert_eq!(ticket(a.fetch(only, ms(5000), &mut 1)).until(), Instant::NEVER);
     }
 
     #[test]
