@@ -15,6 +15,14 @@ fn serve(proxy: &Proxy<Fake>, listener: &FakeListener) -> Task {
     Task::new(proxy.serve(listener.clone(), route, |_: &Report<'_>| {}))
 }
 
+/// A client, and the task of its connection.
+fn accepted(fake: &Fake, listener: &FakeListener, server: &mut Task) -> (Handle, Task) {
+    let client = peer();
+    listener.push(Ok(fake.stream(&client)));
+    server.run();
+    (client, fake.spawned().remove(0))
+}
+
 #[test]
 fn clients_are_accepted_in_bounded_turns_and_all_end_with_the_server() {
     let (fake, listener) = (Fake::new(), FakeListener::default());
@@ -89,10 +97,7 @@ fn the_keeper_closes_what_must_not_be_used() {
             fake.0.borrow_mut().fires = fires;
             let proxy = proxy(&fake);
             let mut server = serve(&proxy, &listener);
-            let client = peer();
-            listener.push(Ok(fake.stream(&client)));
-            server.run();
-            let mut task = fake.spawned().remove(0);
+            let (client, mut task) = accepted(&fake, &listener, &mut server);
             send(&client, GET);
             task.run();
             send(&fake.upstream(0), OK5);
@@ -122,10 +127,7 @@ fn a_connection_that_may_still_get_a_body_is_kept_from_the_next_request() {
         let (fake, listener) = (Fake::new(), FakeListener::default());
         let proxy = proxy(&fake);
         let mut server = serve(&proxy, &listener);
-        let client = peer();
-        listener.push(Ok(fake.stream(&client)));
-        server.run();
-        let mut task = fake.spawned().remove(0);
+        let (client, mut task) = accepted(&fake, &listener, &mut server);
         send(&client, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
         task.run();
         send(&fake.upstream(0), b"HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n");
@@ -165,10 +167,7 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
         } else {
             other.cancel();
         }
-        let client = peer();
-        listener.push(Ok(fake.stream(&client)));
-        server.run();
-        let mut task = fake.spawned().remove(0);
+        let (client, mut task) = accepted(&fake, &listener, &mut server);
         send(&client, GET);
         task.run();
         send(&fake.upstream(0), OK5);
