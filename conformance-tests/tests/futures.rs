@@ -88,10 +88,5 @@ impl Harness for Pool {
 }
 
 tidegate_conformance::suite!(Pool, skip: {
-    a_05_wake_storm: "here tasks are polled more often than there is a cause for, and the case counts calls",
-    a_12_spurious_readiness: "here tasks are polled more often than there is a cause for, and the case counts calls",
-    a_13_interrupted: "here tasks are polled more often than there is a cause for, and the case counts calls",
-    a_13_zero_byte_write: "here tasks are polled more often than there is a cause for, and the case counts calls",
-    a_13_zero_byte_write_to_the_client: "here tasks are polled more often than there is a cause for, and the case counts calls",
     h_09_panic_in_a_user_hook: "a panic in a task ends the executor that polls it: it catches none",
 });
