@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use tidegate_core::DeadlineKind::{Connect, Total};
 use tidegate_core::Phase;
 
-use super::ok;
 use super::s::drained_while;
+use super::upstreams::answers;
 use crate::expect::*;
 use crate::script::{ASKED, Aim, Case, Script, Takes, Upstream, ms, script};
 
@@ -16,10 +16,6 @@ const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 const HANGS: Takes = Takes::Time(ms(2000));
 
 const SLOW: &str = "slow.test:80";
-
-fn answers(body: &'static str) -> Script {
-    script().read_message().then(ok(body.len() as u64)).bytes(body)
-}
 
 fn slow() -> Aim {
     Aim::Name { name: SLOW, takes: HANGS, found: vec![0] }

@@ -14,7 +14,17 @@ const HANGING: Upstream = Upstream::FullBacklog { freed_by: None };
 
 /// An answer with this text.
 pub(super) fn answers(body: &'static str) -> Script {
-    script().read_message().then(ok(body.len() as u64)).bytes(body)
+    script().read_message().then(text_of(body))
+}
+
+/// The answer to a request that waited for the end of another: not so soon that, on several threads, its outcome might be
+/// reported before the other's.
+pub(super) fn answers_in_turn(body: &'static str) -> Script {
+    script().read_message().pause(ms(30)).then(text_of(body))
+}
+
+fn text_of(body: &'static str) -> Script {
+    ok(body.len() as u64).bytes(body)
 }
 
 /// When the first upstream cannot be reached in time, the next one is; the first attempt is gone by then. (That it goes before
@@ -212,11 +222,7 @@ pub fn p_10_cancelled_waiter() -> Case {
                 .pause(ms(120))
                 .then(ok(3))
                 .bytes("one")
-                // So that on several threads too the first outcome is reported first.
-                .read_message()
-                .pause(ms(30))
-                .then(ok(3))
-                .bytes("two"),
+                .then(answers_in_turn("two")),
         )
         .client(script().connect().get("/1").read_message())
         .client(script().wait_for("occupied").connect().get("/2").pause(ms(50)).step(Step::Rst).mark("left"))
