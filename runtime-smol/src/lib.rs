@@ -7,6 +7,7 @@
 //! Feature `executor` (default): [`Spawn`](tidegate_core::runtime::Spawn) on smol's global executor or on
 //! one of the embedder's own. Without it the crate needs async-io alone.
 
+mod awaited;
 #[cfg(feature = "executor")]
 mod executor;
 mod net;

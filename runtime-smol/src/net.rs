@@ -1,14 +1,11 @@
 //! TCP on async-io: streams, connection attempts and listeners.
 //!
 //! An operation tries the system call first; once it came back short or with `WouldBlock`, it waits for the
-//! reactor before the next one. Once it is polled again the kernel is asked, and not the reactor: that takes an event for an old
-//! one if it comes in the same turn in which it was asked for, and when it turns in another thread that may be every time, for tens of
-//! milliseconds. FIN, RST and the direct calls are those of `tidegate_core::runtime`:
+//! reactor before the next one (`awaited.rs`). FIN, RST and the direct calls are those of `tidegate_core::runtime`:
 //! `close()` of async-io sends no FIN.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
-use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -16,6 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use tidegate_core::runtime;
+
+use crate::awaited::Awaited;
 
 /// A TCP connection.
 ///
@@ -59,34 +58,32 @@ use tidegate_core::runtime;
 #[derive(Debug)]
 pub struct Stream {
     io: Async<TcpStream>,
-    /// The last read emptied the socket: another call would only learn that it still is. Holds until the reactor was asked.
+    /// The last read emptied the socket: another call would only learn that it still is.
     drained: bool,
-    room: Room,
-}
-
-/// What the socket has for a write. One that is full goes on to take a few bytes at a time, which is no progress: it counts as
-/// writable when the kernel calls it so, as it does on every runtime.
-#[derive(Debug)]
-enum Room {
-    /// Some, for all that is known.
-    Some,
-    /// The last write filled it.
-    Full,
-    /// The reactor will say when there is some, and has not been heard.
-    Awaited,
+    readable: Awaited,
+    /// The last write filled the socket. The kernel goes on to take a few bytes at a time from there, which is
+    /// no progress: it counts as writable when the kernel says so, as it does on every runtime.
+    filled: bool,
+    writable: Awaited,
 }
 
 impl Stream {
     fn new(io: Async<TcpStream>) -> Stream {
-        Stream { io, drained: false, room: Room::Some }
+        Stream {
+            io,
+            drained: false,
+            readable: Awaited::default(),
+            filled: false,
+            writable: Awaited::default(),
+        }
     }
 }
 
 impl runtime::Stream for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            if mem::take(&mut self.drained) {
-                ready!(self.io.poll_readable(cx))?;
+            if self.drained {
+                ready!(self.readable.poll(cx, |cx| self.io.poll_readable(cx)))?;
             }
             let result = self.io.get_ref().read(buf);
             self.drained = came_short(&result, buf.len());
@@ -98,17 +95,14 @@ impl runtime::Stream for Stream {
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
-            if matches!(self.room, Room::Full) {
-                self.room = Room::Awaited;
-                ready!(self.io.poll_writable(cx))?;
-                self.room = Room::Some;
-            }
-            let result = match self.room {
-                Room::Awaited => runtime::try_write_vectored(&self.io, bufs),
-                _ => self.io.get_ref().write_vectored(bufs),
+            let result = if self.filled {
+                ready!(self.writable.poll(cx, |cx| self.io.poll_writable(cx)))?;
+                // It may have been filled again since.
+                runtime::try_write_vectored(&self.io, bufs)
+            } else {
+                self.io.get_ref().write_vectored(bufs)
             };
-            let filled = came_short(&result, bufs.iter().map(|buf| buf.len()).sum());
-            self.room = if filled { Room::Full } else { Room::Some };
+            self.filled = came_short(&result, bufs.iter().map(|buf| buf.len()).sum());
             if !would_block(&result) {
                 return Poll::Ready(result);
             }

