@@ -187,10 +187,12 @@ impl Board {
     pub(crate) fn transcript(&self) -> Transcript {
         let facts = lock(&self.facts);
         let copy = |logs: &Vec<Log>| logs.iter().map(|log| lock(log).clone()).collect();
+        let mut outcomes = facts.outcomes.clone();
+        outcomes.sort_by_key(|seen| seen.started);
         Transcript {
             clients: copy(&facts.clients),
             upstreams: copy(&facts.upstreams),
-            outcomes: facts.outcomes.clone(),
+            outcomes,
             // The run's own events are no part of what happened.
             marks: facts
                 .marks
@@ -204,5 +206,24 @@ impl Board {
             order: facts.order.clone(),
             faults: facts.faults.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::upstreams::p_09_permit_freed;
+    use crate::run_virtual::run_virtual;
+
+    #[test]
+    fn outcomes_are_in_the_order_in_which_the_requests_began_whichever_was_told_first() {
+        let outcomes = run_virtual(&p_09_permit_freed()).outcomes;
+        let told = |order: &[usize]| {
+            let board = Board::default();
+            order.iter().for_each(|&i| board.outcome(outcomes[i]));
+            board.transcript().outcomes
+        };
+        assert_eq!(told(&[0, 1]), outcomes);
+        assert_eq!(told(&[1, 0]), outcomes);
     }
 }

@@ -37,8 +37,8 @@
 //! that a broken adapter cannot hide at both ends. Then
 //!
 //! - the expectations must hold in both runs;
-//! - outcomes, timeout kinds, messages, and FIN or RST for each connection must be equal; bytes must be
-//!   equal where a message is complete, and a verified prefix otherwise;
+//! - outcomes (in the order in which the requests began), timeout kinds, messages, and FIN or RST for each connection must
+//!   be equal; bytes must be equal where a message is complete, and a verified prefix otherwise;
 //! - what a deadline ends must end in `[limit, limit + slack)`. Early is always a failure. The slack is
 //!   [`SLACK`](expect::SLACK), or [`SLACK_CI`](expect::SLACK_CI) if the environment variable `CI` is
 //!   set, plus what the machine was late itself while the case ran: threads without any runtime measure it, and the

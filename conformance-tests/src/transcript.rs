@@ -187,7 +187,8 @@ pub struct Transcript {
     pub clients: Vec<ConnLog>,
     /// The upstream's connections, in the order in which they were accepted.
     pub upstreams: Vec<ConnLog>,
-    /// What `observe` was told, in order.
+    /// What `observe` was told, in the order in which the requests began: what a request held is released before its end is
+    /// reported, so that the next one may be over first.
     pub outcomes: Vec<Seen>,
     /// When each named event happened.
     pub marks: BTreeMap<&'static str, Duration>,

@@ -4,7 +4,7 @@
 use tidegate_core::DeadlineKind::{Connect, Drain, Write};
 use tidegate_core::Side;
 
-use super::upstreams::{answers, answers_in_turn};
+use super::upstreams::answers;
 use super::{BIG, eager_sender, ok, post};
 use crate::expect::*;
 use crate::script::{BLOCKED, Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
@@ -116,7 +116,7 @@ pub fn w_12_cancelled_again_one_place() -> Case {
                 .pause(ms(60))
                 .then(ok(3))
                 .bytes("two")
-                .then(answers_in_turn("three")),
+                .then(answers("three")),
         )
         .client(
             script()
