@@ -225,7 +225,22 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
             // A lookup that is dropped is not wanted any more.
-            Place::Granted(id, _) | Place::Resolves(id, ..) => self.shared.upstreams.release(id, now),
+            Place::Granted(id, _) | Place::Resolves(id, ..) => {
+                // Whoever gets it next is to know that.
+                let is_down = self.relay.tried().contains(&id);
+                if is_down {
+                    self.unreached(id);
+                }
+                self.shared.upstreams.release(id, is_down, now);
+            }
+        }
+    }
+
+    /// The resolver that said where `id` is hears that it is not there.
+    fn unreached(&self, id: UpstreamId) {
+        let Some(found) = self.relay.unreached() else { return };
+        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
+            self.shared.resolver.unreached(&name, found);
         }
     }
 
@@ -429,14 +444,6 @@ where
         }
     }
 
-    /// The resolver that said where `id` is hears that it is not there.
-    fn unreached(&self, id: UpstreamId) {
-        let Some(found) = self.relay.unreached() else { return };
-        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
-            self.shared.resolver.unreached(&name, found);
-        }
-    }
-
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, settle, idle } => {
@@ -474,9 +481,8 @@ where
                     }
                 }
             }
-            Action::Admit { failed } => {
-                failed.into_iter().for_each(|id| self.unreached(id));
-                match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
+            Action::Admit { .. } => {
+                match self.shared.upstreams.admit(self.relay.tried(), env.now, cx.waker()) {
                     Admitted::Granted(id) => {
                         *self.place = Place::Granted(id, env.now);
                         self.relay.granted(id, env);

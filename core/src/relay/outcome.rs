@@ -76,7 +76,8 @@ impl Op {
 #[non_exhaustive]
 pub enum Action {
     /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
-    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
+    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted. What is among
+    /// [`Relay::tried`](super::Relay::tried) could not be reached, and is given back as such, before another gets it.
     Abort(Side),
     /// Close the side's connection: FIN, and before it what a wrapping stream has to say (TLS: `close_notify`). The
     /// client's stream may have to wait for that, as long as the machine is not [closed](super::Relay::is_closed): linger

@@ -26,7 +26,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// When its owner is to ask again although nothing has woken it: what has failed may be tried again then.
-    /// [`Instant::NEVER`] unless it is the first in the queue, which watches the clock for all.
+    /// [`Instant::NEVER`] unless it was the first in the queue when it asked, which watches the clock for all.
     pub fn until(&self) -> Instant {
         self.until
     }
@@ -211,7 +211,7 @@ impl<W: Clone> Admission<W> {
     }
 
     /// What the queue has for `ticket`: never [`Admitted::Refused`]. If it still waits, `waker` is the one to wake, and
-    /// the one before it is left in its place. [`Admission::hand_over`] is to come before it once [`Ticket::until`] is due.
+    /// the one before it is left in its place. [`Admission::hand_over`] is to come before it where [`Admission::is_due`].
     pub fn fetch(&mut self, ticket: Ticket, now: Instant, waker: &mut W) -> Admitted {
         let is_first = self.queue.front() == Some(&ticket.slot);
         let until = if is_first { self.lapse(now) } else { Instant::NEVER };
@@ -228,6 +228,13 @@ impl<W: Clone> Admission<W> {
             Answer::Granted(id) => Admitted::Granted(id),
             Answer::Exhausted => Admitted::Exhausted,
         }
+    }
+
+    /// Whether what was left out may have become free by the time alone, and the owner of `ticket` watches the clock for all.
+    /// It may watch for another instant than [`Ticket::until`]: that it is the first now it was woken to learn.
+    pub fn is_due(&self, ticket: &Ticket, now: Instant) -> bool {
+        let waiter = self.waiters.get(ticket.slot).and_then(Option::as_ref);
+        waiter.is_some_and(|waiter| waiter.answer.is_none() && waiter.until <= now)
     }
 
     /// Uses an upstream beyond its limit if need be: for what cannot wait. To be given back like a grant.
@@ -256,7 +263,8 @@ impl<W: Clone> Admission<W> {
         waiter.waker
     }
 
-    /// The upstream could not be reached.
+    /// The upstream could not be reached. That is to be said before it is given back, or the next in the queue gets it for
+    /// one that is up; [`Admission::hand_over`] is to follow.
     pub fn failed(&mut self, id: UpstreamId, now: Instant) {
         if let Some(state) = self.states.get_mut(id.index()) {
             state.down = now + FAILURE_MEMORY;
@@ -513,6 +521,24 @@ mod tests {
         // Once it may be tried again there is nothing to watch, even for somebody who will not try it.
         assert_eq!(a.hand_over(ms(5000)), None);
         assert_eq!(ticket(a.fetch(only, ms(5000), &mut 1)).until(), Instant::NEVER);
+    }
+
+    /// Whoever is first after another learns it by a wake, and may come too late to watch for what it was woken for.
+    #[test]
+    fn who_comes_first_and_comes_late_misses_nothing_that_may_be_tried_again() {
+        let (mut a, ms) = (admission(2, 1, 9), Instant::from_millis);
+        a.failed(id(0), NOW);
+        assert_eq!(granted(a.admit(&[], NOW, &0)), 1);
+        let first = ticket(a.admit(&[], ms(1), &1));
+        let second = ticket(a.admit(&[], ms(1), &2));
+        assert_eq!([first.until(), second.until()], [ms(5000), Instant::NEVER]);
+        assert_eq!([4999, 5000].map(|now| a.is_due(&first, ms(now))), [false, true]);
+        a.cancel(first);
+        assert_eq!((a.hand_over(ms(4999)), a.hand_over(ms(4999))), (Some(2), None));
+        assert_eq!([4999, 5001].map(|now| a.is_due(&second, ms(now))), [false, true]);
+        assert_eq!((a.hand_over(ms(5001)), a.hand_over(ms(5001))), (Some(2), None));
+        assert!(!a.is_due(&second, ms(9999)), "it has its answer");
+        assert_eq!(granted(a.fetch(second, ms(5001), &mut 2)), 0);
     }
 
     #[test]

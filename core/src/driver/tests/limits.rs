@@ -338,17 +338,13 @@ fn what_may_be_tried_again_is_for_whoever_has_waited_longest() {
     let both = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let upstreams = Upstreams::with_limits(both, limits);
     let ask = |s: u64, wakes: &Arc<Wakes>| {
-        upstreams.admit(None, &[], Instant::from_millis(1000 * s), &Waker::from(Arc::clone(wakes)))
+        upstreams.admit(&[], Instant::from_millis(1000 * s), &Waker::from(Arc::clone(wakes)))
     };
     let [first, second] = [Arc::<Wakes>::default(), Arc::default()];
     let Admitted::Granted(down) = ask(0, &first) else { panic!("all are free") };
     assert!(matches!(ask(0, &first), Admitted::Granted(_)));
     let noop = Waker::noop();
-    let Admitted::Waits(gone) = upstreams.admit(Some(down), &[down], Instant::EPOCH, noop) else {
-        panic!("the other one is full")
-    };
-    upstreams.cancel(gone, Instant::EPOCH);
-    upstreams.release(down, Instant::EPOCH);
+    upstreams.release(down, true, Instant::EPOCH);
     let Admitted::Waits(ticket) = ask(4, &first) else { panic!("it is down") };
     assert!(matches!(ask(6, &second), Admitted::Waits(_)), "somebody waits for it");
     assert_eq!((first.count(), second.count()), (1, 0));

@@ -62,9 +62,9 @@ fn the_upstreams_queue_lets_go_of_wakers_outside_its_lock() {
         move || locked.is_locked(),
         || {
             let now = Instant::EPOCH;
-            let Admitted::Granted(id) = upstreams.admit(None, &[], now, &waker()) else { panic!() };
+            let Admitted::Granted(id) = upstreams.admit(&[], now, &waker()) else { panic!() };
             let wait = |ticket: Option<Ticket>| match ticket {
-                None => upstreams.admit(None, &[], now, &waker()),
+                None => upstreams.admit(&[], now, &waker()),
                 Some(ticket) => upstreams.fetch(ticket, now, &waker()),
             };
             let Admitted::Waits(first) = wait(None) else { panic!() };
@@ -72,7 +72,7 @@ fn the_upstreams_queue_lets_go_of_wakers_outside_its_lock() {
             // Another task waits in its place; one that leaves; one that is woken; and one that fetches what it has.
             let Admitted::Waits(first) = wait(Some(first)) else { panic!() };
             upstreams.cancel(second, now);
-            upstreams.release(id, now);
+            upstreams.release(id, false, now);
             assert_eq!(wait(Some(first)), Admitted::Granted(id));
         },
     );

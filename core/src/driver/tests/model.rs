@@ -47,7 +47,7 @@ async fn acquire(upstreams: &Upstreams, patience: usize) -> Option<UpstreamId> {
             return Poll::Ready(None);
         }
         match ticket.take() {
-            None => match upstreams.admit(None, &[], NOW, cx.waker()) {
+            None => match upstreams.admit(&[], NOW, cx.waker()) {
                 Admitted::Granted(id) => return Poll::Ready(Some(id)),
                 Admitted::Waits(waits) => ticket = Some(waits),
                 other => panic!("{other:?}"),
@@ -81,7 +81,7 @@ fn a_place_in_the_queue_is_handed_over_whoever_leaves_when() {
                 thread::yield_now();
                 held.fetch_sub(1, Ordering::SeqCst);
                 served.fetch_add(1, Ordering::SeqCst);
-                upstreams.release(id, NOW);
+                upstreams.release(id, false, NOW);
             })
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
