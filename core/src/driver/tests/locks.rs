@@ -159,6 +159,15 @@ fn the_idle_pool_lets_go_of_wakers_and_connections_outside_its_lock() {
             drop(first);
             fake.set_clock(100);
             poll(&mut second);
+            // One that was first for so long that a connection was put to it, and never ran meanwhile, is gone, too.
+            let mut third = keeper(&proxy);
+            poll(&mut third);
+            put(130);
+            drop(second);
+            put(130);
+            drop(third);
+            let mut second = keeper(&proxy);
+            poll(&mut second);
             // One dies on its way in; one is too old for whoever asks; the last goes with the pool.
             let dead = peer();
             dead.borrow_mut().fin = true;

@@ -390,9 +390,10 @@ impl Wake for Woken {
     }
 }
 
-#[test]
-fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does_not_stay_there() {
-    check(|| {
+/// An idle connection does not stay in the pool if that happens to it, or to its upstream, while it is put there; and nothing
+/// else wakes the keeper.
+fn put_while(ends: impl Fn(&Proxied<Still>, UpstreamId, &Quiet) + Copy + Send + Sync + 'static) {
+    check(move || {
         let (id, shared) = proxied();
         let mut keeper = pin!(Keeper::new(Arc::clone(&shared), None));
         let woken = Arc::new(Woken::default());
@@ -404,22 +405,33 @@ fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does
         };
         woken.0.store(1, Ordering::SeqCst);
         run();
+        let stream = Quiet::default();
         let puts = {
-            let shared = Arc::clone(&shared);
+            let (shared, stream) = (Arc::clone(&shared), stream.clone());
             thread::spawn(move || {
-                shared.idle.put(id, Quiet::default(), Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+                shared.idle.put(id, stream, Instant::EPOCH..Instant::NEVER, &shared.upstreams)
             })
         };
-        let removes = {
+        let ended = {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.upstreams.remove(id))
+            thread::spawn(move || ends(&shared, id, &stream))
         };
         for _ in 0..3 {
             thread::yield_now();
             run();
         }
-        [puts, removes].into_iter().for_each(|thread| thread.join().unwrap());
+        [puts, ended].into_iter().for_each(|thread| thread.join().unwrap());
         run();
         assert_eq!(shared.idle.len(), 0);
     });
+}
+
+#[test]
+fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does_not_stay_there() {
+    put_while(|shared, id, _| shared.upstreams.remove(id));
+}
+
+#[test]
+fn an_idle_connection_that_dies_while_it_is_put_to_the_pool_does_not_stay_there() {
+    put_while(|_, _, stream| stream.close());
 }
