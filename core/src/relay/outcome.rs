@@ -143,7 +143,7 @@ pub struct Outcome {
     pub upstream: Option<UpstreamId>,
     /// Attempts to connect; all addresses of an upstream are one.
     pub attempts: u16,
-    /// Whether the last connection came from the pool.
+    /// Whether it ended on a connection from the pool; no if that was dead and another was to be made.
     pub reused: bool,
     /// Body bytes of the request, and of a tunnel after it, that the upstream's socket took.
     pub request_bytes: u64,

@@ -83,6 +83,7 @@ fn the_place_of_a_second_try_is_given_back_however_it_ends() {
         if refused {
             assert!(got(&first.0).starts_with("HTTP/1.1 502 "));
             assert!(matches!(outcomes.borrow()[0].error, Some(Error::Connect(_))));
+            assert!(!outcomes.borrow()[0].reused, "it had no connection");
         } else {
             assert!(!waits.1.is_woken());
             first.1.cancel();
