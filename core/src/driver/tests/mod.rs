@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) reset: bool,
     /// Every read finds these bytes, for ever.
     pub(super) floods: Option<&'static [u8]>,
+    /// So many reads are interrupted by a signal.
+    pub(super) interrupted: usize,
     /// Polls wait although a direct call would not.
     pub(super) asleep: bool,
     /// How many more bytes the proxy may write.
@@ -383,6 +385,10 @@ impl Stream for FakeStream {
         assert!(!buf.is_empty());
         let mut peer = self.peer.borrow_mut();
         peer.calls += 1;
+        if let Some(left) = peer.interrupted.checked_sub(1) {
+            peer.interrupted = left;
+            return Err(ErrorKind::Interrupted.into());
+        }
         if let (true, Some(bytes)) = (peer.sends.is_empty(), peer.floods) {
             peer.sends.extend(bytes);
         }

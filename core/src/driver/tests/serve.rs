@@ -86,9 +86,10 @@ fn a_stopped_server_ends_when_its_last_connection_has_ended() {
 /// that sends what nobody asked for; whatever the keeper's timer does.
 #[test]
 fn the_keeper_closes_what_must_not_be_used() {
-    let ends: [fn(&Fake); 3] = [
+    let ends: [fn(&Fake); 4] = [
         |fake| fake.set_clock(60_000),
         |fake| at(&fake.upstream(0), |p| p.fin = true),
+        |fake| at(&fake.upstream(0), |p| p.reset = true),
         |fake| send(&fake.upstream(0), b"HTTP/1.1 200 OK\r\n"),
     ];
     for end in ends {
@@ -177,6 +178,21 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
         assert_eq!(proxy.gauges().idle_upstreams, usize::from(watched));
         assert_eq!(fake.open(), usize::from(watched));
     }
+}
+
+/// A signal says nothing about the connection that was looked at.
+#[test]
+fn an_idle_connection_at_which_a_look_is_interrupted_is_kept() {
+    let fake = Fake::new();
+    let proxy = proxy(&fake);
+    let id = proxy.upstreams().list()[0].0;
+    let mut keeper = Task::new(proxy.keeper());
+    let peer = peer();
+    peer.borrow_mut().interrupted = 1;
+    proxy.shared().idle.put(id, fake.stream(&peer), Instant::EPOCH..Instant::NEVER, proxy.upstreams());
+    peer.borrow_mut().interrupted = 1;
+    keeper.run();
+    assert_eq!((proxy.gauges().idle_upstreams, peer.borrow().interrupted), (1, 0));
 }
 
 /// A look more is for another keeper alone. (That wakers which wake the same may compare as unequal is not shown here: no
