@@ -191,7 +191,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             }
             Action::Close(Side::Upstream) => {
                 drop(self.take_upstream());
-                self.leave(now);
+                self.leave_answered(now);
             }
             Action::Discard => self.take_upstream().into_iter().for_each(Stream::abort),
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
@@ -233,6 +233,14 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
                 }
                 self.shared.upstreams.release(id, is_down, now);
             }
+        }
+    }
+
+    /// The same after a whole answer.
+    fn leave_answered(&mut self, now: Instant) {
+        if let Place::Granted(id, since) = *self.place {
+            *self.place = Place::None;
+            self.shared.upstreams.release_answered(id, since, now);
         }
     }
 
@@ -453,10 +461,7 @@ where
                     let usable = env.now + settle..until;
                     self.shared.idle.put(upstream, stream, usable, &self.shared.upstreams);
                 }
-                if let Place::Granted(id, since) = *self.place {
-                    *self.place = Place::None;
-                    self.shared.upstreams.release_answered(id, since, env.now);
-                }
+                self.leave_answered(env.now);
             }
             Action::Report => {
                 self.count();

@@ -8,6 +8,8 @@ use crate::scale::or_under_miri;
 use crate::timeout::TimeoutPolicy;
 use crate::upstream::Admitted;
 
+const CLOSE5: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+
 /// A proxy with one place at its one upstream.
 fn narrow(fake: &Fake, timeouts: TimeoutPolicy) -> Proxy<Fake> {
     let limits = UpstreamLimits { max_conns: 1, max_queue: 9 };
@@ -308,8 +310,9 @@ fn an_upstream_that_answers_on_an_idle_connection_takes_its_turn_again() {
         let (client, mut task) = connect(&fake, &proxy);
         send(&client, GET);
         task.run();
-        let asked = (0..2).find(|n| !got(&fake.upstream(*n)).is_empty());
-        (asked.expect("one of the two that are connected"), client, task)
+        let all = fake.0.borrow().upstreams.len();
+        let asked = (0..all).find(|n| !got(&fake.upstream(*n)).is_empty());
+        (asked.expect("one of those that are connected"), client, task)
     };
     let answer = |(n, client, mut task): (usize, Handle, Task)| {
         send(&fake.upstream(n), OK5);
@@ -329,6 +332,26 @@ fn an_upstream_that_answers_on_an_idle_connection_takes_its_turn_again() {
     fake.set_clock(6000);
     let turns = [(); 6].map(|()| answer(ask()));
     assert_eq!(turns.iter().sum::<usize>(), 3, "each has its turn: {turns:?}");
+
+    // So it is if the answer ends that connection.
+    let first = || loop {
+        match ask() {
+            asked @ (0, ..) => return asked,
+            asked => answer(asked),
+        };
+    };
+    let busy = first();
+    fake.set_clock(7000);
+    assert_eq!([(); 2].map(|()| answer(ask())), [1; 2], "the first was tried");
+    answer(busy);
+    fake.set_clock(12_000);
+    fake.0.borrow_mut().refuses = false;
+    let (_, client, mut task) = first();
+    send(&fake.upstream(0), CLOSE5);
+    task.run();
+    assert!(got(&client).ends_with("hello") && fake.upstream(0).borrow().closed);
+    let turns = [(); 6].map(|()| answer(ask()));
+    assert_eq!(turns.iter().filter(|n| **n == 1).count(), 3, "each has its turn: {turns:?}");
 }
 
 /// Who came first goes first, also where nothing has happened since but that a failure was forgotten.
