@@ -39,8 +39,8 @@ struct State<S> {
     next: Instant,
     /// Keepers by number; the first one keeps, the others stand by.
     keepers: Vec<(u64, Option<Waker>)>,
-    /// How often a waker of theirs came or went, or the first has looked at them all. Wakers cannot be compared for that:
-    /// `will_wake` may always say no.
+    /// How often the first has looked at all connections, for whatever task, or one of them has gone. Wakers cannot be
+    /// compared for that: `will_wake` may always say no.
     changes: u64,
     /// The wakers of keepers before, with which idle connections may be registered until the next one has swept.
     former: Vec<Waker>,
@@ -233,7 +233,6 @@ impl<R: Runtime> Future for Keeper<R> {
             for (n, waker) in &mut state.keepers {
                 if n == this.number && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                     before = waker.replace(cx.waker().clone());
-                    state.changes += 1;
                 }
             }
             if first {
