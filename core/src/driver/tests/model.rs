@@ -435,3 +435,40 @@ fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does
 fn an_idle_connection_that_dies_while_it_is_put_to_the_pool_does_not_stay_there() {
     put_while(|_, _, stream| stream.close());
 }
+
+/// A task that says where its last handle is let go.
+struct Last(Arc<Proxied<Still>>, AtomicUsize);
+
+impl Wake for Last {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // Others may hold the lock, until there are no others.
+        assert!(self.1.load(Ordering::SeqCst) > 0 || !self.0.idle.is_locked(), "under the lock");
+    }
+}
+
+#[test]
+fn a_connection_that_is_put_while_its_keeper_goes_lets_go_of_its_task_outside_the_lock() {
+    check(|| {
+        let (id, shared) = proxied();
+        let task = Arc::new(Last(Arc::clone(&shared), AtomicUsize::new(1)));
+        let mut keeper = Box::pin(Keeper::new(Arc::clone(&shared), None));
+        let _ = keeper.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&task))));
+        let puts = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.idle.put(id, Quiet::default(), Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+            })
+        };
+        drop(keeper);
+        puts.join().unwrap();
+        task.1.store(0, Ordering::SeqCst);
+        drop(task);
+        let mut heir = pin!(Keeper::new(Arc::clone(&shared), None));
+        let _ = heir.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(shared.idle.len(), 1);
+    });
+}
