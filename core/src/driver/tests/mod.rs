@@ -4,6 +4,7 @@
 mod closing;
 mod connection;
 mod limits;
+mod liveness;
 mod locks;
 #[cfg(shuttle)]
 mod model;
@@ -129,7 +130,7 @@ pub(super) struct World {
     pub(super) refuses: bool,
     /// What comes of the first attempt, at the look after so many.
     pub(super) then: Option<(usize, Came)>,
-    connecting: Option<Waker>,
+    connecting: Vec<Waker>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -149,7 +150,7 @@ impl Fake {
             connects: true,
             refuses: false,
             then: None,
-            connecting: None,
+            connecting: Vec::new(),
             tasks: Vec::new(),
         })))
     }
@@ -169,12 +170,14 @@ impl Fake {
 
     /// Lets attempts to connect succeed from now on.
     pub(super) fn connect(&self) {
-        let waker = {
-            let mut world = self.0.borrow_mut();
-            world.connects = true;
-            world.connecting.take()
-        };
-        waker.into_iter().for_each(Waker::wake);
+        self.0.borrow_mut().connects = true;
+        self.look_again();
+    }
+
+    /// Something has come of the attempts to connect that wait.
+    pub(super) fn look_again(&self) {
+        let wakers = core::mem::take(&mut self.0.borrow_mut().connecting);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     pub(super) fn spawned(&self) -> Vec<Task> {
@@ -302,7 +305,7 @@ impl Future for FakeConnect {
         }
         let mut world = self.world.0.borrow_mut();
         if !world.connects {
-            world.connecting = Some(cx.waker().clone());
+            world.connecting.push(cx.waker().clone());
             return Poll::Pending;
         }
         drop(world);
@@ -490,6 +493,10 @@ impl Task {
     /// From now on it is polled with another waker; the old one is given back.
     pub(super) fn swap_waker(&mut self) -> Arc<Wakes> {
         core::mem::take(&mut self.wakes)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.future.is_none()
     }
 
     pub(super) fn is_woken(&self) -> bool {
