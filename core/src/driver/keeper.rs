@@ -142,7 +142,8 @@ impl<S: Stream> Idle<S> {
     pub(crate) fn close(&self) {
         drop(self.with(|state| {
             state.closed = true;
-            state.pool.clear()
+            // Nothing is registered with them any more.
+            (state.pool.clear(), mem::take(&mut state.former))
         }));
     }
 

@@ -568,63 +568,84 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
+            #![proptest_config(crate::scale::properties(ProptestConfig::default()))]
 
-        /// Whatever happens in whatever order, no permit is lost and none is made.
-        #[test]
-        fn permits_are_conserved(events in proptest::collection::vec((0u8..6, 0usize..8), 1..200)) {
-            let (upstreams, limit) = (3, 2);
-            let mut a = admission(upstreams, limit, 5);
-            let (mut held, mut waiting) = (Vec::new(), Vec::new());
-            let mut now = NOW;
-            for (event, n) in events {
-                match event {
-                    0 | 1 => match a.admit(&[], now, &n) {
-                        Admitted::Granted(id) => held.push(id),
-                        Admitted::Waits(ticket) => waiting.push(ticket),
-                        Admitted::Refused => prop_assert_eq!(a.waiting(), 5),
-                        Admitted::Exhausted => prop_assert!(false),
-                    },
-                    2 if !held.is_empty() => {
-                        a.release(held.swap_remove(n % held.len()));
-                    },
-                    3 if !waiting.is_empty() => {
-                        let ticket = waiting.swap_remove(n % waiting.len());
-                        match a.fetch(ticket, now, &mut n.clone()) {
-                            Admitted::Granted(id) => held.push(id),
-                            Admitted::Waits(ticket) => waiting.push(ticket),
-                            other => prop_assert!(false, "{other:?}"),
-                        }
+    /// Whatever happens in whatever order, no permit is lost and none is made; and who is to ask again knows it, or is
+            /// woken, however late it does.
+            #[test]
+            fn permits_are_conserved(events in proptest::collection::vec((0u8..7, 0usize..8), 1..200)) {
+                let (upstreams, limit) = (3, 2);
+                let mut a = admission(upstreams, limit, 5);
+                // Those that wait: what they are woken by, and whether they were and have not run since.
+                let (mut held, mut waiting) = (Vec::new(), Vec::<(Ticket, usize, bool)>::new());
+                let mut now = NOW;
+                let hand_over = |a: &mut Admission<usize>, waiting: &mut Vec<(Ticket, usize, bool)>, now| {
+                    while let Some(who) = a.hand_over(now) {
+                        waiting.iter_mut().filter(|w| w.1 == who).for_each(|w| w.2 = true);
                     }
-                    4 if !waiting.is_empty() => {
-                        a.cancel(waiting.swap_remove(n % waiting.len()));
-                    },
-                    5 => {
-                        now = now + Duration::from_secs(n as u64);
-                        a.failed(id(n % upstreams), now);
-                        if n % 2 == 0 {
-                            a.succeeded(id(n % upstreams));
+                };
+                for (who, (event, n)) in events.into_iter().enumerate() {
+                    match event {
+                        0 | 1 => {
+                            hand_over(&mut a, &mut waiting, now);
+                            match a.admit(&[], now, &who) {
+                                Admitted::Granted(id) => held.push(id),
+                                Admitted::Waits(ticket) => waiting.push((ticket, who, false)),
+                                Admitted::Refused => prop_assert_eq!(a.waiting(), 5),
+                                Admitted::Exhausted => prop_assert!(false),
+                            }
                         }
+                        2 if !held.is_empty() => {
+                            a.release(held.swap_remove(n % held.len()));
+                        },
+                        3 if !waiting.is_empty() => {
+                            let (ticket, who, _) = waiting.swap_remove(n % waiting.len());
+                            if a.is_due(&ticket, now) {
+                                hand_over(&mut a, &mut waiting, now);
+                            }
+                            match a.fetch(ticket, now, &mut who.clone()) {
+                                Admitted::Granted(id) => held.push(id),
+                                Admitted::Waits(ticket) => waiting.push((ticket, who, false)),
+                                other => prop_assert!(false, "{other:?}"),
+                            }
+                        }
+                        4 if !waiting.is_empty() => {
+                            a.cancel(waiting.swap_remove(n % waiting.len()).0);
+                        },
+                        5 => {
+                            now = now + Duration::from_secs(n as u64);
+                            a.failed(id(n % upstreams), now);
+                            if n % 2 == 0 {
+                                a.succeeded(id(n % upstreams));
+                            }
+                        }
+                        6 => now = now + Duration::from_secs(n as u64),
+                        _ => {}
                     }
-                    _ => {}
+                    // The time alone, and whoever asks for what it has, tell nobody.
+                    let is_told = ![3, 6].contains(&event);
+                    if is_told {
+                        hand_over(&mut a, &mut waiting, now);
+                    }
+                    prop_assert!(a.states.iter().all(|s| s.busy <= limit));
+                    // Nobody waits for what is free, unless it is known to be down while another is up.
+                    let up_and_free = a.states.iter().any(|s| s.down <= now && s.busy < limit);
+                    prop_assert!(a.waiting() == 0 || !up_and_free || !is_told);
+                    // Somebody asks again when what is left out may be tried again.
+                    if let Some(waiter) = a.queue.front().and_then(|slot| a.waiters[*slot].as_ref()) {
+                        let (ticket, _, is_woken) = waiting.iter().find(|w| Some(w.1) == waiter.waker).unwrap();
+                        let due = if up_and_free { now } else { a.lapse(now) };
+                        prop_assert!(*is_woken || ticket.until() <= due);
+                    }
+                    prop_assert_eq!(a.busy() + a.waiting(), held.len() + waiting.len());
                 }
-                while a.hand_over(now).is_some() {}
-                prop_assert!(a.states.iter().all(|s| s.busy <= limit));
-                // Nobody waits for what is free, unless it is known to be down while another is up.
-                let up_and_free = a.states.iter().any(|s| s.down <= now && s.busy < limit);
-                prop_assert!(a.waiting() == 0 || !up_and_free);
-                // Somebody asks again when what is left out may be tried again.
-                let first = a.queue.front().and_then(|slot| a.waiters[*slot].as_ref());
-                prop_assert!(first.is_none_or(|waiter| waiter.until <= a.lapse(now)));
-                prop_assert_eq!(a.busy() + a.waiting(), held.len() + waiting.len());
+                for (ticket, ..) in waiting {
+                    a.cancel(ticket);
+                }
+                for id in held {
+                    a.release(id);
+                }
+                prop_assert_eq!((a.busy(), a.waiting()), (0, 0));
             }
-            for ticket in waiting {
-                a.cancel(ticket);
-            }
-            for id in held {
-                a.release(id);
-            }
-            prop_assert_eq!((a.busy(), a.waiting()), (0, 0));
         }
-    }
 }

@@ -251,6 +251,18 @@ fn an_idle_connection_is_closed_when_its_upstream_is_removed() {
     let waker = keeper.swap_waker();
     keeper.cancel();
     assert_eq!(Arc::strong_count(&waker), 1, "and so is one that has ended");
+
+    // As one that has left connections behind is once they are closed.
+    let mut keeper = Task::new(proxy.keeper());
+    keeper.run();
+    let id = proxy.upstreams().add([SocketAddr::from(([127, 0, 0, 1], 2))]).unwrap();
+    let usable = Instant::EPOCH..Instant::NEVER;
+    proxy.shared().idle.put(id, fake.stream(&peer()), usable, proxy.upstreams());
+    let waker = keeper.swap_waker();
+    keeper.cancel();
+    assert_eq!(proxy.gauges().idle_upstreams, 1);
+    proxy.stop();
+    assert_eq!(Arc::strong_count(&waker), 1);
 }
 
 #[test]
