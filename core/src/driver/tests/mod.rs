@@ -130,7 +130,8 @@ pub(super) struct World {
     pub(super) refuses: bool,
     /// What comes of the first attempt, at the look after so many.
     pub(super) then: Option<(usize, Came)>,
-    connecting: Vec<Waker>,
+    /// The wakers of attempts that wait, by their place among all upstream connections.
+    connecting: Vec<(usize, Waker)>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -177,7 +178,7 @@ impl Fake {
     /// Something has come of the attempts to connect that wait.
     pub(super) fn look_again(&self) {
         let wakers = core::mem::take(&mut self.0.borrow_mut().connecting);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     pub(super) fn spawned(&self) -> Vec<Task> {
@@ -240,7 +241,7 @@ impl Runtime for Fake {
     }
 
     fn connect(&self, _: SocketAddr) -> FakeConnect {
-        FakeConnect { world: self.clone(), stream: None }
+        FakeConnect { world: self.clone(), stream: None, place: 0 }
     }
 }
 
@@ -283,6 +284,7 @@ impl Drop for FakeTimer {
 pub(super) struct FakeConnect {
     world: Fake,
     stream: Option<FakeStream>,
+    place: usize,
 }
 
 impl Future for FakeConnect {
@@ -293,6 +295,8 @@ impl Future for FakeConnect {
             let next = self.world.0.borrow_mut().next.take();
             let peer = next.unwrap_or_else(peer);
             self.stream = Some(self.world.stream(&peer));
+            let place = self.world.0.borrow().upstreams.len();
+            self.place = place;
             self.world.0.borrow_mut().upstreams.push(peer);
         }
         let came = self.world.0.borrow_mut().look();
@@ -305,7 +309,8 @@ impl Future for FakeConnect {
         }
         let mut world = self.world.0.borrow_mut();
         if !world.connects {
-            world.connecting.push(cx.waker().clone());
+            world.connecting.retain(|(place, _)| *place != self.place);
+            world.connecting.push((self.place, cx.waker().clone()));
             return Poll::Pending;
         }
         drop(world);
