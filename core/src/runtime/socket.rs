@@ -9,7 +9,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Begins a nonblocking connect and returns the socket that is connecting (or already connected).
+/// Begins a nonblocking connect and returns the socket that is connecting (or already connected). Dropping it gives the
+/// attempt up.
+///
+/// # Errors
+///
+/// The system's, if there is no descriptor for it, or if the attempt failed at once.
 pub fn start_connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     set_accepted(&socket)?;
@@ -28,8 +33,11 @@ fn in_progress(e: &io::Error) -> bool {
 }
 
 /// Whether a socket from [`start_connect`] is connected by now: `Ok(true)` connected, `Ok(false)` not
-/// yet, an error if the attempt failed. Asks the kernel, not a cached readiness. A socket that is connected to itself has
-/// been refused: nobody listens there.
+/// yet. Asks the kernel, not a cached readiness.
+///
+/// # Errors
+///
+/// Why the attempt failed. A socket that is connected to itself has been refused: nobody listens there.
 pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
     let socket = SockRef::from(stream);
     if let Some(e) = socket.take_error()? {
@@ -53,6 +61,10 @@ const BACKLOG: i32 = 4096;
 
 /// A listening socket: nonblocking, with `SO_REUSEADDR`, and a backlog of 4,096, or what the system
 /// allows if that is less.
+///
+/// # Errors
+///
+/// The system's, when the address is taken or not allowed.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -75,6 +87,10 @@ const UNSENT_BULK: u32 = 2 * 1024 * 1024;
 
 /// Prepares an accepted socket: nonblocking, small writes at once, and on Linux at most 64 KiB in the kernel that are
 /// not on their way.
+///
+/// # Errors
+///
+/// The system's: it is no TCP socket.
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_nonblocking(true)?;
@@ -94,6 +110,10 @@ pub fn set_bulk(stream: &impl AsFd, bulk: bool) {
 }
 
 /// Sends FIN.
+///
+/// # Errors
+///
+/// The system's; but none if the peer is gone already.
 pub fn shutdown_write(stream: &impl AsFd) -> io::Result<()> {
     match SockRef::from(stream).shutdown(Shutdown::Write) {
         // The peer is gone already: there is nobody left to tell.
@@ -109,6 +129,10 @@ pub fn abort(stream: &impl AsFd) {
 }
 
 /// One direct read, whatever readiness the runtime believes in.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] if nothing has come; else the system's.
 pub fn try_read(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
@@ -119,6 +143,10 @@ pub fn try_read(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
 /// A write alone would not tell: a socket that is not writable (less than a third of its send buffer is
 /// free) still takes bytes, for minutes if each attempt comes at a deadline, and a peer that reads nothing
 /// would pass for one that makes progress. Readiness as the kernel reports it is what all runtimes wait for.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] if it is not writable; else the system's.
 pub fn try_write_vectored(stream: &impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut fds = [PollFd::new(stream, PollFlags::OUT)];
     if poll(&mut fds, Some(&Timespec::default()))? == 0 {
