@@ -134,7 +134,7 @@ const UPSTREAM_DEADLINES: &[DurationFlag] = &[
     DurationFlag {
         long: "write-idle-timeout",
         field: |p| &mut p.write_idle,
-        help: "Each progress of the request write; for long uploads, with `--write-timeout off`",
+        help: "Each progress of the request write; for long uploads",
         zero: FAILS,
     },
     DurationFlag {
@@ -179,7 +179,7 @@ const CLIENT_DEADLINES: &[DurationFlag] = &[
     DurationFlag {
         long: "linger-timeout",
         field: |p| &mut p.linger,
-        help: "Reading on after an early or error response, so that the client can read it",
+        help: "Reading on after an early or error response",
         zero: "zero would reset the client of every request that is answered early",
     },
 ];
@@ -266,7 +266,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .value_parser(names(RuntimeName::ALL, RuntimeName::name))
                 .default_value(RuntimeName::ALL[0].name())
-                .help("The async runtime to run on; the proxy is the same on each"),
+                .help("The async runtime"),
         )
         .arg(
             Arg::new("threads")
@@ -287,7 +287,7 @@ fn command() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(protocol)
                 .default_value("websocket")
-                .help("A protocol to which clients may switch; repeatable; or `off`"),
+                .help("A protocol; repeatable; or `off`"),
         )
         .args(TUNNEL_DEADLINES.iter().map(duration_arg))
         .next_help_heading("Shutdown")
