@@ -177,7 +177,10 @@ impl Future for Connect {
 
 /// A TCP listener.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: TcpListener,
+    inherits: bool,
+}
 
 impl Listener {
     /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
@@ -188,7 +191,7 @@ impl Listener {
     /// a runtime, and in one whose I/O or time driver is off.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
         crate::Tokio::new()?;
-        TcpListener::from_std(runtime::bind(addr)?).map(Listener)
+        TcpListener::from_std(runtime::bind(addr)?).map(Listener::from)
     }
 
     /// The address that it listens on.
@@ -197,7 +200,7 @@ impl Listener {
     ///
     /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 }
 
@@ -205,15 +208,19 @@ impl runtime::Listener for Listener {
     type Stream = Stream;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
-        let (stream, peer) = ready!(self.0.poll_accept(cx))?;
-        runtime::set_accepted(&stream)?;
+        let (stream, peer) = ready!(self.socket.poll_accept(cx))?;
+        if !self.inherits {
+            runtime::set_accepted(&stream)?;
+        }
         Poll::Ready(Ok((Stream(stream), Some(peer))))
     }
 }
 
 impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Listener {
-        Listener(listener)
+    /// Sets `TCP_NODELAY` for what it accepts.
+    fn from(socket: TcpListener) -> Listener {
+        let inherits = runtime::inherits(&socket);
+        Listener { socket, inherits }
     }
 }
 
@@ -232,6 +239,6 @@ impl TryFrom<std::net::TcpListener> for Listener {
     fn try_from(listener: std::net::TcpListener) -> io::Result<Listener> {
         crate::current()?;
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(Listener)
+        TcpListener::from_std(listener).map(Listener::from)
     }
 }
