@@ -252,7 +252,7 @@ impl runtime::Listener for Listener {
 }
 
 impl From<Async<TcpListener>> for Listener {
-    /// Sets `TCP_NODELAY` for what it accepts.
+    /// What it accepts is prepared as by [`set_accepted`](runtime::set_accepted).
     fn from(socket: Async<TcpListener>) -> Listener {
         let inherits = runtime::inherits(&socket);
         Listener { socket, inherits }

@@ -217,7 +217,7 @@ impl runtime::Listener for Listener {
 }
 
 impl From<TcpListener> for Listener {
-    /// Sets `TCP_NODELAY` for what it accepts.
+    /// What it accepts is prepared as by [`set_accepted`](runtime::set_accepted).
     fn from(socket: TcpListener) -> Listener {
         let inherits = runtime::inherits(&socket);
         Listener { socket, inherits }

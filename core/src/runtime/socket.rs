@@ -60,7 +60,7 @@ pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
 const BACKLOG: i32 = 4096;
 
 /// A listening socket: nonblocking, with `SO_REUSEADDR`, and a backlog of 4,096, or what the system
-/// allows if that is less.
+/// allows if that is less. On Linux it passes on to whoever comes what [`set_accepted`] sets ([`inherits`]).
 ///
 /// # Errors
 ///
@@ -69,6 +69,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
+    // Before it listens: who is in its queue has inherited already.
+    set_options(&socket)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -97,10 +99,22 @@ pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     set_options(&socket)
 }
 
-/// Sets on a listener what accepted sockets inherit of [`set_accepted`], and says whether they do: on Linux. Then all that
-/// such a socket still lacks is being nonblocking. It saves two calls for each client.
+/// Whether what `listener` accepts has inherited what [`set_accepted`] sets, so that all that such a socket still lacks is
+/// being nonblocking: on Linux, if [`bind`] has made the listener. It saves two calls for each client.
+///
+/// On another listener nothing is set for that: clients may be in its queue who would not have it.
 pub fn inherits(listener: &impl AsFd) -> bool {
-    cfg!(any(target_os = "linux", target_os = "android")) && set_options(&SockRef::from(listener)).is_ok()
+    has_options(&SockRef::from(listener))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn has_options(socket: &Socket) -> bool {
+    socket.tcp_notsent_lowat().is_ok_and(|most| most == UNSENT) && socket.tcp_nodelay().is_ok_and(|on| on)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn has_options(_socket: &Socket) -> bool {
+    false
 }
 
 fn set_options(socket: &Socket) -> io::Result<()> {
@@ -191,16 +205,18 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri has no kernel whose sockets it could ask")]
     fn what_a_listener_passes_on_need_not_be_set_again() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(any) else { continue };
+            let Ok(listener) = bind(any.parse().expect("an address")) else { continue };
             let linux = cfg!(any(target_os = "linux", target_os = "android"));
             assert_eq!(inherits(&listener), linux);
             let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+            listener.set_nonblocking(false).expect("a plain option");
             let (stream, _) = listener.accept().expect("somebody has connected");
             let socket = SockRef::from(&stream);
             assert_eq!(socket.tcp_nodelay().expect("an option"), linux);
             #[cfg(any(target_os = "linux", target_os = "android"))]
             assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT);
-            // What is no socket is not served the quick way.
+            // What is no socket is not served the quick way, nor is what others have made.
+            assert!(!inherits(&TcpListener::bind(any).expect("a free port")));
             assert!(!inherits(&std::fs::File::open("/dev/null").expect("it is there everywhere")));
         }
     }
