@@ -486,20 +486,18 @@ where
                     }
                 }
             }
-            Action::Admit { .. } => {
-                match self.shared.upstreams.admit(self.relay.tried(), env.now, cx.waker()) {
-                    Admitted::Granted(id) => {
-                        *self.place = Place::Granted(id, env.now);
-                        self.relay.granted(id, env);
-                    }
-                    Admitted::Waits(ticket) => {
-                        *self.place = Place::Waits(ticket);
-                        self.relay.queued(env);
-                    }
-                    Admitted::Refused => self.relay.refused(env),
-                    Admitted::Exhausted => self.relay.exhausted(env),
+            Action::Admit => match self.shared.upstreams.admit(self.relay.tried(), env.now, cx.waker()) {
+                Admitted::Granted(id) => {
+                    *self.place = Place::Granted(id, env.now);
+                    self.relay.granted(id, env);
                 }
-            }
+                Admitted::Waits(ticket) => {
+                    *self.place = Place::Waits(ticket);
+                    self.relay.queued(env);
+                }
+                Admitted::Refused => self.relay.refused(env),
+                Admitted::Exhausted => self.relay.exhausted(env),
+            },
             Action::Checkout(id) => {
                 *self.upstream = self.shared.idle.take(id, env.now, cx);
                 if self.upstream.is_some() {

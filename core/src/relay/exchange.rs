@@ -194,7 +194,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| announced > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        self.begin(Stage::Queued, Step::Admit { failed: None }, env);
+        self.begin(Stage::Queued, Step::Admit, env);
     }
 
     /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
@@ -240,7 +240,7 @@ impl Relay {
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
         self.actions.upstream = Some(End::Abort);
-        self.begin(Stage::Queued, Step::Admit { failed }, env);
+        self.begin(Stage::Queued, Step::Admit, env);
     }
 
     /// Whether a pooled connection turned out to be stale and the request may be sent once more

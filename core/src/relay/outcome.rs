@@ -101,12 +101,9 @@ pub enum Action {
     Report,
     /// Ask for an upstream that was not [`tried`](super::Relay::tried), then call
     /// [`Relay::granted`](super::Relay::granted) (later, if it has to wait: [`Relay::queued`](super::Relay::queued)),
-    /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). `failed` could
-    /// not be reached just now, at none of [`Relay::unreached`](super::Relay::unreached).
-    Admit {
-        /// The upstream whose failure led to this.
-        failed: Option<UpstreamId>,
-    },
+    /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). The last that was tried
+    /// could not be reached just now, at none of [`Relay::unreached`](super::Relay::unreached).
+    Admit,
     /// A request head is complete: read [`Relay::request`](super::Relay::request), then call
     /// [`Relay::forward`](super::Relay::forward) or [`Relay::respond`](super::Relay::respond).
     Route,
@@ -244,9 +241,7 @@ pub(crate) enum End {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Route,
-    Admit {
-        failed: Option<UpstreamId>,
-    },
+    Admit,
     Checkout(UpstreamId),
     Resolve(UpstreamId),
     /// To the address whose turn it is.
@@ -271,7 +266,7 @@ impl Actions {
         if let Some(step) = self.step.take() {
             return Some(match step {
                 Step::Route => Action::Route,
-                Step::Admit { failed } => Action::Admit { failed },
+                Step::Admit => Action::Admit,
                 Step::Checkout(id) => Action::Checkout(id),
                 Step::Resolve(id) => Action::Resolve(id),
                 Step::Connect(upstream) => Action::Connect { upstream, addr: addr? },
