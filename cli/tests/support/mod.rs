@@ -168,7 +168,7 @@ pub(crate) struct Response {
     /// The head, in lower case.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// From the last request byte to the last response byte.
+    /// From before the request to the last response byte: a limit that begins with the request has begun later.
     pub(crate) took: Duration,
 }
 
@@ -190,8 +190,8 @@ pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
 
 /// [`exchange`] where the response may be cut.
 pub(crate) fn try_exchange(stream: &mut TcpStream, request: &[u8]) -> std::io::Result<Response> {
+    let began = Instant::now();
     stream.write_all(request)?;
-    let sent = Instant::now();
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -220,7 +220,7 @@ pub(crate) fn try_exchange(stream: &mut TcpStream, request: &[u8]) -> std::io::R
         response.body.resize(length, 0);
         reader.read_exact(&mut response.body)?;
     }
-    response.took = sent.elapsed();
+    response.took = began.elapsed();
     Ok(response)
 }
 
