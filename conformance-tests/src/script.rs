@@ -127,6 +127,10 @@ pub enum Command {
     Drop,
 }
 
+/// How long a script waits for what no event tells, such as that the proxy has read what was sent. A machine that holds somebody
+/// up for so long is known to have (`attempt.rs`), and the run is repeated: no shorter pause may decide what happens.
+pub const BY_THEN: Duration = ms(60);
+
 /// The event at which a server ended that was told to by a [`Command`].
 pub const SERVER_ENDED: &str = "the server ended";
 

@@ -86,7 +86,7 @@ fn sabotaged(mut case: Case) -> Case {
         }
         "A-04" => {
             case.stall = None;
-            case.policy.read = Some(ms(5));
+            case.routes.iter_mut().for_each(|(_, policy)| policy.read = Some(Duration::from_micros(100)));
         }
         "A-13" => case.upstream = Upstream::Closed,
         "A-18" => case.policy.client_head = Some(ms(50)),

@@ -7,7 +7,7 @@ use tidegate_core::Side;
 use super::upstreams::answers;
 use super::{BIG, ok, post};
 use crate::expect::*;
-use crate::script::{BLOCKED, Case, Script, Step, ms, script};
+use crate::script::{BLOCKED, BY_THEN, Case, Script, Step, ms, script};
 use crate::transcript::End;
 
 /// A connection that timed out is never used again: its late answer reaches nobody.
@@ -218,7 +218,7 @@ pub fn p_15_response_fully_read_client_slow() -> Case {
                 .wait_for("given up")
                 .read_to_end(),
         )
-        .client(script().wait_for("slow").pause(ms(30)).connect().get("/2").read_message())
+        .client(script().wait_for("slow").pause(BY_THEN).connect().get("/2").read_message())
         .client(script().wait_for("used again").pause(ms(300)).mark("given up"))
         .expect(before(Moment::Mark("slow"), Moment::Mark("used again")))
         .expect(cut(0, 0, 200, None))

@@ -6,7 +6,7 @@ use tidegate_core::Phase;
 use super::ok;
 use super::u::{switch, upgrade};
 use crate::expect::*;
-use crate::script::{Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
+use crate::script::{BY_THEN, Case, Command, SERVER_ENDED, Step, Upstream, ms, script};
 use crate::transcript::End;
 
 /// What runs when a drain begins is finished, and told that it is the last; nobody else is let in.
@@ -64,7 +64,8 @@ pub fn s_03_idle_connections() -> Case {
         .patient()
         .command("drain", Command::Drain)
         .upstream(script().read_message().then(ok(5)).body(5).read_to_end())
-        .client(script().connect().get("/").read_message().wait_for("connected").mark("drain").read_to_end())
+        // Who came after the other is answered: the other was let in.
+        .client(script().wait_for("connected").connect().get("/").read_message().mark("drain").read_to_end())
         .client(script().connect().mark("connected").read_to_end())
         .expect(body(0, 0, 5))
         .expect(window(Moment::Mark("drain"), Moment::ClientEnd(0), ms(0)))
@@ -122,7 +123,7 @@ pub fn s_04_during_connect() -> Case {
 pub fn s_04_in_the_queue() -> Case {
     drained_while("in the queue", Phase::Queue)
         .max_conns(0)
-        .client(script().connect().get("/").pause(ms(20)).mark("drain").read_message())
+        .client(script().connect().get("/").pause(BY_THEN).mark("drain").read_message())
         .expect(attempts(0, 0))
 }
 
@@ -237,17 +238,18 @@ pub fn s_09_restart_in_the_same_process() -> Case {
 
 /// Clients that were not let in yet when the proxy is stopped are reset; none of them is half served.
 pub fn s_10_half_read_backlog() -> Case {
-    let waits = || script().wait_for("occupied").connect().get("/").read_to_end();
+    let waits =
+        |after, mark| script().wait_for(after).connect().get("/").mark(mark).read_to_end();
     let case = Case::new("S-10", "half-read backlog")
         .patient()
         .max_client_conns(1)
         .command("stop", Command::Stop)
         .upstream(script().read_message().mark("occupied").read_to_end())
         .client(script().connect().get("/").read_to_end())
-        .client(waits())
-        .client(waits())
-        .client(waits())
-        .client(script().wait_for("occupied").pause(ms(50)).mark("stop"))
+        .client(waits("occupied", "second"))
+        .client(waits("second", "third"))
+        .client(waits("third", "fourth"))
+        .client(script().wait_for("fourth").pause(ms(50)).mark("stop"))
         .expect(got_nothing(0))
         .expect(failure(0, "Stopped"))
         .expect(upstream_end(0, End::Rst))

@@ -51,12 +51,15 @@ pub fn t_05_stall_past_both_inner_earlier() -> Case {
             p.total = Some(ms(120));
         })
         .stall("asked", ms(180))
-        .upstream(script().read_message().mark("asked").read_to_end())
-        .client(script().connect().get("/").read_message())
-        .expect(status(0, 0, 504))
-        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 0), ms(180)))
-        .expect(timeout(0, Read, None))
-        .expect(outcomes(1))
+        // The connection is used again, so that both start in one turn.
+        .upstream(script().read_message().then(ok(5)).body(5).read_message().mark("asked").read_to_end())
+        .client(script().connect().get("/1").read_message().get("/2").read_message())
+        .expect(success(0))
+        .expect(status(0, 1, 504))
+        .expect(reused(1, true))
+        .expect(window(Moment::Mark(BLOCKED), Moment::FirstByte(0, 1), ms(180)))
+        .expect(timeout(1, Read, None))
+        .expect(outcomes(2))
 }
 
 /// A response as fast as the machine allows does not outrun the total.

@@ -176,7 +176,7 @@ pub fn w_13_shield() -> Case {
 /// for a client that neither sends nor leaves.
 pub fn w_16_second_deadline_during_cleanup() -> Case {
     Case::new("W-16", "second deadline during cleanup")
-        .upstream(script().read_to_end())
+        .upstream(script().mark("served first").read_to_end())
         .upstream(answers("next"))
         .max_client_conns(1)
         .client(
@@ -189,7 +189,7 @@ pub fn w_16_second_deadline_during_cleanup() -> Case {
                 .wait_for("served"),
         )
         // Its place is free when the first one's linger has ended.
-        .client(script().pause(ms(20)).connect().get("/next").read_message().mark("served"))
+        .client(script().wait_for("served first").connect().get("/next").read_message().mark("served"))
         .expect(status(0, 0, 504))
         .expect(window(Moment::Mark("start"), Moment::FirstByte(0, 0), ms(150)))
         .expect(client_end(0, End::Fin))
