@@ -30,9 +30,9 @@ pub fn c_01_hang() -> Case {
 pub fn c_02_no_ghost() -> Case {
     Case::new("C-02", "no ghost")
         .upstream_is(Upstream::FullBacklog { freed_by: Some("freed") })
-        .client(script().connect().get("/").read_message())
+        .client(script().connect().get("/").read_message().mark("given up"))
         .control(script().connect().mark("control arrived"))
-        .client(script().at(ms(150)).mark("freed").at(ms(1450)))
+        .client(script().at(ms(150)).wait_for("given up").mark("freed").at(ms(1450)))
         .expect(status(0, 0, 504))
         .expect(timeout(0, Connect, None))
         .expect(before(Moment::Mark("freed"), Moment::Mark("control arrived")))
