@@ -1,6 +1,7 @@
 //! A case on a real runtime: the proxy on a thread of its own, peers on theirs, and a watchdog over all.
 
 use std::cell::Cell;
+use std::fs;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -58,7 +59,8 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
     let sockets = gauges::sockets();
     let watch = Watch::start();
     let _limit = case.few_descriptors.map(gauges::limit_descriptors);
-    let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let port = if case.rounds > 1 { undialled() } else { 0 };
+    let mut at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let (mut earlier, mut round) = (Vec::new(), 1);
     loop {
         let board = Arc::new(Board::default());
@@ -79,6 +81,19 @@ pub(crate) fn run_real<H: Harness>(case: &Arc<Case>) -> Run {
         earlier.push(transcript);
         round += 1;
     }
+}
+
+/// A free port that the system gives to no client for its own end of a connection, such as one of another process between two
+/// rounds: whoever lets go of it finds it free again. Zero, which is any, where all ports are given to clients.
+fn undialled() -> u16 {
+    const LEAST: u16 = 10_000;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
+    let ports = u32::from(first).saturating_sub(u32::from(LEAST));
+    // Processes begin at different ones.
+    let mut tried =
+        (0..ports).map(|n| LEAST + (std::process::id().wrapping_mul(61).wrapping_add(n) % ports) as u16);
+    tried.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap_or(0)
 }
 
 /// One round; the proxy listens at `at`, and where it does is kept there.
@@ -321,4 +336,26 @@ async fn beside<S: Future<Output = ()>>(
         other.as_mut().poll(cx)
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_needed_again_is_no_clients() -> io::Result<()> {
+        if undialled() == 0 {
+            // All ports are given to clients here.
+            return Ok(());
+        }
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, undialled()))?;
+        let second = TcpListener::bind((Ipv4Addr::LOCALHOST, undialled()))?;
+        let port = |listener: &TcpListener| listener.local_addr().map(|at| at.port());
+        assert_ne!(port(&first)?, port(&second)?);
+        for _ in 0..100 {
+            let client = std::net::TcpStream::connect(first.local_addr()?)?;
+            assert!(client.local_addr()?.port() > port(&second)?.max(port(&first)?));
+        }
+        Ok(())
+    }
 }
