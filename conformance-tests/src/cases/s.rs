@@ -238,8 +238,7 @@ pub fn s_09_restart_in_the_same_process() -> Case {
 
 /// Clients that were not let in yet when the proxy is stopped are reset; none of them is half served.
 pub fn s_10_half_read_backlog() -> Case {
-    let waits =
-        |after, mark| script().wait_for(after).connect().get("/").mark(mark).read_to_end();
+    let waits = |after, mark| script().wait_for(after).connect().get("/").mark(mark).read_to_end();
     let case = Case::new("S-10", "half-read backlog")
         .patient()
         .max_client_conns(1)

@@ -154,7 +154,7 @@ pub fn w_13_shield() -> Case {
         .client(
             script()
                 .wait_for("first")
-                .pause(ms(140))
+                .pause(ms(100))
                 .mark("second")
                 .connect()
                 .get("/2")
