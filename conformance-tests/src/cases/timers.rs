@@ -88,11 +88,11 @@ pub fn a_08_waker_swapped<H: Harness>(live: &Live) {
     }
 }
 
-/// Ten thousand timers for one instant, three times: all fire within 100 ms of each other, none early, and nothing is left: no
-/// waker, and no memory beyond what the first time took.
+/// Ten thousand timers for one instant, four times: all fire within 100 ms of each other, none early, and nothing is left: no
+/// waker, and no memory beyond what the first two times took. (One thread or another may be the first to need it.)
 pub fn a_14_ten_thousand_equal_deadlines<H: Harness>(live: &Live) {
     const TIMERS: usize = 10_000;
-    const TIMES: usize = 3;
+    const TIMES: usize = 4;
     let counts = Counts::default();
     let counted = counts.clone();
     let (rounds, slack) = with_slack(|| {
@@ -114,8 +114,8 @@ pub fn a_14_ten_thousand_equal_deadlines<H: Harness>(live: &Live) {
         live.expect_certain(*early == 0, format!("no timer to fire early, as {early} did"));
         live.expect_in_time(*spread < most + slack, format!("all within {most:?}, not {spread:?}"));
     }
-    if let ([first, ..], Some(last)) = (&rounds[..], rounds.last()) {
-        let (first, last) = (first.resident, last.resident);
+    if let ([first, second, ..], Some(last)) = (&rounds[..], rounds.last()) {
+        let (first, last) = (first.resident.max(second.resident), last.resident);
         live.expect_certain(last <= first + GROWS, format!("memory back: {first} bytes once, then {last}"));
     }
     let held = gauges::settle(Duration::from_secs(1), || counts.held(), |h| *h == Held::default());
