@@ -95,6 +95,7 @@ pub fn k_15_no_408_after_the_head_of_a_response() -> Case {
         .expect(messages(0, 1))
         .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
         .expect(timeout(0, ClientBody, Some(Side::Client)))
+        .expect(reported(0, Some(200)))
         .expect(client_end(0, End::Fin))
         .expect(request_cut(0, Some(50)))
         .expect(upstream_end(0, End::Rst))

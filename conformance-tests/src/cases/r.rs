@@ -84,6 +84,7 @@ pub fn r_06_stall_in_a_chunked_body() -> Case {
         .expect(client_end(0, End::Fin))
         .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
         .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(upstream_end(0, End::Rst))
 }
 
@@ -113,6 +114,7 @@ pub fn r_07_stall_in_a_close_delimited_body_chunked() -> Case {
         .expect(client_end(0, End::Fin))
         .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
         .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(upstream_end(0, End::Rst))
 }
 
@@ -134,6 +136,7 @@ pub fn r_07_stall_in_a_close_delimited_body_http_1_0() -> Case {
         .expect(client_end(0, End::Rst))
         .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
         .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(upstream_end(0, End::Rst))
 }
 
@@ -203,6 +206,7 @@ pub fn r_13_resume_is_a_full_period() -> Case {
         .expect(cut(0, 0, 200, None))
         .expect(all_arrived())
         .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(client_end(0, End::Fin))
         .expect(upstream_end(0, End::Rst))
 }
@@ -244,6 +248,7 @@ pub fn r_03_drip_against_total() -> Case {
         .expect(cut(0, 0, 200, None))
         .expect(window(Moment::Mark("start"), Moment::ClientEnd(0), ms(400)))
         .expect(timeout(0, Total, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(client_end(0, End::Fin))
         .expect(upstream_end(0, End::Rst))
 }
@@ -283,6 +288,7 @@ fn stall_at_the_end(id: &'static str, title: &'static str, part: Script) -> Case
         .expect(cut(0, 0, 200, Some(40)))
         .expect(window(Moment::Mark("stalls"), Moment::ClientEnd(0), ms(150)))
         .expect(timeout(0, Read, Some(Side::Upstream)))
+        .expect(reported(0, Some(200)))
         .expect(client_end(0, End::Fin))
         .expect(upstream_end(0, End::Rst))
 }

@@ -72,6 +72,7 @@ pub fn t_13_flood() -> Case {
         .expect(window_wider(Moment::Mark("start"), Moment::ClientEnd(0), ms(100), ms(40)))
         .expect(cut(0, 0, 200, None))
         .expect(timeout(0, Total, None))
+        .expect(reported(0, Some(200)))
         .expect(upstream_end(0, End::Rst))
 }
 

@@ -125,6 +125,7 @@ pub fn t_09_includes_a_slow_client() -> Case {
         .expect(cut(0, 0, 200, None))
         .expect(window(Moment::Mark("start"), Moment::UpstreamEnd(0), ms(300)))
         .expect(timeout(0, Total, None))
+        .expect(reported(0, Some(200)))
         .expect(client_end(0, End::Fin))
         .expect(upstream_end(0, End::Rst))
 }
