@@ -156,3 +156,23 @@ fn g1_an_answer_of_our_own_to_a_request_with_a_body_ends_the_connection() {
         }
     }
 }
+
+/// C6: a client that has asked for the close may still be sending its body, and must not be reset by it.
+#[test]
+fn an_early_response_is_lingered_for_whatever_the_client_wished() {
+    for fields in ["", "Connection: close\r\n", "Expect: 100-continue\r\nConnection: close\r\n"] {
+        for (version, body) in [("1.1", ""), ("1.1", "abc"), ("1.0", "abc")] {
+            let head =
+                format!("POST / HTTP/{version}\r\nHost: a\r\nContent-Length: 10\r\n{fields}\r\n{body}");
+            let mut rig = Rig::relaying(profile(), head.as_bytes());
+            rig.upstream_gets();
+            rig.actions();
+            rig.upstream(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno");
+            let response = rig.client_gets();
+            assert!(response.contains("\r\nconnection: close\r\n") && response.ends_with("no"), "{response}");
+            let end = [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite(Side::Client)];
+            assert_eq!(rig.actions(), end, "{head}");
+            assert_eq!(rig.next(), Some((80, DeadlineKind::Linger)), "{head}");
+        }
+    }
+}
