@@ -176,3 +176,21 @@ fn an_early_response_is_lingered_for_whatever_the_client_wished() {
         }
     }
 }
+
+/// R7: whoever has begun to answer has the request.
+#[test]
+fn a_pooled_connection_that_closes_inside_its_answer_is_not_stale() {
+    for answer in [b"H".as_slice(), b"HTTP/1.1 200 OK\r\n", HINTS] {
+        let mut rig = Rig::new(profile());
+        rig.pooled = true;
+        rig.client(GET);
+        rig.upstream_gets();
+        rig.upstream(answer);
+        rig.client_gets();
+        rig.actions();
+        rig.fin(Side::Upstream);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
+        assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report], "{answer:?}");
+        assert_eq!((rig.outcome().error, rig.outcome().reused), (Some(Error::UpstreamClosed), true));
+    }
+}
