@@ -194,3 +194,19 @@ fn a_pooled_connection_that_closes_inside_its_answer_is_not_stale() {
         assert_eq!((rig.outcome().error, rig.outcome().reused), (Some(Error::UpstreamClosed), true));
     }
 }
+
+/// F16: as many empty lines as may stand before a request may stand before each.
+#[test]
+fn empty_lines_are_counted_for_each_request_anew() {
+    let mut rig = Rig::new(profile());
+    for requests in 1..4 {
+        rig.client(&[b"\r\n\r\n\r\n\r\n".as_slice(), GET].concat());
+        rig.connected();
+        rig.upstream_gets();
+        rig.upstream(OK5);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 200 "));
+        assert_eq!((rig.outcomes.len(), rig.outcomes[requests - 1].error), (requests, None));
+    }
+    rig.client(b"\r\n\r\n\r\n\r\n\r\n");
+    assert!(rig.client_gets().starts_with("HTTP/1.1 400 "));
+}
