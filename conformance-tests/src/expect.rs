@@ -219,16 +219,15 @@ pub fn within(from: Moment, to: Moment, at_most: Duration) -> Expect {
     expect
 }
 
-/// [`window`], narrower than the slack: what begins `limit` before its end has begun within `at_most`.
-pub fn window_within_of(from: Moment, to: Moment, limit: Duration, at_most: Duration) -> Expect {
-    let mut expect = window(from, to, limit);
-    let wide = expect.check;
-    expect.check = Box::new(move |t, tolerance| {
-        wide(t, tolerance)?;
+/// `to` ends a wait of `limit` that began no later than `at_most` after `from`, or before it: what a request held is released
+/// before its end is reported.
+pub fn begun_within(from: Moment, to: Moment, limit: Duration, at_most: Duration) -> Expect {
+    let mut expect = Expect::new(format!("{to} {limit:?} after {from} at most"), move |t, tolerance| {
         let took = to.of(t)?.saturating_sub(from.of(t)?);
         let latest = limit + tolerance.of(at_most);
         if took < latest { Ok(()) } else { Err(format!("it came after {took:?}, later than {latest:?}")) }
     });
+    expect.window = Some((from, to, Duration::ZERO, limit));
     expect
 }
 

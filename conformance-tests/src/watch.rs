@@ -7,7 +7,8 @@
 //!   process was ready to run and did not get a core (Linux). What a case waits for is never one wake-up: a deadline wakes
 //!   the thread of a timer, that one perhaps another worker, that one a peer; where another upstream is connected to, it is a
 //!   dozen, one after the other. So these waits add up, within the time that a limit of a case takes, but for those that
-//!   others waited at the same time.
+//!   others waited at the same time. The kernel's threads that deliver packets on a busy machine are asked too, where they
+//!   can be seen: a peer whose packet waits for them waits for no core.
 //!
 //! And Linux counts the packets that it drops, loopback's too, because more came at once than a core had room for. What is
 //! lost is sent again later than most limits of a case.
@@ -18,8 +19,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -152,7 +154,21 @@ fn thread_id() -> Option<u64> {
     fs::read_link("/proc/thread-self").ok()?.file_name()?.to_str()?.parse().ok()
 }
 
-/// How long the threads of this process waited for a core.
+/// The kernel's threads that deliver packets, below `/proc`. A process in a namespace of its own sees none.
+fn delivering() -> &'static [PathBuf] {
+    static THREADS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    THREADS.get_or_init(|| {
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten().map(|process| process.path());
+        all.filter(|process| fs::read_to_string(process.join("comm")).is_ok_and(|name| delivers(&name)))
+            .collect()
+    })
+}
+
+fn delivers(comm: &str) -> bool {
+    comm.starts_with("ksoftirqd/")
+}
+
+/// How long the threads of this process, and those that deliver its packets, waited for a core.
 #[derive(Default)]
 struct Waits {
     /// The threads of the measurement itself.
@@ -172,10 +188,11 @@ struct Waits {
 impl Waits {
     fn look(&mut self) {
         let Ok(threads) = fs::read_dir("/proc/self/task") else { return };
+        let own = threads.flatten().map(|thread| thread.path());
         let mut total = BTreeMap::new();
-        for thread in threads.flatten() {
-            let id = thread.file_name().to_str().and_then(|name| name.parse().ok());
-            let text = fs::read_to_string(thread.path().join("schedstat"));
+        for thread in own.chain(delivering().iter().cloned()) {
+            let id = thread.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let text = fs::read_to_string(thread.join("schedstat"));
             // Nanoseconds: on a core, waiting for one.
             let wait = text.ok().and_then(|text| text.split_whitespace().nth(1)?.parse().ok());
             if let (Some(id), Some(wait)) = (id, wait) {
@@ -237,6 +254,25 @@ mod tests {
         // Of eight threads on two cores six wait at any time, but time passes once.
         assert!(machine.late > Duration::from_millis(100), "{machine:?}");
         assert!(machine.late < 3 * took, "{machine:?} in {took:?}");
+    }
+
+    #[test]
+    fn threads_that_deliver_packets_are_asked_where_they_can_be_seen() {
+        let mut waits = Waits::default();
+        waits.look();
+        for thread in delivering() {
+            let id = thread.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            assert!(waits.total.contains_key(&id.expect("a process is a number")), "{thread:?}");
+        }
+        assert!(delivers("ksoftirqd/0\n") && !delivers("kworker/0:1\n") && !delivers("tidegate\n"));
+        assert_eq!(delivering().is_empty(), !delivering_is_visible());
+    }
+
+    /// Another way to find one of them: what the first line of its state names.
+    fn delivering_is_visible() -> bool {
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut states = all.filter_map(|process| fs::read_to_string(process.path().join("status")).ok());
+        states.any(|state| state.starts_with("Name:\tksoftirqd/"))
     }
 
     #[test]

@@ -205,7 +205,10 @@ impl Future for Connect {
 
 /// A TCP listener.
 #[derive(Debug)]
-pub struct Listener(Async<TcpListener>);
+pub struct Listener {
+    socket: Async<TcpListener>,
+    inherits: bool,
+}
 
 impl Listener {
     /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
@@ -214,12 +217,12 @@ impl Listener {
     ///
     /// The system's, when the address is taken or not allowed.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
-        Async::new_nonblocking(runtime::bind(addr)?).map(Listener)
+        Async::new_nonblocking(runtime::bind(addr)?).map(Listener::from)
     }
 
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.get_ref().local_addr()
+        self.socket.get_ref().local_addr()
     }
 }
 
@@ -227,21 +230,23 @@ impl runtime::Listener for Listener {
     type Stream = Stream;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
-        loop {
-            match self.0.get_ref().accept() {
-                Ok((stream, peer)) => {
-                    return Poll::Ready(stream.try_into().map(|stream| (stream, Some(peer))));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.0.poll_readable(cx))?,
+        let (stream, peer) = loop {
+            match self.socket.get_ref().accept() {
+                Ok(accepted) => break accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.socket.poll_readable(cx))?,
                 Err(e) => return Poll::Ready(Err(e)),
             }
-        }
+        };
+        let stream = if self.inherits { Async::new(stream)?.into() } else { Stream::try_from(stream)? };
+        Poll::Ready(Ok((stream, Some(peer))))
     }
 }
 
 impl From<Async<TcpListener>> for Listener {
-    fn from(listener: Async<TcpListener>) -> Listener {
-        Listener(listener)
+    /// Sets `TCP_NODELAY` for what it accepts.
+    fn from(socket: Async<TcpListener>) -> Listener {
+        let inherits = runtime::inherits(&socket);
+        Listener { socket, inherits }
     }
 }
 
@@ -250,6 +255,6 @@ impl TryFrom<TcpListener> for Listener {
 
     /// Makes the socket nonblocking and registers it with the reactor.
     fn try_from(listener: TcpListener) -> io::Result<Listener> {
-        Async::new(listener).map(Listener)
+        Async::new(listener).map(Listener::from)
     }
 }

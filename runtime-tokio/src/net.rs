@@ -167,7 +167,10 @@ impl Future for Connect {
 
 /// A TCP listener.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: TcpListener,
+    inherits: bool,
+}
 
 impl Listener {
     /// Listens on `addr` with `SO_REUSEADDR`; port 0 lets the system choose.
@@ -177,12 +180,12 @@ impl Listener {
     /// The system's, when the address is taken or not allowed; and outside a runtime.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
         crate::current()?;
-        TcpListener::from_std(runtime::bind(addr)?).map(Listener)
+        TcpListener::from_std(runtime::bind(addr)?).map(Listener::from)
     }
 
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 }
 
@@ -190,15 +193,19 @@ impl runtime::Listener for Listener {
     type Stream = Stream;
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Option<SocketAddr>)>> {
-        let (stream, peer) = ready!(self.0.poll_accept(cx))?;
-        runtime::set_accepted(&stream)?;
+        let (stream, peer) = ready!(self.socket.poll_accept(cx))?;
+        if !self.inherits {
+            runtime::set_accepted(&stream)?;
+        }
         Poll::Ready(Ok((Stream(stream), Some(peer))))
     }
 }
 
 impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Listener {
-        Listener(listener)
+    /// Sets `TCP_NODELAY` for what it accepts.
+    fn from(socket: TcpListener) -> Listener {
+        let inherits = runtime::inherits(&socket);
+        Listener { socket, inherits }
     }
 }
 
@@ -209,6 +216,6 @@ impl TryFrom<std::net::TcpListener> for Listener {
     fn try_from(listener: std::net::TcpListener) -> io::Result<Listener> {
         crate::current()?;
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(Listener)
+        TcpListener::from_std(listener).map(Listener::from)
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ fn cancelled_reads<H: Harness>(live: &Live, holds: impl Fn(&Left) -> bool) {
     live.expect(cancelled == 16, format!("16 cancelled reads, not {cancelled}"));
 }
 
-/// A thousand timeouts, each with 64 KiB in the proxy: memory is flat after the first hundred.
+/// Timeouts, each with 64 KiB in the proxy: memory is flat over nine hundred, after the first three hundred.
 pub fn h_06_buffers<H: Harness>(live: &Live) {
     let half = |mut stream: TcpStream| {
         if read_head(&mut stream).is_some() {
@@ -103,21 +103,30 @@ pub fn h_06_buffers<H: Harness>(live: &Live) {
     };
     let (seen, observe) = watch();
     let sizes = Mutex::new(Vec::new());
-    let rounds = if live.is_spoilt() { 1 } else { 20 };
+    let rounds = if live.is_spoilt() { 1 } else { 24 };
     // No other deadline comes first, however late the machine is.
     let policy = TimeoutPolicy { read: Some(ms(10)), linger: P.linger, ..TimeoutPolicy::OFF };
     let left = site::<H>(live, policy, half, observe, |at| {
         for _ in 0..rounds {
-            let get = |_| thread::spawn(move || get(at, "/").map(|text| text.len()));
+            let all_there = Arc::new(Barrier::new(50));
+            let get = |_| {
+                let all_there = Arc::clone(&all_there);
+                thread::spawn(move || {
+                    all_there.wait();
+                    get(at, "/").map(|text| text.len())
+                })
+            };
             (0..50).map(get).collect::<Vec<_>>().into_iter().for_each(|c| drop(c.join()));
             lock(&sizes).push(gauges::resident());
         }
     });
     left.check(live);
     let timeouts = lock(&seen).iter().filter(|e| kind(e) == Some(DeadlineKind::Read)).count();
-    live.expect(timeouts == 1000, format!("a thousand timeouts, not {timeouts}"));
+    live.expect(timeouts == 1200, format!("1,200 timeouts, not {timeouts}"));
     let sizes = lock(&sizes).clone();
-    if let ([_, first, ..], Some(last)) = (&sizes[..], sizes.last()) {
+    // What peers and allocators need at most they have had by the sixth round; on a busy machine not yet by the second.
+    let (first, later) = sizes.split_at(sizes.len() / 4);
+    if let (Some(first), Some(last)) = (first.iter().max(), later.last()) {
         // Less than 10 percent, whatever else there is by now.
         let most = first + (first / 10).min(4 << 20);
         live.expect_certain(*last <= most, format!("memory to be flat: {sizes:?}"));

@@ -31,7 +31,7 @@ pub use self::futures_io::FuturesIo;
 pub use self::resolver::{Answer, Found, Lookup, Resolution, Resolver};
 pub use self::resolver_pool::{ResolverPool, system_lookup};
 pub use self::socket::{
-    abort, bind, connect_finished, set_accepted, set_bulk, shutdown_write, start_connect, try_read,
+    abort, bind, connect_finished, inherits, set_accepted, set_bulk, shutdown_write, start_connect, try_read,
     try_write_vectored,
 };
 

@@ -78,6 +78,16 @@ const UNSENT_BULK: u32 = 2 * 1024 * 1024;
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_nonblocking(true)?;
+    set_options(&socket)
+}
+
+/// Sets on a listener what accepted sockets inherit of [`set_accepted`], and says whether they do: on Linux. Then all that
+/// such a socket still lacks is being nonblocking. It saves two calls for each client.
+pub fn inherits(listener: &impl AsFd) -> bool {
+    cfg!(any(target_os = "linux", target_os = "android")) && set_options(&SockRef::from(listener)).is_ok()
+}
+
+fn set_options(socket: &Socket) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_nodelay(true)
@@ -147,6 +157,24 @@ mod tests {
         assert!(many > few + UNSENT as usize, "{many}, {few}");
         let again = taken(&[true, false]);
         assert!(again < 1 << 20, "{again}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no kernel whose sockets it could ask")]
+    fn what_a_listener_passes_on_need_not_be_set_again() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(any) else { continue };
+            let linux = cfg!(any(target_os = "linux", target_os = "android"));
+            assert_eq!(inherits(&listener), linux);
+            let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+            let (stream, _) = listener.accept().expect("somebody has connected");
+            let socket = SockRef::from(&stream);
+            assert_eq!(socket.tcp_nodelay().expect("an option"), linux);
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT);
+            // What is no socket is not served the quick way.
+            assert!(!inherits(&std::fs::File::open("/dev/null").expect("it is there everywhere")));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tidegate_core::runtime::{Listener, ResolverPool, Runtime, Stream, Timer};
 use tidegate_core::{Config, Decision, Instant, Proxy, Report, Target, TimeoutPolicy, Upstreams};
 
@@ -226,7 +227,7 @@ pub(crate) async fn try_read_ignores_cached_readiness<R: Runtime>(rt: R) {
     assert_eq!(buf[0], b'd');
 }
 
-pub(crate) async fn a_listener_accepts_and_says_who<L: Listener>(
+pub(crate) async fn a_listener_accepts_and_says_who<L: Listener<Stream: AsFd>>(
     bind: fn(SocketAddr) -> io::Result<(L, SocketAddr)>,
 ) {
     let (mut listener, addr) = bind(LOCALHOST).unwrap();
@@ -234,6 +235,9 @@ pub(crate) async fn a_listener_accepts_and_says_who<L: Listener>(
     let mut theirs = TcpStream::connect(addr).unwrap();
     let (mut ours, peer) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
     assert_eq!(peer, Some(theirs.local_addr().unwrap()));
+    assert!(SockRef::from(&ours).tcp_nodelay().unwrap());
+    #[cfg(target_os = "linux")]
+    assert_eq!(SockRef::from(&ours).tcp_notsent_lowat().unwrap(), 64 * 1024);
 
     assert_eq!(ours.try_read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nonblocking");
     theirs.write_all(b"hello").unwrap();
