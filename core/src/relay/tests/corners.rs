@@ -210,3 +210,28 @@ fn empty_lines_are_counted_for_each_request_anew() {
     rig.client(b"\r\n\r\n\r\n\r\n\r\n");
     assert!(rig.client_gets().starts_with("HTTP/1.1 400 "));
 }
+
+#[test]
+fn no_answer_is_read_before_the_head_of_its_request_is_written() {
+    let mut rig = Rig::relaying(profile(), GET);
+    for _ in 0..3 {
+        assert!(!rig.relay.interest().read_upstream);
+        rig.take(Side::Upstream, 10);
+    }
+    rig.upstream_gets();
+    assert!(rig.relay.interest().read_upstream);
+}
+
+/// U1: what could not be written is no whole request, though nothing of it is left to write.
+#[test]
+fn a_101_to_a_request_that_could_not_be_written_is_502() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), request);
+    rig.take(Side::Upstream, 10);
+    let failure = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
+    rig.upstream(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw");
+    let got = rig.client_gets();
+    assert!(got.starts_with("HTTP/1.1 502 ") && !got.contains("raw"), "{got}");
+    assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::UnexpectedUpgrade)));
+}
