@@ -179,7 +179,7 @@ const CLIENT_DEADLINES: &[DurationFlag] = &[
     DurationFlag {
         long: "linger-timeout",
         field: |p| &mut p.linger,
-        help: "Reading on after our FIN",
+        help: "Reading on after an early or error response",
         zero: "zero would reset the client of every request that is answered early",
     },
 ];
@@ -266,7 +266,7 @@ fn command() -> Command {
                 .value_name("NAME")
                 .value_parser(names(RuntimeName::ALL, RuntimeName::name))
                 .default_value(RuntimeName::ALL[0].name())
-                .help("The runtime"),
+                .help("The async runtime"),
         )
         .arg(
             Arg::new("threads")
@@ -287,7 +287,7 @@ fn command() -> Command {
                 .action(ArgAction::Append)
                 .value_parser(protocol)
                 .default_value("websocket")
-                .help("Allow it; repeatable; or `off`"),
+                .help("A protocol; repeatable; or `off`"),
         )
         .args(TUNNEL_DEADLINES.iter().map(duration_arg))
         .next_help_heading("Shutdown")
@@ -425,14 +425,12 @@ impl Flags {
             timeouts.queue = timeouts.connect;
         }
         let mut upgrades: Vec<String> = many(&mut given, UPGRADE);
-        match upgrades.iter().any(|token| token == "off") {
-            true if upgrades.len() > 1 => {
-                let message =
-                    "invalid value 'off' for '--upgrade <TOKEN>': `off` and a protocol exclude each other";
-                return Err(command.error(ErrorKind::ArgumentConflict, message));
-            }
-            true => upgrades.clear(),
-            false => {}
+        let given_tokens = upgrades.len();
+        upgrades.retain(|token| token != "off");
+        if !upgrades.is_empty() && upgrades.len() < given_tokens {
+            let message =
+                "invalid value 'off' for '--upgrade <TOKEN>': `off` and a protocol exclude each other";
+            return Err(command.error(ErrorKind::ArgumentConflict, message));
         }
         let max_client_conns = given.remove_one("max-client-conns").unwrap_or(1000);
         let max_conns = given.remove_one("max-conns-per-upstream").unwrap_or(100);

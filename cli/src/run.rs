@@ -160,10 +160,11 @@ impl Plan {
         let proxy = Proxy::with_resolver(first, self.upstreams, self.config, resolver);
         let handle = self.signals.handle();
         let drain = |name: &str| {
+            // Before the drain, at which those who are idle leave at once.
+            let clients = proxy.gauges().clients;
             proxy.drain();
             let timeout =
                 drain_limit.map_or("off".to_owned(), |limit| humantime::format_duration(limit).to_string());
-            let clients = proxy.gauges().clients;
             tracing::info!(signal = %name, %timeout, clients, "draining; a second signal stops at once");
         };
         let stop = |name: &str| {

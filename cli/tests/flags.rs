@@ -166,6 +166,11 @@ fn off_excludes_every_upgrade() {
     let (code, printed) = run(&["--upgrade", "websocket", "--upgrade", "off"]);
     assert_eq!(code, 2);
     assert!(printed.contains("'--upgrade <TOKEN>'") && printed.contains("exclude each other"), "{printed}");
+    // Twice `off` is no protocol: what is wrong is what comes after it.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let (code, printed) = run(&["--upgrade", "off", "--upgrade", "off", "--listen", &addr]);
+    assert_eq!(code, 1, "{printed}");
 }
 
 #[test]

@@ -82,6 +82,21 @@ fn the_requests_that_outlive_a_drain_are_told_why() {
     }
 }
 
+/// The idle ones among them leave at once, and are counted all the same.
+#[test]
+fn the_drain_says_how_many_clients_there_were() {
+    for runtime in RUNTIMES {
+        let mut proxy = start(runtime, &["--threads", "2"]);
+        let mut idle: Vec<_> = (0..200).map(|_| proxy.connect()).collect();
+        idle.iter_mut().for_each(|client| assert_eq!(get(client, "/").status, 200));
+        proxy.signal("TERM");
+        let said = proxy.line_with("draining");
+        assert!(said.trim_end().ends_with(" clients=200"), "{runtime}: {said}");
+        idle.iter_mut().for_each(ended);
+        assert!(proxy.wait().0.success());
+    }
+}
+
 /// Those who are in the queue before the last thread has begun may take all descriptors that are left.
 #[test]
 fn a_crowd_at_the_start_does_not_take_the_descriptors_that_the_start_needs() {

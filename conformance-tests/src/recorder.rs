@@ -121,11 +121,6 @@ impl Recorder {
         self.line.fill(b'.');
     }
 
-    /// How many messages are complete.
-    pub fn complete_messages(&self) -> usize {
-        self.messages.iter().filter(|m| m.complete).count()
-    }
-
     /// Takes received bytes.
     pub fn feed(&mut self, mut bytes: &[u8], now: Duration) {
         self.total += bytes.len() as u64;

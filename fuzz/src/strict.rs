@@ -130,9 +130,11 @@ pub fn responses(mut stream: &[u8], asked: &[Asked]) -> Read<Vec<Message>> {
     Ok(all)
 }
 
-/// The start-line, the fields, and what follows the head; `None` if it was cut.
-#[allow(clippy::type_complexity)]
-fn head(stream: &[u8]) -> Read<Option<(String, Vec<(String, Vec<u8>)>, &[u8])>> {
+/// The start-line, the fields, and what follows the head.
+type Head<'a> = (String, Vec<(String, Vec<u8>)>, &'a [u8]);
+
+/// `None` if it was cut.
+fn head(stream: &[u8]) -> Read<Option<Head<'_>>> {
     let Some(end) = stream.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let mut lines = Vec::new();
     let mut rest = &stream[..end + 2];

@@ -151,7 +151,8 @@ impl AsFd for Stream {
 }
 
 impl From<Async<TcpStream>> for Stream {
-    /// Takes the stream as it is; `TCP_NODELAY` is the caller's to set.
+    /// Takes the stream as it is. [`set_accepted`](runtime::set_accepted) prepares it as a [`Listener`] does: otherwise
+    /// small writes may wait, and Linux holds megabytes of what the peer does not read.
     fn from(stream: Async<TcpStream>) -> Stream {
         Stream::new(stream)
     }
@@ -160,7 +161,11 @@ impl From<Async<TcpStream>> for Stream {
 impl TryFrom<TcpStream> for Stream {
     type Error = io::Error;
 
-    /// Makes the socket nonblocking, sets `TCP_NODELAY`, and registers it with the reactor.
+    /// Prepares the socket ([`set_accepted`](runtime::set_accepted)) and registers it with the reactor.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
     fn try_from(stream: TcpStream) -> io::Result<Stream> {
         runtime::set_accepted(&stream)?;
         Async::new_nonblocking(stream).map(Stream::new)
@@ -221,6 +226,10 @@ impl Listener {
     }
 
     /// The address that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.get_ref().local_addr()
     }
@@ -243,7 +252,7 @@ impl runtime::Listener for Listener {
 }
 
 impl From<Async<TcpListener>> for Listener {
-    /// Sets `TCP_NODELAY` for what it accepts.
+    /// What it accepts is prepared as by [`set_accepted`](runtime::set_accepted).
     fn from(socket: Async<TcpListener>) -> Listener {
         let inherits = runtime::inherits(&socket);
         Listener { socket, inherits }
@@ -254,6 +263,10 @@ impl TryFrom<TcpListener> for Listener {
     type Error = io::Error;
 
     /// Makes the socket nonblocking and registers it with the reactor.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
     fn try_from(listener: TcpListener) -> io::Result<Listener> {
         Async::new(listener).map(Listener::from)
     }

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 /// One that the application has accepted itself, and serves without a [`Listener`]:
 ///
 /// ```
+/// use tidegate_core::runtime::set_accepted;
 /// use tidegate_core::{Config, Decision, Proxy, Report, RequestHead, Upstreams};
 /// use tidegate_tokio::{Stream, Tokio};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,7 +37,7 @@ use tokio::runtime::Handle;
 ///
 /// // For each client:
 /// let (socket, peer) = listener.accept().await?;
-/// socket.set_nodelay(true)?;
+/// set_accepted(&socket)?;
 /// let route = |_: &RequestHead<'_>| Decision::respond(200, "well\n");
 /// let observe = |report: &Report<'_>| assert!(report.peer.is_some());
 /// let served = tokio::spawn(proxy.serve_connection(Stream::from(socket), Some(peer), route, observe));
@@ -97,7 +98,8 @@ impl AsFd for Stream {
 }
 
 impl From<TcpStream> for Stream {
-    /// Takes the stream as it is; `TCP_NODELAY` is the caller's to set.
+    /// Takes the stream as it is. [`set_accepted`](runtime::set_accepted) prepares it as a [`Listener`] does: otherwise
+    /// small writes may wait, and Linux holds megabytes of what the peer does not read.
     fn from(stream: TcpStream) -> Stream {
         Stream(stream)
     }
@@ -106,7 +108,15 @@ impl From<TcpStream> for Stream {
 impl TryFrom<std::net::TcpStream> for Stream {
     type Error = io::Error;
 
-    /// Makes the socket nonblocking, sets `TCP_NODELAY`, and registers it with the current runtime.
+    /// Prepares the socket ([`set_accepted`](runtime::set_accepted)) and registers it with the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system's; and outside a runtime.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose I/O driver is off, as tokio does. [`Tokio::new`](crate::Tokio::new) says so by an error.
     fn try_from(stream: std::net::TcpStream) -> io::Result<Stream> {
         crate::current()?;
         runtime::set_accepted(&stream)?;
@@ -177,13 +187,18 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The system's, when the address is taken or not allowed; and outside a runtime.
+    /// The system's, when the address is taken or not allowed; and where [`Tokio::new`](crate::Tokio::new) fails: outside
+    /// a runtime, and in one whose I/O or time driver is off.
     pub fn bind(addr: SocketAddr) -> io::Result<Listener> {
-        crate::current()?;
+        crate::Tokio::new()?;
         TcpListener::from_std(runtime::bind(addr)?).map(Listener::from)
     }
 
     /// The address that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -202,7 +217,7 @@ impl runtime::Listener for Listener {
 }
 
 impl From<TcpListener> for Listener {
-    /// Sets `TCP_NODELAY` for what it accepts.
+    /// What it accepts is prepared as by [`set_accepted`](runtime::set_accepted).
     fn from(socket: TcpListener) -> Listener {
         let inherits = runtime::inherits(&socket);
         Listener { socket, inherits }
@@ -213,6 +228,14 @@ impl TryFrom<std::net::TcpListener> for Listener {
     type Error = io::Error;
 
     /// Makes the socket nonblocking and registers it with the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system's; and outside a runtime.
+    ///
+    /// # Panics
+    ///
+    /// In a runtime whose I/O driver is off, as tokio does. [`Tokio::new`](crate::Tokio::new) says so by an error.
     fn try_from(listener: std::net::TcpListener) -> io::Result<Listener> {
         crate::current()?;
         listener.set_nonblocking(true)?;

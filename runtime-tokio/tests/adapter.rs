@@ -41,10 +41,13 @@ fn outside_a_runtime_everything_is_an_error_and_nothing_panics() {
 #[test]
 fn a_runtime_without_its_drivers_is_refused() {
     for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
-        let error = builder.build().unwrap().block_on(async { Tokio::new().unwrap_err() });
-        assert!(error.to_string().contains("enable_all"), "{error}");
-        let error = builder.enable_time().build().unwrap().block_on(async { Tokio::new().unwrap_err() });
-        assert!(error.to_string().contains("enable_all"), "{error}");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        for runtime in [builder.build().unwrap(), builder.enable_time().build().unwrap()] {
+            let both = async { [Tokio::new().unwrap_err(), Listener::bind(any).unwrap_err()] };
+            for error in runtime.block_on(both) {
+                assert!(error.to_string().contains("enable_all"), "{error}");
+            }
+        }
     }
 }
 

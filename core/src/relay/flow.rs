@@ -15,6 +15,10 @@ use crate::http::{BodyDecoder, ChunkLine, Decoded, HttpError};
 /// How many slices one write has at most: head, chunk line, runs, chunk end.
 pub const MAX_SLICES: usize = RUNS + 3;
 
+/// Reads in a row that come short before a body counts as slow. One does not: who sends a block and a half at a time leaves
+/// half a block behind the first plain one, and would have a plain one for ever.
+const PATIENCE: u8 = 2;
+
 /// Bytes that came from one side.
 #[derive(Debug)]
 pub(crate) struct Inbound {
@@ -26,8 +30,9 @@ pub(crate) struct Inbound {
     pending: usize,
     /// The side sent FIN.
     pub(crate) eof: bool,
-    /// It fills whole blocks: a larger one is worth its memory, once enough has come.
-    bulk: bool,
+    /// It fills whole blocks: a larger one is worth its memory, once enough has come. After so many reads that come short of
+    /// a block it is not.
+    bulk: u8,
     /// Bytes that have come since the last head.
     came: u32,
 }
@@ -35,7 +40,7 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// Nothing came yet.
     pub(crate) const NONE: Inbound =
-        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: false, came: 0 };
+        Inbound { block: None, parsed: 0, count: 0, pending: 0, eof: false, bulk: 0, came: 0 };
 
     /// Whether a read could be made without overwriting anything: back-pressure is its absence. A head
     /// may grow its block (its length is limited by whoever scans it).
@@ -53,7 +58,7 @@ impl Inbound {
 
     /// Where the next read goes: never empty if [`Inbound::has_room`].
     pub(crate) fn recv_buf(&mut self, for_head: bool, pool: &mut BufPool) -> &mut [u8] {
-        if self.bulk && self.came >= BULK_AFTER && !for_head && self.block.is_none() {
+        if self.bulk > 0 && self.came >= BULK_AFTER && !for_head && self.block.is_none() {
             self.block = pool.take_bulk();
         }
         if self.block.as_ref().is_some_and(Block::is_rest) {
@@ -74,7 +79,8 @@ impl Inbound {
     pub(crate) fn received(&mut self, n: usize) {
         if let Some(block) = &mut self.block {
             block.extend(n);
-            self.bulk = block.is_full() || (self.bulk && n >= BLOCK);
+            let is_fast = block.is_full() || (self.bulk > 0 && n >= BLOCK);
+            self.bulk = if is_fast { PATIENCE } else { self.bulk.saturating_sub(1) };
             self.came = self.came.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         }
     }
@@ -144,7 +150,7 @@ impl Inbound {
     /// Consumes a head of `n` bytes, or what lies before one. However long it is, it says nothing of the body.
     pub(crate) fn skip(&mut self, n: usize) {
         self.parsed += n;
-        (self.bulk, self.came) = (false, 0);
+        (self.bulk, self.came) = (0, 0);
     }
 
     /// Decodes what can be decoded, into runs.

@@ -165,7 +165,7 @@ pub struct Outcome {
 pub struct Timing {
     /// Waiting for a free upstream.
     pub queue: Duration,
-    /// Connecting, and looking up the name.
+    /// Asking the route, looking up the name, and connecting.
     pub connect: Duration,
     /// Writing the request, or waiting for the client to send it.
     pub request: Duration,

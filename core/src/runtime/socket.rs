@@ -9,7 +9,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Begins a nonblocking connect and returns the socket that is connecting (or already connected).
+/// Begins a nonblocking connect and returns the socket that is connecting (or already connected). Dropping it gives the
+/// attempt up.
+///
+/// # Errors
+///
+/// The system's, if there is no descriptor for it, or if the attempt failed at once.
 pub fn start_connect(to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     set_accepted(&socket)?;
@@ -28,8 +33,11 @@ fn in_progress(e: &io::Error) -> bool {
 }
 
 /// Whether a socket from [`start_connect`] is connected by now: `Ok(true)` connected, `Ok(false)` not
-/// yet, an error if the attempt failed. Asks the kernel, not a cached readiness. A socket that is connected to itself has
-/// been refused: nobody listens there.
+/// yet. Asks the kernel, not a cached readiness.
+///
+/// # Errors
+///
+/// Why the attempt failed. A socket that is connected to itself has been refused: nobody listens there.
 pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
     let socket = SockRef::from(stream);
     if let Some(e) = socket.take_error()? {
@@ -52,11 +60,17 @@ pub fn connect_finished(stream: &impl AsFd) -> io::Result<bool> {
 const BACKLOG: i32 = 4096;
 
 /// A listening socket: nonblocking, with `SO_REUSEADDR`, and a backlog of 4,096, or what the system
-/// allows if that is less.
+/// allows if that is less. On Linux it passes on to whoever comes what [`set_accepted`] sets ([`inherits`]).
+///
+/// # Errors
+///
+/// The system's, when the address is taken or not allowed.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
+    // Before it listens: who is in its queue has inherited already.
+    set_options(&socket)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
@@ -75,16 +89,32 @@ const UNSENT_BULK: u32 = 2 * 1024 * 1024;
 
 /// Prepares an accepted socket: nonblocking, small writes at once, and on Linux at most 64 KiB in the kernel that are
 /// not on their way.
+///
+/// # Errors
+///
+/// The system's: it is no TCP socket.
 pub fn set_accepted(stream: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_nonblocking(true)?;
     set_options(&socket)
 }
 
-/// Sets on a listener what accepted sockets inherit of [`set_accepted`], and says whether they do: on Linux. Then all that
-/// such a socket still lacks is being nonblocking. It saves two calls for each client.
+/// Whether what `listener` accepts has inherited what [`set_accepted`] sets, so that all that such a socket still lacks is
+/// being nonblocking: on Linux, if [`bind`] has made the listener. It saves two calls for each client.
+///
+/// On another listener nothing is set for that: clients may be in its queue who would not have it.
 pub fn inherits(listener: &impl AsFd) -> bool {
-    cfg!(any(target_os = "linux", target_os = "android")) && set_options(&SockRef::from(listener)).is_ok()
+    has_options(&SockRef::from(listener))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn has_options(socket: &Socket) -> bool {
+    socket.tcp_notsent_lowat().is_ok_and(|most| most == UNSENT) && socket.tcp_nodelay().is_ok_and(|on| on)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn has_options(_socket: &Socket) -> bool {
+    false
 }
 
 fn set_options(socket: &Socket) -> io::Result<()> {
@@ -104,6 +134,10 @@ pub fn set_bulk(stream: &impl AsFd, bulk: bool) {
 }
 
 /// Sends FIN.
+///
+/// # Errors
+///
+/// The system's; but none if the peer is gone already.
 pub fn shutdown_write(stream: &impl AsFd) -> io::Result<()> {
     match SockRef::from(stream).shutdown(Shutdown::Write) {
         // The peer is gone already: there is nobody left to tell.
@@ -119,6 +153,10 @@ pub fn abort(stream: &impl AsFd) {
 }
 
 /// One direct read, whatever readiness the runtime believes in.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] if nothing has come; else the system's.
 pub fn try_read(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
@@ -129,6 +167,10 @@ pub fn try_read(stream: &impl AsFd, buf: &mut [u8]) -> io::Result<usize> {
 /// A write alone would not tell: a socket that is not writable (less than a third of its send buffer is
 /// free) still takes bytes, for minutes if each attempt comes at a deadline, and a peer that reads nothing
 /// would pass for one that makes progress. Readiness as the kernel reports it is what all runtimes wait for.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] if it is not writable; else the system's.
 pub fn try_write_vectored(stream: &impl AsFd, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut fds = [PollFd::new(stream, PollFlags::OUT)];
     if poll(&mut fds, Some(&Timespec::default()))? == 0 {
@@ -163,16 +205,18 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri has no kernel whose sockets it could ask")]
     fn what_a_listener_passes_on_need_not_be_set_again() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(any) else { continue };
+            let Ok(listener) = bind(any.parse().expect("an address")) else { continue };
             let linux = cfg!(any(target_os = "linux", target_os = "android"));
             assert_eq!(inherits(&listener), linux);
             let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+            listener.set_nonblocking(false).expect("a plain option");
             let (stream, _) = listener.accept().expect("somebody has connected");
             let socket = SockRef::from(&stream);
             assert_eq!(socket.tcp_nodelay().expect("an option"), linux);
             #[cfg(any(target_os = "linux", target_os = "android"))]
             assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT);
-            // What is no socket is not served the quick way.
+            // What is no socket is not served the quick way, nor is what others have made.
+            assert!(!inherits(&TcpListener::bind(any).expect("a free port")));
             assert!(!inherits(&std::fs::File::open("/dev/null").expect("it is there everywhere")));
         }
     }

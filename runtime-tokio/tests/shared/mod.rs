@@ -45,6 +45,10 @@ macro_rules! adapter_tests {
             $run(|_| shared::a_listener_accepts_and_says_who($bind));
         }
         #[test]
+        fn who_was_in_the_queue_of_a_listener_that_is_taken_over_is_prepared_too() {
+            $run(|_| shared::who_was_in_the_queue_is_prepared_too($bind));
+        }
+        #[test]
         fn s_04_a_lookup_that_hangs_holds_no_process_up() {
             shared::in_a_process_of_its_own("s_04_a_lookup_that_hangs_holds_no_process_up", || {
                 $run(shared::drained_during_a_lookup);
@@ -235,9 +239,7 @@ pub(crate) async fn a_listener_accepts_and_says_who<L: Listener<Stream: AsFd>>(
     let mut theirs = TcpStream::connect(addr).unwrap();
     let (mut ours, peer) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
     assert_eq!(peer, Some(theirs.local_addr().unwrap()));
-    assert!(SockRef::from(&ours).tcp_nodelay().unwrap());
-    #[cfg(target_os = "linux")]
-    assert_eq!(SockRef::from(&ours).tcp_notsent_lowat().unwrap(), 64 * 1024);
+    is_prepared(&ours);
 
     assert_eq!(ours.try_read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nonblocking");
     theirs.write_all(b"hello").unwrap();
@@ -248,6 +250,32 @@ pub(crate) async fn a_listener_accepts_and_says_who<L: Listener<Stream: AsFd>>(
     let mut got = Vec::new();
     theirs.read_to_end(&mut got).unwrap();
     assert_eq!(got, b"hi");
+}
+
+/// A listener that others have made, such as that of a service manager, has had its clients before it is anybody's here.
+/// `_bind` names the type.
+pub(crate) async fn who_was_in_the_queue_is_prepared_too<L>(
+    _bind: fn(SocketAddr) -> io::Result<(L, SocketAddr)>,
+) where
+    L: Listener<Stream: AsFd> + TryFrom<TcpListener, Error = io::Error>,
+{
+    let listener = TcpListener::bind(LOCALHOST).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let _before = TcpStream::connect(addr).unwrap();
+    let mut listener = L::try_from(listener).unwrap();
+    let _after = TcpStream::connect(addr).unwrap();
+    for _ in 0..2 {
+        let (mut ours, _) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        is_prepared(&ours);
+        assert_eq!(ours.try_read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nonblocking");
+    }
+}
+
+/// As `runtime::set_accepted` does it.
+fn is_prepared(stream: &impl AsFd) {
+    assert!(SockRef::from(stream).tcp_nodelay().unwrap());
+    #[cfg(target_os = "linux")]
+    assert_eq!(SockRef::from(stream).tcp_notsent_lowat().unwrap(), 64 * 1024);
 }
 
 const SHORT: Duration = Duration::from_millis(20);

@@ -3,6 +3,7 @@
 
 mod closing;
 mod connection;
+mod endings;
 mod limits;
 mod locks;
 #[cfg(shuttle)]

@@ -397,8 +397,34 @@ fn a_body_that_becomes_slow_gives_its_larger_block_back() {
     assert_eq!(turn(&mut rig, crate::BLOCK), crate::BLOCK);
     assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK, "a block's worth at once is no reason");
     assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
-    assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK);
+    assert_eq!(turn(&mut rig, crate::BLOCK), crate::BLOCK);
+    assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK, "it came short once");
+    assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
+    assert_eq!(turn(&mut rig, crate::BLOCK - 1), crate::BLOCK - 1);
+    assert_eq!(turn(&mut rig, 2 << 20), crate::BLOCK, "twice in a row");
     assert_eq!(turn(&mut rig, 2 << 20), crate::BULK_BLOCK);
+}
+
+/// What comes a block and a half at a time is read at once, each time.
+#[test]
+fn a_body_that_comes_in_pieces_of_more_than_a_block_has_a_larger_one() {
+    let mut rig = Rig::alone(Config { timeouts: profile(), ..Config::default() });
+    rig.client(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n");
+    rig.connected();
+    rig.upstream_gets();
+    let piece = alloc::vec![b'x'; crate::BLOCK + crate::BLOCK / 2];
+    let reads = |rig: &mut Rig| {
+        let (mut taken, mut reads) = (0, 0);
+        while taken < piece.len() {
+            taken += rig.client(&piece[taken..]);
+            rig.upstream_gets();
+            reads += 1;
+        }
+        reads
+    };
+    let counts: Vec<_> = (0..20).map(|_| reads(&mut rig)).collect();
+    assert!(counts.starts_with(&[2; 6]) && counts.ends_with(&[1; 12]), "{counts:?}");
 }
 
 /// Each upload of a connection begins with plain blocks, whatever the one before was like.
