@@ -82,11 +82,11 @@ impl Machine {
                     let here = [([127, 0, 0, 1], 80).into()].into_iter().collect();
                     self.relay.resolved(Ok(here), &mut env);
                 }
-                Action::Admit { .. } if self.full => {
+                Action::Admit if self.full => {
                     self.steps.push((self.now, Step::Queued));
                     self.relay.queued(&mut env);
                 }
-                Action::Admit { .. } => {
+                Action::Admit => {
                     let tried = self.relay.tried().len();
                     match UpstreamId::new(tried).filter(|_| tried < self.upstreams) {
                         Some(id) => {

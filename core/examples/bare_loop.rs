@@ -243,7 +243,7 @@ impl Client {
                     }
                 },
                 // One upstream: whoever could not reach it has nowhere else to go.
-                Action::Admit { .. } => match UpstreamId::new(0).filter(|_| self.relay.tried().is_empty()) {
+                Action::Admit => match UpstreamId::new(0).filter(|_| self.relay.tried().is_empty()) {
                     Some(id) => self.relay.granted(id, env),
                     None => self.relay.exhausted(env),
                 },

@@ -37,7 +37,7 @@
 //!     while let Some(action) = relay.poll_action() {
 //!         match action {
 //!             Action::Route => relay.forward(None, env),
-//!             Action::Admit { .. } => relay.granted(UpstreamId::new(0).unwrap(), env),
+//!             Action::Admit => relay.granted(UpstreamId::new(0).unwrap(), env),
 //!             Action::Checkout(_) => relay.pool_miss(env),
 //!             Action::Resolve(_) => relay.resolved(Ok([([192, 0, 2, 1], 80).into()].into_iter().collect()), env),
 //!             Action::Connect { .. } => relay.connected(false, env),

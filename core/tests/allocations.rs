@@ -76,7 +76,7 @@ fn act(relay: &mut Relay, pooled: &mut bool, env: &mut Env<'_>) {
     while let Some(action) = relay.poll_action() {
         match action {
             Action::Route => relay.forward(None, env),
-            Action::Admit { .. } => relay.granted(UpstreamId::new(0).unwrap(), env),
+            Action::Admit => relay.granted(UpstreamId::new(0).unwrap(), env),
             Action::Checkout(_) if std::mem::take(pooled) => relay.connected(true, env),
             Action::Checkout(_) => relay.pool_miss(env),
             Action::Resolve(_) => {

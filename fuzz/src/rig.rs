@@ -106,7 +106,7 @@ impl Rig {
                 });
                 relay.forward(Some(Arc::clone(&self.policy)), &mut env);
             }
-            Action::Admit { .. } => match UpstreamId::new(relay.tried().len()) {
+            Action::Admit => match UpstreamId::new(relay.tried().len()) {
                 Some(id) if relay.tried().len() < 2 => relay.granted(id, &mut env),
                 _ => relay.exhausted(&mut env),
             },

@@ -35,10 +35,15 @@ impl Awaited {
         bell.task.register(cx.waker());
         let rung = bell.rung.swap(false, Ordering::AcqRel);
         // Also after it has rung: what the reactor believes of it is used up by that.
-        match ask(&mut Context::from_waker(waker)) {
+        let answer = match ask(&mut Context::from_waker(waker)) {
             Poll::Pending if rung => Poll::Ready(Ok(())),
             answer => answer,
+        };
+        if answer.is_ready() {
+            // Nobody waits any more, and a waker keeps its task's memory for as long as a socket may lie in a pool.
+            drop(bell.task.take());
         }
+        answer
     }
 }
 

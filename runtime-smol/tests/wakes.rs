@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_core::runtime::Stream as _;
 use tidegate_smol::Stream;
@@ -81,5 +81,44 @@ fn room_is_used_without_further_wakes() -> io::Result<()> {
         assert!(wakes <= MOST, "round {round}: {wakes}");
         peer.read_exact(&mut [0])?;
     }
+    Ok(())
+}
+
+/// A waker keeps its task's memory, and an idle connection may lie in a pool for long.
+#[test]
+fn a_waker_is_kept_no_longer_than_its_operation_is_pending() -> io::Result<()> {
+    let (mut stream, mut peer) = pair()?;
+    let (rings, rung) = sync_channel(1);
+    let task = Arc::new(Bell(rings));
+    let waker = Waker::from(Arc::clone(&task));
+    let cx = &mut Context::from_waker(&waker);
+    let own = Arc::strong_count(&task);
+    // The reactor's thread lets go of what it has just woken when it comes round to it.
+    let let_go = || {
+        let until = Instant::now() + GUARD;
+        while Arc::strong_count(&task) > own {
+            assert!(Instant::now() < until, "{} handles are left", Arc::strong_count(&task) - own);
+            std::thread::yield_now();
+        }
+    };
+
+    let block = vec![b'x'; 64 * 1024];
+    let mut sent = 0;
+    while let Poll::Ready(n) = stream.poll_write_vectored(cx, &[IoSlice::new(&block)]) {
+        sent += n?;
+    }
+    assert!(Arc::strong_count(&task) > own, "it waits");
+    peer.read_exact(&mut vec![0; sent])?;
+    wakes_until(&rung, || {
+        stream.poll_write_vectored(cx, &[IoSlice::new(b"y")]).map(|sent| assert!(sent.is_ok()))
+    });
+    let_go();
+
+    let mut buf = [0; 8];
+    assert!(stream.poll_read(cx, &mut buf).is_pending());
+    assert!(Arc::strong_count(&task) > own, "it waits");
+    peer.write_all(b"x")?;
+    wakes_until(&rung, || stream.poll_read(cx, &mut buf).map(|read| assert!(read.is_ok())));
+    let_go();
     Ok(())
 }

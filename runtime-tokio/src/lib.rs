@@ -153,10 +153,14 @@ impl runtime::Timer for Timer {
     }
 }
 
-/// One epoch per process: instants of several runtimes compare, as long as no clock is paused.
+/// The epoch of the standard clock: instants of several runtimes compare, also of those that are not tokio's, as long as no
+/// clock is paused.
 fn epoch() -> TokioInstant {
     static EPOCH: OnceLock<TokioInstant> = OnceLock::new();
-    *EPOCH.get_or_init(TokioInstant::now)
+    *EPOCH.get_or_init(|| {
+        let now = TokioInstant::now();
+        now.checked_sub(Duration::from_nanos(runtime::std_now().as_nanos())).unwrap_or(now)
+    })
 }
 
 /// tokio's instant for one of ours; one that tokio cannot express becomes its own far future.

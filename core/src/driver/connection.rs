@@ -191,7 +191,7 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             }
             Action::Close(Side::Upstream) => {
                 drop(self.take_upstream());
-                self.leave(now);
+                self.leave_answered(now);
             }
             Action::Discard => self.take_upstream().into_iter().for_each(Stream::abort),
             Action::Abort(Side::Client) => self.client.take().into_iter().for_each(Stream::abort),
@@ -225,7 +225,30 @@ impl<R: Runtime, C: Stream, F, G> Parts<'_, R, C, F, G> {
             Place::None => {}
             Place::Waits(ticket) => self.shared.upstreams.cancel(ticket, now),
             // A lookup that is dropped is not wanted any more.
-            Place::Granted(id, _) | Place::Resolves(id, ..) => self.shared.upstreams.release(id, now),
+            Place::Granted(id, _) | Place::Resolves(id, ..) => {
+                // Whoever gets it next is to know that.
+                let is_down = self.relay.tried().contains(&id);
+                if is_down {
+                    self.unreached(id);
+                }
+                self.shared.upstreams.release(id, is_down, now);
+            }
+        }
+    }
+
+    /// The same after a whole answer.
+    fn leave_answered(&mut self, now: Instant) {
+        if let Place::Granted(id, since) = *self.place {
+            *self.place = Place::None;
+            self.shared.upstreams.release_answered(id, since, now);
+        }
+    }
+
+    /// The resolver that said where `id` is hears that it is not there.
+    fn unreached(&self, id: UpstreamId) {
+        let Some(found) = self.relay.unreached() else { return };
+        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
+            self.shared.resolver.unreached(&name, found);
         }
     }
 
@@ -429,14 +452,6 @@ where
         }
     }
 
-    /// The resolver that said where `id` is hears that it is not there.
-    fn unreached(&self, id: UpstreamId) {
-        let Some(found) = self.relay.unreached() else { return };
-        if let Some(Target::Name(name)) = self.shared.upstreams.target(id) {
-            self.shared.resolver.unreached(&name, found);
-        }
-    }
-
     fn take(&mut self, action: Action, cx: &mut Context<'_>, env: &mut Env<'_>) {
         match action {
             Action::Release { upstream, settle, idle } => {
@@ -446,10 +461,7 @@ where
                     let usable = env.now + settle..until;
                     self.shared.idle.put(upstream, stream, usable, &self.shared.upstreams);
                 }
-                if let Place::Granted(id, since) = *self.place {
-                    *self.place = Place::None;
-                    self.shared.upstreams.release_answered(id, since, env.now);
-                }
+                self.leave_answered(env.now);
             }
             Action::Report => {
                 self.count();
@@ -474,21 +486,18 @@ where
                     }
                 }
             }
-            Action::Admit { failed } => {
-                failed.into_iter().for_each(|id| self.unreached(id));
-                match self.shared.upstreams.admit(failed, self.relay.tried(), env.now, cx.waker()) {
-                    Admitted::Granted(id) => {
-                        *self.place = Place::Granted(id, env.now);
-                        self.relay.granted(id, env);
-                    }
-                    Admitted::Waits(ticket) => {
-                        *self.place = Place::Waits(ticket);
-                        self.relay.queued(env);
-                    }
-                    Admitted::Refused => self.relay.refused(env),
-                    Admitted::Exhausted => self.relay.exhausted(env),
+            Action::Admit => match self.shared.upstreams.admit(self.relay.tried(), env.now, cx.waker()) {
+                Admitted::Granted(id) => {
+                    *self.place = Place::Granted(id, env.now);
+                    self.relay.granted(id, env);
                 }
-            }
+                Admitted::Waits(ticket) => {
+                    *self.place = Place::Waits(ticket);
+                    self.relay.queued(env);
+                }
+                Admitted::Refused => self.relay.refused(env),
+                Admitted::Exhausted => self.relay.exhausted(env),
+            },
             Action::Checkout(id) => {
                 *self.upstream = self.shared.idle.take(id, env.now, cx);
                 if self.upstream.is_some() {

@@ -39,18 +39,24 @@ struct State<S> {
     next: Instant,
     /// Keepers by number; the first one keeps, the others stand by.
     keepers: Vec<(u64, Option<Waker>)>,
-    /// How often a waker of theirs came or went. Wakers cannot be compared for that: `will_wake` may always say no.
+    /// How often the first has looked at all connections, for whatever task, or one of them has gone. Wakers cannot be
+    /// compared for that: `will_wake` may always say no.
     changes: u64,
-    /// The waker of the keeper before, with which idle connections may be registered until the next one has swept.
-    former: Option<Waker>,
+    /// The wakers of keepers before, with which idle connections may be registered until the next one has swept.
+    former: Vec<Waker>,
 }
 
 impl<S> Idle<S> {
     /// Keeps so many connections to one upstream at most.
     pub(crate) fn new(most: usize) -> Idle<S> {
-        let (pool, keepers) = (Pool::new(most), Vec::new());
-        let next = Instant::NEVER;
-        Idle(Mutex::new(State { pool, closed: false, next, keepers, changes: 0, former: None }))
+        Idle(Mutex::new(State {
+            pool: Pool::new(most),
+            closed: false,
+            next: Instant::NEVER,
+            keepers: Vec::new(),
+            changes: 0,
+            former: Vec::new(),
+        }))
     }
 }
 
@@ -98,7 +104,7 @@ impl<S: Stream> Idle<S> {
             }
             // That is asked under the lock: what is removed later wakes a keeper, which finds the connection here.
             let put = self.with(|state| match state.closed || !upstreams.is_active(id) {
-                // Another may keep since the look.
+                // Another may keep since the look; or the same one was woken by it and has looked for what is not there yet.
                 _ if state.changes != changes => Put::Again(stream, state.keeper().cloned(), state.changes),
                 true => Put::Over(stream),
                 false => {
@@ -136,7 +142,8 @@ impl<S: Stream> Idle<S> {
     pub(crate) fn close(&self) {
         drop(self.with(|state| {
             state.closed = true;
-            state.pool.clear()
+            // Nothing is registered with them any more.
+            (state.pool.clear(), mem::take(&mut state.former))
         }));
     }
 
@@ -172,12 +179,12 @@ pin_project_lite::pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let number = this.number;
             this.shared.upstreams.unwatch(number);
-            let (heir, _before) = this.shared.idle.with(|state| {
+            let (heir, _own) = this.shared.idle.with(|state| {
                 let place = state.keepers.iter().position(|(n, _)| *n == number);
                 let mut own = place.and_then(|place| state.keepers.remove(place).1);
                 state.changes += 1;
-                if place == Some(0) && own.is_some() && !state.pool.is_empty() {
-                    own = mem::replace(&mut state.former, own);
+                if place == Some(0) && !state.pool.is_empty() {
+                    state.former.extend(own.take());
                 }
                 (state.keeper().cloned(), own)
             });
@@ -221,21 +228,21 @@ impl<R: Runtime> Future for Keeper<R> {
         }
         let now = this.shared.runtime.now();
         // What is over lives until after the lock.
-        let (mut before, mut former, mut gone) = (None, None, Vec::new());
+        let (mut before, mut former, mut gone) = (None, Vec::new(), Vec::new());
         let next = this.shared.idle.with(|state| {
             let first = state.keepers.first().is_some_and(|(n, _)| n == this.number);
             for (n, waker) in &mut state.keepers {
                 if n == this.number && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
                     before = waker.replace(cx.waker().clone());
-                    state.changes += 1;
                 }
             }
             if first {
                 let upstreams = &this.shared.upstreams;
+                state.changes += 1;
                 state.next = state
                     .pool
                     .sweep(now, &mut gone, |id, stream| !upstreams.is_active(id) || is_dead(stream, cx));
-                former = state.former.take();
+                former = mem::take(&mut state.former);
                 state.next
             } else {
                 Instant::NEVER

@@ -152,7 +152,8 @@ impl<R: Runtime> Proxy<R> {
     }
 
     /// The same proxy on another runtime instance, such as that of another thread: with the same upstreams, limits,
-    /// resolver and lifecycle, and an idle pool of its own, since a connection belongs to one reactor.
+    /// resolver and lifecycle, and an idle pool of its own, since a connection belongs to one reactor. It may be a runtime
+    /// of another kind, if both show the same time; those of the adapters do, unless tokio's clock is paused.
     pub fn on<S: Runtime>(&self, runtime: S) -> Proxy<S> {
         let shared = Shared {
             runtime,

@@ -186,16 +186,9 @@ impl Upstreams {
         self.with(|state| state.admission.is_active(id))
     }
 
-    pub(crate) fn admit(
-        &self,
-        failed: Option<UpstreamId>,
-        tried: &[UpstreamId],
-        now: Instant,
-        waker: &Waker,
-    ) -> Admitted {
+    pub(crate) fn admit(&self, tried: &[UpstreamId], now: Instant, waker: &Waker) -> Admitted {
         let mut wakers = Vec::new();
         let admitted = self.with(|state| {
-            failed.into_iter().for_each(|id| state.admission.failed(id, now));
             wakers.extend(core::iter::from_fn(|| state.admission.hand_over(now)));
             state.admission.admit(tried, now, waker)
         });
@@ -208,7 +201,7 @@ impl Upstreams {
         // The one before it comes back in its place, and is dropped here: it may be the last handle of a task.
         let mut waker = waker.clone();
         let fetched = self.with(|state| {
-            if ticket.until() <= now {
+            if state.admission.is_due(&ticket, now) {
                 wakers.extend(core::iter::from_fn(|| state.admission.hand_over(now)));
             }
             state.admission.fetch(ticket, now, &mut waker)
@@ -221,8 +214,14 @@ impl Upstreams {
         self.change(now, |admission| admission.succeeded(id));
     }
 
-    pub(crate) fn release(&self, id: UpstreamId, now: Instant) {
-        self.change(now, |admission| admission.release(id));
+    /// Gives an upstream back that could not be reached, if it `is_down`: for the others that is so before it is free.
+    pub(crate) fn release(&self, id: UpstreamId, is_down: bool, now: Instant) {
+        self.change(now, |admission| {
+            if is_down {
+                admission.failed(id, now);
+            }
+            admission.release(id);
+        });
     }
 
     /// The same after a whole answer to what was granted at `granted`.

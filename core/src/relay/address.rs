@@ -35,6 +35,7 @@ impl Relay {
     pub(crate) fn dial(&mut self, env: &mut Env<'_>) {
         let Some(id) = self.exchange.upstream else { return };
         self.exchange.addresses = None;
+        self.exchange.reused = false;
         self.exchange.attempts = self.exchange.attempts.saturating_add(1);
         self.begin(Stage::Resolving, Step::Resolve(id), env);
     }

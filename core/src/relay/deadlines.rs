@@ -13,13 +13,13 @@ use crate::timeout::{DeadlineKind, Kinds, TimeoutPolicy};
 impl Relay {
     /// Which deadlines run now: the "start", "stop" and "suspended" columns of `docs/TIMEOUTS.md`, The deadlines.
     /// One that begins to be wanted gets its full limit; one that is no longer wanted is off.
-    fn wanted(&self) -> Kinds {
+    fn wanted(&self, now: Instant) -> Kinds {
         use DeadlineKind::*;
         let (client, upstream, stage) = (&self.client, &self.upstream, self.exchange.stage);
         if stage == Stage::Tunnel {
             let one_fin = client.inbound.eof != upstream.ended.is_some();
             return Kinds::NONE
-                .with(Drain, self.awaits_drain())
+                .with(Drain, self.awaits_drain(now))
                 // The 101 itself is still a response.
                 .with(ClientWrite, !client.outbound.head_sent())
                 .with(Tunnel, true)
@@ -30,7 +30,7 @@ impl Relay {
         // The pool's own deadline is kept by the pool.
         let kinds = Kinds::NONE
             .with(Total, total)
-            .with(Drain, self.awaits_drain())
+            .with(Drain, self.awaits_drain(now))
             .with(Queue, stage == Stage::Queued && self.exchange.waiting)
             .with(Connect, matches!(stage, Stage::Resolving | Stage::Connecting))
             .with(ConnectAddress, stage == Stage::Connecting && self.exchange.has_next_address())
@@ -52,10 +52,10 @@ impl Relay {
 
     /// A drain waits for this connection: but for a close that has a deadline of its own, and for the error
     /// response that the drain has itself led to.
-    fn awaits_drain(&self) -> bool {
+    fn awaits_drain(&self, now: Instant) -> bool {
         let spent = matches!(self.exchange.error, Some(Error::Timeout(t)) if t.kind == DeadlineKind::Drain);
         let closes = match self.client.state {
-            ClientState::Linger | ClientState::Closing => self.config.timeouts.linger.is_some(),
+            ClientState::Linger | ClientState::Closing => self.is_limited(DeadlineKind::Linger, now),
             state => state == ClientState::Closed,
         };
         self.draining.is_some() && !closes && !(self.exchange.stage == Stage::Answering && spent)
@@ -87,6 +87,12 @@ impl Relay {
         }
     }
 
+    /// Whether a wait of this kind that begins now has an end: a limit that is off has none, nor one beyond the clock's
+    /// end (`timeouts.md` T8).
+    pub(crate) fn is_limited(&self, kind: DeadlineKind, now: Instant) -> bool {
+        self.policy(kind).expiry(kind, now) != Instant::NEVER
+    }
+
     /// Counts the time that has passed to the phase in which it did.
     pub(crate) fn clock_phase(&mut self, now: Instant) {
         if !self.exchange.is_some() {
@@ -103,7 +109,7 @@ impl Relay {
     /// Arms what has begun to be wanted and disarms what is no longer.
     pub(crate) fn sync_deadlines(&mut self, now: Instant) {
         self.clock_phase(now);
-        let (wanted, armed) = (self.wanted(), self.deadlines.armed());
+        let (wanted, armed) = (self.wanted(now), self.deadlines.armed());
         for kind in armed.without(wanted) {
             self.deadlines.disarm(kind);
         }

@@ -159,7 +159,7 @@ impl Relay {
             self.client.next_request();
         } else if complete && !wished && !unframed && self.client.inbound.unparsed().is_empty() {
             // The client asked for the close and sends no more: nothing can hit our last bytes.
-            self.finish_client();
+            self.finish_client(env.now);
         } else {
             self.linger(env);
         }

@@ -157,8 +157,10 @@ impl Relay {
         }
         match kind {
             DeadlineKind::Linger => self.close_client(End::Close),
-            DeadlineKind::KeepAlive => self.finish_client(),
-            DeadlineKind::ClientHead if self.client.state == ClientState::First => self.finish_client(),
+            DeadlineKind::KeepAlive => self.finish_client(env.now),
+            DeadlineKind::ClientHead if self.client.state == ClientState::First => {
+                self.finish_client(env.now)
+            }
             DeadlineKind::Connect => {
                 self.connect_failed(error, env);
                 // Another deadline was due in the same turn, after this one: there is no time to try again, and
@@ -173,7 +175,7 @@ impl Relay {
                 None => self.address_failed(error, env),
             },
             // A head that has not come by now is no request.
-            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.finish_client(),
+            DeadlineKind::Drain if self.exchange.stage == Stage::Idle => self.finish_client(env.now),
             _ => self.fail(error, env),
         }
     }
@@ -192,7 +194,7 @@ impl Relay {
         if self.config.max_body.is_some_and(|max| announced > max) {
             return self.fail(Error::BadRequest(HttpError::BodyTooLarge), env);
         }
-        self.begin(Stage::Queued, Step::Admit { failed: None }, env);
+        self.begin(Stage::Queued, Step::Admit, env);
     }
 
     /// The request has an upstream. Once a pooled connection was stale, only a new one will do.
@@ -238,7 +240,7 @@ impl Relay {
         self.exchange.tried.extend(failed);
         self.exchange.unreached = Some(error);
         self.actions.upstream = Some(End::Abort);
-        self.begin(Stage::Queued, Step::Admit { failed }, env);
+        self.begin(Stage::Queued, Step::Admit, env);
     }
 
     /// Whether a pooled connection turned out to be stale and the request may be sent once more
@@ -267,7 +269,7 @@ impl Relay {
                     if self.client.linger(env) {
                         self.close_client(End::Close);
                     } else if self.client.inbound.eof {
-                        self.finish_client();
+                        self.finish_client(env.now);
                     }
                     false
                 }
@@ -299,7 +301,7 @@ impl Relay {
             }
             Ok(false) => {
                 if self.client.inbound.eof {
-                    self.finish_client();
+                    self.finish_client(env.now);
                 }
                 false
             }

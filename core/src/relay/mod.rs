@@ -425,7 +425,7 @@ impl Relay {
     pub fn drain(&mut self, since: Instant, env: &mut Env<'_>) {
         self.draining.get_or_insert(since);
         if self.is_idle() || self.client.state == ClientState::First {
-            self.finish_client();
+            self.finish_client(env.now);
         }
         self.settle(env);
     }
@@ -433,7 +433,7 @@ impl Relay {
     /// Closes the connection if it is idle.
     pub fn close_idle(&mut self, env: &mut Env<'_>) {
         if self.is_idle() {
-            self.finish_client();
+            self.finish_client(env.now);
         }
         self.settle(env);
     }
@@ -491,9 +491,9 @@ impl Relay {
 
     /// The end in order: if the client's stream has to wait before it can say so, that may take as long as linger. Where
     /// nothing limits it, nobody waits.
-    fn finish_client(&mut self) {
+    fn finish_client(&mut self, now: Instant) {
         self.close_client(End::Close);
-        if self.config.timeouts.linger.is_some() {
+        if self.is_limited(DeadlineKind::Linger, now) {
             self.client.state = ClientState::Closing;
         }
     }
@@ -511,7 +511,7 @@ impl Relay {
     fn linger(&mut self, env: &mut Env<'_>) {
         self.client.inbound.discard(env.bufs);
         if self.client.inbound.eof {
-            self.finish_client();
+            self.finish_client(env.now);
         } else {
             self.client.state = ClientState::Linger;
             self.actions.fin_client = true;

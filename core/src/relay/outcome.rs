@@ -76,7 +76,8 @@ impl Op {
 #[non_exhaustive]
 pub enum Action {
     /// Send RST on the side's connection and close it. For the upstream also: drop the lookup or the attempt to
-    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted.
+    /// connect, leave the queue, and, as at each end of the upstream's part, give back what was granted. What is among
+    /// [`Relay::tried`](super::Relay::tried) could not be reached, and is given back as such, before another gets it.
     Abort(Side),
     /// Close the side's connection: FIN, and before it what a wrapping stream has to say (TLS: `close_notify`). The
     /// client's stream may have to wait for that, as long as the machine is not [closed](super::Relay::is_closed): linger
@@ -100,12 +101,9 @@ pub enum Action {
     Report,
     /// Ask for an upstream that was not [`tried`](super::Relay::tried), then call
     /// [`Relay::granted`](super::Relay::granted) (later, if it has to wait: [`Relay::queued`](super::Relay::queued)),
-    /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). `failed` could
-    /// not be reached just now, at none of [`Relay::unreached`](super::Relay::unreached).
-    Admit {
-        /// The upstream whose failure led to this.
-        failed: Option<UpstreamId>,
-    },
+    /// [`Relay::refused`](super::Relay::refused) or [`Relay::exhausted`](super::Relay::exhausted). The last that was tried
+    /// could not be reached just now, at none of [`Relay::unreached`](super::Relay::unreached).
+    Admit,
     /// A request head is complete: read [`Relay::request`](super::Relay::request), then call
     /// [`Relay::forward`](super::Relay::forward) or [`Relay::respond`](super::Relay::respond).
     Route,
@@ -142,7 +140,7 @@ pub struct Outcome {
     pub upstream: Option<UpstreamId>,
     /// Attempts to connect; all addresses of an upstream are one.
     pub attempts: u16,
-    /// Whether the last connection came from the pool.
+    /// Whether it ended on a connection from the pool; no if that was dead and another was to be made.
     pub reused: bool,
     /// Body bytes of the request, and of a tunnel after it, that the upstream's socket took.
     pub request_bytes: u64,
@@ -243,9 +241,7 @@ pub(crate) enum End {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Route,
-    Admit {
-        failed: Option<UpstreamId>,
-    },
+    Admit,
     Checkout(UpstreamId),
     Resolve(UpstreamId),
     /// To the address whose turn it is.
@@ -270,7 +266,7 @@ impl Actions {
         if let Some(step) = self.step.take() {
             return Some(match step {
                 Step::Route => Action::Route,
-                Step::Admit { failed } => Action::Admit { failed },
+                Step::Admit => Action::Admit,
                 Step::Checkout(id) => Action::Checkout(id),
                 Step::Resolve(id) => Action::Resolve(id),
                 Step::Connect(upstream) => Action::Connect { upstream, addr: addr? },

@@ -95,7 +95,7 @@ impl Relay {
         self.actions.upstream = Some(upstream);
         self.report(env);
         match client {
-            End::Close => self.finish_client(),
+            End::Close => self.finish_client(env.now),
             _ => self.close_client(client),
         }
     }

@@ -48,7 +48,8 @@ pub trait Runtime {
     /// A timer on this runtime's clock.
     type Timer: Timer;
 
-    /// The clock's reading. Never goes backwards; one epoch per process and clock.
+    /// The clock's reading. Never goes backwards; one epoch per process and clock. Runtimes of one proxy
+    /// ([`Proxy::on`](crate::Proxy::on)) must show the same time: that of [`std_now`], unless they have reason to differ.
     fn now(&self) -> Instant;
 
     /// Seconds since the Unix epoch, for `date` fields alone.

@@ -66,6 +66,7 @@ struct State {
 
 #[derive(Default)]
 struct Entry {
+    /// What was found, and when.
     known: Option<(Addresses, Instant)>,
     /// It is in the queue, or being looked up.
     pending: bool,
@@ -96,7 +97,7 @@ impl ResolverPool {
     /// How long an address is used unless something else is said: 10 s.
     pub const KEEP: Duration = Duration::from_secs(10);
 
-    /// At most `threads` threads (at least one), and an address is used again for `keep`.
+    /// At most `threads` threads (at least one), and an address is used again for `keep`: [`Duration::MAX`] is for ever.
     pub fn new(threads: usize, keep: Duration) -> ResolverPool {
         ResolverPool::with_lookup(threads, keep, system_lookup)
     }
@@ -130,7 +131,7 @@ impl Resolver for ResolverPool {
             None => state.names.entry(name.clone()).or_default(),
         };
         match &entry.known {
-            Some((addresses, until)) if Instant::now() < *until => {
+            Some((addresses, since)) if since.elapsed() < self.0.keep => {
                 return Resolution::Known(Ok(addresses.clone()));
             }
             _ => entry.known = None,
@@ -250,14 +251,13 @@ impl Shared {
         let Some(entry) = state.names.get_mut(name) else { return Vec::new() };
         entry.pending = false;
         entry.known = match found {
-            Ok(addresses) if !addresses.is_empty() => {
-                now.checked_add(self.keep).map(|until| (addresses.clone(), until))
-            }
+            Ok(addresses) if !addresses.is_empty() => Some((addresses.clone(), now)),
             _ => None,
         };
         let waiting = std::mem::take(&mut entry.waiting);
         // What is too old goes, also of names that nobody asks for any more.
-        state.names.retain(|_, e| e.pending || e.known.as_ref().is_some_and(|(_, until)| now < *until));
+        let is_kept = |since: Instant| now.saturating_duration_since(since) < self.keep;
+        state.names.retain(|_, e| e.pending || e.known.as_ref().is_some_and(|(_, since)| is_kept(*since)));
         waiting
     }
 }

@@ -8,6 +8,8 @@ use crate::scale::or_under_miri;
 use crate::timeout::TimeoutPolicy;
 use crate::upstream::Admitted;
 
+const CLOSE5: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
+
 /// A proxy with one place at its one upstream.
 fn narrow(fake: &Fake, timeouts: TimeoutPolicy) -> Proxy<Fake> {
     let limits = UpstreamLimits { max_conns: 1, max_queue: 9 };
@@ -249,6 +251,18 @@ fn an_idle_connection_is_closed_when_its_upstream_is_removed() {
     let waker = keeper.swap_waker();
     keeper.cancel();
     assert_eq!(Arc::strong_count(&waker), 1, "and so is one that has ended");
+
+    // As one that has left connections behind is once they are closed.
+    let mut keeper = Task::new(proxy.keeper());
+    keeper.run();
+    let id = proxy.upstreams().add([SocketAddr::from(([127, 0, 0, 1], 2))]).unwrap();
+    let usable = Instant::EPOCH..Instant::NEVER;
+    proxy.shared().idle.put(id, fake.stream(&peer()), usable, proxy.upstreams());
+    let waker = keeper.swap_waker();
+    keeper.cancel();
+    assert_eq!(proxy.gauges().idle_upstreams, 1);
+    proxy.stop();
+    assert_eq!(Arc::strong_count(&waker), 1);
 }
 
 #[test]
@@ -308,8 +322,9 @@ fn an_upstream_that_answers_on_an_idle_connection_takes_its_turn_again() {
         let (client, mut task) = connect(&fake, &proxy);
         send(&client, GET);
         task.run();
-        let asked = (0..2).find(|n| !got(&fake.upstream(*n)).is_empty());
-        (asked.expect("one of the two that are connected"), client, task)
+        let all = fake.0.borrow().upstreams.len();
+        let asked = (0..all).find(|n| !got(&fake.upstream(*n)).is_empty());
+        (asked.expect("one of those that are connected"), client, task)
     };
     let answer = |(n, client, mut task): (usize, Handle, Task)| {
         send(&fake.upstream(n), OK5);
@@ -329,6 +344,26 @@ fn an_upstream_that_answers_on_an_idle_connection_takes_its_turn_again() {
     fake.set_clock(6000);
     let turns = [(); 6].map(|()| answer(ask()));
     assert_eq!(turns.iter().sum::<usize>(), 3, "each has its turn: {turns:?}");
+
+    // So it is if the answer ends that connection.
+    let first = || loop {
+        match ask() {
+            asked @ (0, ..) => return asked,
+            asked => answer(asked),
+        };
+    };
+    let busy = first();
+    fake.set_clock(7000);
+    assert_eq!([(); 2].map(|()| answer(ask())), [1; 2], "the first was tried");
+    answer(busy);
+    fake.set_clock(12_000);
+    fake.0.borrow_mut().refuses = false;
+    let (_, client, mut task) = first();
+    send(&fake.upstream(0), CLOSE5);
+    task.run();
+    assert!(got(&client).ends_with("hello") && fake.upstream(0).borrow().closed);
+    let turns = [(); 6].map(|()| answer(ask()));
+    assert_eq!(turns.iter().filter(|n| **n == 1).count(), 3, "each has its turn: {turns:?}");
 }
 
 /// Who came first goes first, also where nothing has happened since but that a failure was forgotten.
@@ -338,17 +373,13 @@ fn what_may_be_tried_again_is_for_whoever_has_waited_longest() {
     let both = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let upstreams = Upstreams::with_limits(both, limits);
     let ask = |s: u64, wakes: &Arc<Wakes>| {
-        upstreams.admit(None, &[], Instant::from_millis(1000 * s), &Waker::from(Arc::clone(wakes)))
+        upstreams.admit(&[], Instant::from_millis(1000 * s), &Waker::from(Arc::clone(wakes)))
     };
     let [first, second] = [Arc::<Wakes>::default(), Arc::default()];
     let Admitted::Granted(down) = ask(0, &first) else { panic!("all are free") };
     assert!(matches!(ask(0, &first), Admitted::Granted(_)));
     let noop = Waker::noop();
-    let Admitted::Waits(gone) = upstreams.admit(Some(down), &[down], Instant::EPOCH, noop) else {
-        panic!("the other one is full")
-    };
-    upstreams.cancel(gone, Instant::EPOCH);
-    upstreams.release(down, Instant::EPOCH);
+    upstreams.release(down, true, Instant::EPOCH);
     let Admitted::Waits(ticket) = ask(4, &first) else { panic!("it is down") };
     assert!(matches!(ask(6, &second), Admitted::Waits(_)), "somebody waits for it");
     assert_eq!((first.count(), second.count()), (1, 0));

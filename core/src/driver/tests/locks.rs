@@ -62,9 +62,9 @@ fn the_upstreams_queue_lets_go_of_wakers_outside_its_lock() {
         move || locked.is_locked(),
         || {
             let now = Instant::EPOCH;
-            let Admitted::Granted(id) = upstreams.admit(None, &[], now, &waker()) else { panic!() };
+            let Admitted::Granted(id) = upstreams.admit(&[], now, &waker()) else { panic!() };
             let wait = |ticket: Option<Ticket>| match ticket {
-                None => upstreams.admit(None, &[], now, &waker()),
+                None => upstreams.admit(&[], now, &waker()),
                 Some(ticket) => upstreams.fetch(ticket, now, &waker()),
             };
             let Admitted::Waits(first) = wait(None) else { panic!() };
@@ -72,7 +72,7 @@ fn the_upstreams_queue_lets_go_of_wakers_outside_its_lock() {
             // Another task waits in its place; one that leaves; one that is woken; and one that fetches what it has.
             let Admitted::Waits(first) = wait(Some(first)) else { panic!() };
             upstreams.cancel(second, now);
-            upstreams.release(id, now);
+            upstreams.release(id, false, now);
             assert_eq!(wait(Some(first)), Admitted::Granted(id));
         },
     );
@@ -158,6 +158,15 @@ fn the_idle_pool_lets_go_of_wakers_and_connections_outside_its_lock() {
             let mut second = keeper(&proxy);
             drop(first);
             fake.set_clock(100);
+            poll(&mut second);
+            // One that was first for so long that a connection was put to it, and never ran meanwhile, is gone, too.
+            let mut third = keeper(&proxy);
+            poll(&mut third);
+            put(130);
+            drop(second);
+            put(130);
+            drop(third);
+            let mut second = keeper(&proxy);
             poll(&mut second);
             // One dies on its way in; one is too old for whoever asks; the last goes with the pool.
             let dead = peer();

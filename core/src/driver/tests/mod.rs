@@ -5,6 +5,7 @@ mod closing;
 mod connection;
 mod endings;
 mod limits;
+mod liveness;
 mod locks;
 #[cfg(shuttle)]
 mod model;
@@ -50,6 +51,8 @@ pub(super) struct Peer {
     pub(super) reset: bool,
     /// Every read finds these bytes, for ever.
     pub(super) floods: Option<&'static [u8]>,
+    /// So many reads are interrupted by a signal.
+    pub(super) interrupted: usize,
     /// Polls wait although a direct call would not.
     pub(super) asleep: bool,
     /// How many more bytes the proxy may write.
@@ -128,7 +131,8 @@ pub(super) struct World {
     pub(super) refuses: bool,
     /// What comes of the first attempt, at the look after so many.
     pub(super) then: Option<(usize, Came)>,
-    connecting: Option<Waker>,
+    /// The wakers of attempts that wait, by their place among all upstream connections.
+    connecting: Vec<(usize, Waker)>,
     tasks: Vec<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
@@ -148,7 +152,7 @@ impl Fake {
             connects: true,
             refuses: false,
             then: None,
-            connecting: None,
+            connecting: Vec::new(),
             tasks: Vec::new(),
         })))
     }
@@ -168,12 +172,14 @@ impl Fake {
 
     /// Lets attempts to connect succeed from now on.
     pub(super) fn connect(&self) {
-        let waker = {
-            let mut world = self.0.borrow_mut();
-            world.connects = true;
-            world.connecting.take()
-        };
-        waker.into_iter().for_each(Waker::wake);
+        self.0.borrow_mut().connects = true;
+        self.look_again();
+    }
+
+    /// Something has come of the attempts to connect that wait.
+    pub(super) fn look_again(&self) {
+        let wakers = core::mem::take(&mut self.0.borrow_mut().connecting);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     pub(super) fn spawned(&self) -> Vec<Task> {
@@ -236,7 +242,7 @@ impl Runtime for Fake {
     }
 
     fn connect(&self, _: SocketAddr) -> FakeConnect {
-        FakeConnect { world: self.clone(), stream: None }
+        FakeConnect { world: self.clone(), stream: None, place: 0 }
     }
 }
 
@@ -279,6 +285,7 @@ impl Drop for FakeTimer {
 pub(super) struct FakeConnect {
     world: Fake,
     stream: Option<FakeStream>,
+    place: usize,
 }
 
 impl Future for FakeConnect {
@@ -289,6 +296,8 @@ impl Future for FakeConnect {
             let next = self.world.0.borrow_mut().next.take();
             let peer = next.unwrap_or_else(peer);
             self.stream = Some(self.world.stream(&peer));
+            let place = self.world.0.borrow().upstreams.len();
+            self.place = place;
             self.world.0.borrow_mut().upstreams.push(peer);
         }
         let came = self.world.0.borrow_mut().look();
@@ -301,7 +310,8 @@ impl Future for FakeConnect {
         }
         let mut world = self.world.0.borrow_mut();
         if !world.connects {
-            world.connecting = Some(cx.waker().clone());
+            world.connecting.retain(|(place, _)| *place != self.place);
+            world.connecting.push((self.place, cx.waker().clone()));
             return Poll::Pending;
         }
         drop(world);
@@ -384,6 +394,10 @@ impl Stream for FakeStream {
         assert!(!buf.is_empty());
         let mut peer = self.peer.borrow_mut();
         peer.calls += 1;
+        if let Some(left) = peer.interrupted.checked_sub(1) {
+            peer.interrupted = left;
+            return Err(ErrorKind::Interrupted.into());
+        }
         if let (true, Some(bytes)) = (peer.sends.is_empty(), peer.floods) {
             peer.sends.extend(bytes);
         }
@@ -485,6 +499,10 @@ impl Task {
     /// From now on it is polled with another waker; the old one is given back.
     pub(super) fn swap_waker(&mut self) -> Arc<Wakes> {
         core::mem::take(&mut self.wakes)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.future.is_none()
     }
 
     pub(super) fn is_woken(&self) -> bool {

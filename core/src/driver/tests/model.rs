@@ -47,7 +47,7 @@ async fn acquire(upstreams: &Upstreams, patience: usize) -> Option<UpstreamId> {
             return Poll::Ready(None);
         }
         match ticket.take() {
-            None => match upstreams.admit(None, &[], NOW, cx.waker()) {
+            None => match upstreams.admit(&[], NOW, cx.waker()) {
                 Admitted::Granted(id) => return Poll::Ready(Some(id)),
                 Admitted::Waits(waits) => ticket = Some(waits),
                 other => panic!("{other:?}"),
@@ -81,7 +81,7 @@ fn a_place_in_the_queue_is_handed_over_whoever_leaves_when() {
                 thread::yield_now();
                 held.fetch_sub(1, Ordering::SeqCst);
                 served.fetch_add(1, Ordering::SeqCst);
-                upstreams.release(id, NOW);
+                upstreams.release(id, false, NOW);
             })
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -390,9 +390,10 @@ impl Wake for Woken {
     }
 }
 
-#[test]
-fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does_not_stay_there() {
-    check(|| {
+/// An idle connection does not stay in the pool if that happens to it, or to its upstream, while it is put there; and nothing
+/// else wakes the keeper.
+fn put_while(ends: impl Fn(&Proxied<Still>, UpstreamId, &Quiet) + Copy + Send + Sync + 'static) {
+    check(move || {
         let (id, shared) = proxied();
         let mut keeper = pin!(Keeper::new(Arc::clone(&shared), None));
         let woken = Arc::new(Woken::default());
@@ -404,22 +405,70 @@ fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does
         };
         woken.0.store(1, Ordering::SeqCst);
         run();
+        let stream = Quiet::default();
+        let puts = {
+            let (shared, stream) = (Arc::clone(&shared), stream.clone());
+            thread::spawn(move || {
+                shared.idle.put(id, stream, Instant::EPOCH..Instant::NEVER, &shared.upstreams)
+            })
+        };
+        let ended = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || ends(&shared, id, &stream))
+        };
+        for _ in 0..3 {
+            thread::yield_now();
+            run();
+        }
+        [puts, ended].into_iter().for_each(|thread| thread.join().unwrap());
+        run();
+        assert_eq!(shared.idle.len(), 0);
+    });
+}
+
+#[test]
+fn an_idle_connection_whose_upstream_is_removed_while_it_is_put_to_the_pool_does_not_stay_there() {
+    put_while(|shared, id, _| shared.upstreams.remove(id));
+}
+
+#[test]
+fn an_idle_connection_that_dies_while_it_is_put_to_the_pool_does_not_stay_there() {
+    put_while(|_, _, stream| stream.close());
+}
+
+/// A task that says where its last handle is let go.
+struct Last(Arc<Proxied<Still>>, AtomicUsize);
+
+impl Wake for Last {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        // Others may hold the lock, until there are no others.
+        assert!(self.1.load(Ordering::SeqCst) > 0 || !self.0.idle.is_locked(), "under the lock");
+    }
+}
+
+#[test]
+fn a_connection_that_is_put_while_its_keeper_goes_lets_go_of_its_task_outside_the_lock() {
+    check(|| {
+        let (id, shared) = proxied();
+        let task = Arc::new(Last(Arc::clone(&shared), AtomicUsize::new(1)));
+        let mut keeper = Box::pin(Keeper::new(Arc::clone(&shared), None));
+        let _ = keeper.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&task))));
         let puts = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || {
                 shared.idle.put(id, Quiet::default(), Instant::EPOCH..Instant::NEVER, &shared.upstreams)
             })
         };
-        let removes = {
-            let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.upstreams.remove(id))
-        };
-        for _ in 0..3 {
-            thread::yield_now();
-            run();
-        }
-        [puts, removes].into_iter().for_each(|thread| thread.join().unwrap());
-        run();
-        assert_eq!(shared.idle.len(), 0);
+        drop(keeper);
+        puts.join().unwrap();
+        task.1.store(0, Ordering::SeqCst);
+        drop(task);
+        let mut heir = pin!(Keeper::new(Arc::clone(&shared), None));
+        let _ = heir.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(shared.idle.len(), 1);
     });
 }

@@ -83,6 +83,7 @@ fn the_place_of_a_second_try_is_given_back_however_it_ends() {
         if refused {
             assert!(got(&first.0).starts_with("HTTP/1.1 502 "));
             assert!(matches!(outcomes.borrow()[0].error, Some(Error::Connect(_))));
+            assert!(!outcomes.borrow()[0].reused, "it had no connection");
         } else {
             assert!(!waits.1.is_woken());
             first.1.cancel();
@@ -135,4 +136,49 @@ fn an_upstream_that_is_left_out_is_for_whoever_waits_as_soon_as_it_may_be_tried_
         assert!(got(&first.0).ends_with("hello"));
         assert!(second.1.is_woken(), "it is back");
     }
+}
+
+/// Who is first in the queue once another has left is woken, and that may take longer than what it is woken for.
+#[test]
+fn who_becomes_the_first_that_waits_and_runs_late_gets_what_may_be_tried_again() {
+    let fake = Fake::new();
+    let (proxy, outcomes) = (narrow(&fake, 2, 9), Outcomes::default());
+    fake.0.borrow_mut().then = Some((0, Came::Refused));
+    let _busy = asks(&fake, &proxy, &outcomes);
+    let (_, mut first) = asks(&fake, &proxy, &outcomes);
+    let (_client, mut second) = asks(&fake, &proxy, &outcomes);
+    fake.set_clock(4999);
+    first.cancel();
+    assert!(second.is_woken());
+    fake.set_clock(5001);
+    second.run();
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (2, 0));
+}
+
+/// What is given back because it could not be reached is not for the next in the queue, who can have another that is up.
+#[test]
+fn who_waits_is_not_given_what_could_not_be_reached_just_now() {
+    let fake = Fake::new();
+    let (proxy, outcomes) = (narrow(&fake, 2, 9), Outcomes::default());
+    fake.0.borrow_mut().connects = false;
+    let mut first = asks(&fake, &proxy, &outcomes);
+    fake.0.borrow_mut().connects = true;
+    let mut other = asks(&fake, &proxy, &outcomes);
+    let mut waits = asks(&fake, &proxy, &outcomes);
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (2, 1));
+    fake.0.borrow_mut().refuses = true;
+    fake.connect();
+    first.1.run();
+    fake.0.borrow_mut().refuses = false;
+    // It hears when that may be tried again, and no more: the other one is up.
+    waits.1.run();
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (1, 2));
+    // Nobody else has come to it: who waited is before the one that was refused.
+    send(&fake.upstream(1), OK5);
+    other.1.run();
+    first.1.run();
+    waits.1.run();
+    assert_eq!((proxy.gauges().in_flight, proxy.gauges().waiting), (1, 1));
+    assert!(got(&fake.upstream(1)).matches("GET ").count() == 2, "on the idle connection");
+    assert_eq!(fake.0.borrow().upstreams.len(), 2);
 }

@@ -86,9 +86,10 @@ fn a_stopped_server_ends_when_its_last_connection_has_ended() {
 /// that sends what nobody asked for; whatever the keeper's timer does.
 #[test]
 fn the_keeper_closes_what_must_not_be_used() {
-    let ends: [fn(&Fake); 3] = [
+    let ends: [fn(&Fake); 4] = [
         |fake| fake.set_clock(60_000),
         |fake| at(&fake.upstream(0), |p| p.fin = true),
+        |fake| at(&fake.upstream(0), |p| p.reset = true),
         |fake| send(&fake.upstream(0), b"HTTP/1.1 200 OK\r\n"),
     ];
     for end in ends {
@@ -177,6 +178,69 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
         assert_eq!(proxy.gauges().idle_upstreams, usize::from(watched));
         assert_eq!(fake.open(), usize::from(watched));
     }
+}
+
+#[test]
+fn the_keeper_hears_of_what_is_due_before_all_else_that_it_knows() {
+    let fake = Fake::new();
+    let proxy = proxy(&fake);
+    let id = proxy.upstreams().list()[0].0;
+    let mut keeper = Task::new(proxy.keeper());
+    keeper.run();
+    for (until, is_news) in [(100, true), (100, false), (101, false), (50, true), (70, false)] {
+        let stream = fake.stream(&peer());
+        let usable = Instant::EPOCH..Instant::from_millis(until);
+        proxy.shared().idle.put(id, stream, usable, proxy.upstreams());
+        assert_eq!(keeper.is_woken(), is_news, "{until}");
+        keeper.run();
+    }
+    for (now, left) in [(49, 5), (50, 4), (70, 3), (99, 3), (100, 1), (101, 0)] {
+        fake.set_clock(now);
+        keeper.run();
+        assert_eq!(proxy.gauges().idle_upstreams, left, "at {now}");
+    }
+}
+
+/// Which may be other than those that were polled last.
+#[test]
+fn of_two_keepers_the_first_is_woken_and_then_the_other() {
+    let fake = Fake::new();
+    let proxy = proxy(&fake);
+    let id = proxy.upstreams().list()[0].0;
+    let [mut first, mut second] = [(); 2].map(|()| Task::new(proxy.keeper()));
+    first.run();
+    second.run();
+    let put = |until| {
+        let usable = Instant::EPOCH..Instant::from_millis(until);
+        proxy.shared().idle.put(id, fake.stream(&peer()), usable, proxy.upstreams());
+    };
+    put(100);
+    assert!(first.is_woken() && !second.is_woken());
+    first.run();
+    first.cancel();
+    assert!(second.is_woken(), "the heir");
+    second.run();
+    put(50);
+    assert!(second.is_woken());
+    second.run();
+    fake.set_clock(100);
+    second.run();
+    assert_eq!(proxy.gauges().idle_upstreams, 0);
+}
+
+/// A signal says nothing about the connection that was looked at.
+#[test]
+fn an_idle_connection_at_which_a_look_is_interrupted_is_kept() {
+    let fake = Fake::new();
+    let proxy = proxy(&fake);
+    let id = proxy.upstreams().list()[0].0;
+    let mut keeper = Task::new(proxy.keeper());
+    let peer = peer();
+    peer.borrow_mut().interrupted = 1;
+    proxy.shared().idle.put(id, fake.stream(&peer), Instant::EPOCH..Instant::NEVER, proxy.upstreams());
+    peer.borrow_mut().interrupted = 1;
+    keeper.run();
+    assert_eq!((proxy.gauges().idle_upstreams, peer.borrow().interrupted), (1, 0));
 }
 
 /// A look more is for another keeper alone. (That wakers which wake the same may compare as unequal is not shown here: no

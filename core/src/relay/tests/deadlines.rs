@@ -56,7 +56,7 @@ fn t5_a_zero_limit_starts_nothing_but_lets_what_needs_no_waiting_pass() {
         relay.received(Side::Client, GET.len(), env);
         assert_eq!(relay.poll_action(), Some(Action::Route));
         relay.forward(Some(Arc::new(TimeoutPolicy { connect: ms(0), ..profile() })), env);
-        assert_eq!(relay.poll_action(), Some(Action::Admit { failed: None }));
+        assert_eq!(relay.poll_action(), Some(Action::Admit));
         relay.granted(UpstreamId::new(0).unwrap(), env);
         assert!(matches!(relay.poll_action(), Some(Action::Checkout(_))));
         relay.connected(true, env);

@@ -172,7 +172,7 @@ impl Rig {
             match action {
                 Action::Route if self.answers => self.relay.respond(200, &[], b"here", &mut env),
                 Action::Route => self.relay.forward(Some(Arc::new(self.policy)), &mut env),
-                Action::Admit { .. } => {
+                Action::Admit => {
                     let tried = self.relay.tried().len();
                     if self.full {
                         self.relay.queued(&mut env);

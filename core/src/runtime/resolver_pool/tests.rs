@@ -107,6 +107,15 @@ fn what_was_found_is_kept_for_a_while_and_what_was_not_is_not() {
         forgets.say.send(Ok(vec![addr(port)])).unwrap();
         assert_eq!(wait(lookup), found(port));
     }
+
+    // For longer than the clock can say.
+    let remembers = self::rig(1, Duration::MAX);
+    let lookup = remembers.ask("a.test:80");
+    remembers.say.send(Ok(vec![addr(1)])).unwrap();
+    assert_eq!(wait(lookup), found(1));
+    assert!(
+        matches!(remembers.pool.resolve(&name("a.test:80")), Resolution::Known(found) if found == self::found(1))
+    );
 }
 
 #[test]
