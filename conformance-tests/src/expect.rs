@@ -53,6 +53,8 @@ pub struct Expect {
     check: Check,
     /// From when to when, at least how long, and how much longer than the slack it may take: if it is about time.
     window: Option<(Moment, Moment, Duration, Duration)>,
+    /// What comes before what: if it is about order.
+    order: Option<(Moment, Moment)>,
 }
 
 impl fmt::Debug for Expect {
@@ -67,7 +69,7 @@ impl Expect {
         what: impl Into<String>,
         check: impl Fn(&Transcript, Tolerance) -> Result<(), String> + Send + Sync + 'static,
     ) -> Expect {
-        Expect { what: what.into(), check: Box::new(check), window: None }
+        Expect { what: what.into(), check: Box::new(check), window: None, order: None }
     }
 
     /// How late the deadline was, if it is about one alone.
@@ -80,6 +82,14 @@ impl Expect {
     /// Whether it is about when the proxy ends a connection to an upstream.
     pub(crate) fn is_of_a_close(&self) -> bool {
         matches!(self.window, Some((_, Moment::UpstreamEnd(_), ..)))
+            || matches!(self.order, Some((Moment::UpstreamEnd(_), _)))
+    }
+
+    /// Whether what ought to come first did not.
+    pub(crate) fn is_out_of_order(&self, transcript: &Transcript) -> bool {
+        let Some((first, second)) = self.order else { return false };
+        let (Ok(first), Ok(second)) = (first.of(transcript), second.of(transcript)) else { return false };
+        first >= second
     }
 
     /// Whether it fails because something came late, and for no other reason.
@@ -241,10 +251,12 @@ pub fn lasts(from: Moment, to: Moment, at_least: Duration) -> Expect {
 
 /// `first` comes before `second`.
 pub fn before(first: Moment, second: Moment) -> Expect {
-    Expect::new(format!("{first} before {second}"), move |t, _| {
+    let mut expect = Expect::new(format!("{first} before {second}"), move |t, _| {
         let (a, b) = (first.of(t)?, second.of(t)?);
         if a < b { Ok(()) } else { Err(format!("they came at {a:?} and {b:?}")) }
-    })
+    });
+    expect.order = Some((first, second));
+    expect
 }
 
 fn message(t: &Transcript, client: usize, index: usize) -> Result<&Message, String> {

@@ -24,7 +24,7 @@ use crate::hostile::{Hostile, HostileListener};
 use crate::names;
 use crate::peers::{SMALL, Stage};
 use crate::run_virtual::{check_left, config, observe, route};
-use crate::script::{BLOCKED, Case};
+use crate::script::{BLOCKED, Case, FREED};
 use crate::transcript::Transcript;
 use crate::watch::{Machine, Watch};
 use crate::wrap::{Inline, Logged, LoggedListener};
@@ -217,6 +217,7 @@ async fn neighbour(case: &Case, stage: &Stage) {
         happened(&stage.board, stall.from).await;
         stage.board.mark(BLOCKED, stage.epoch().elapsed());
         thread::sleep(stall.length);
+        stage.board.mark(FREED, stage.epoch().elapsed());
     }
 }
 

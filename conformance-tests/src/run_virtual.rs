@@ -12,7 +12,7 @@ use crate::cut::{Cut, PATIENCE, Scissors};
 use crate::exec::block;
 use crate::hostile::{Hostile, HostileListener};
 use crate::names;
-use crate::script::{BLOCKED, Case, FIRST_OUTCOME};
+use crate::script::{BLOCKED, Case, FIRST_OUTCOME, FREED};
 use crate::transcript::{Seen, Transcript};
 use crate::virtual_peers::Stage;
 use crate::virtual_rt::{Owner, Ran, World};
@@ -99,7 +99,10 @@ async fn play_with(case: &Case, cut: Option<usize>) -> (Transcript, Cut) {
         world.spawn(Owner::Peer, async move {
             stage.happened(stall.from).await;
             stage.board.mark(BLOCKED, stage.now());
+            let over = stage.world.now() + stall.length;
             stage.world.stall(stall.length);
+            stage.world.sleep_until(over).await;
+            stage.board.mark(FREED, stage.now());
         });
     }
     let sockets = runtime.sockets();

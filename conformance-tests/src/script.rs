@@ -101,7 +101,7 @@ pub struct Client {
 /// The thread that runs the proxy is blocked by a neighbour task.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// The event with which it begins; when it has, [`BLOCKED`] happens.
+    /// The event with which it begins; when it has, [`BLOCKED`] happens, and [`FREED`] when it is over.
     pub from: &'static str,
     /// How long it lasts.
     pub length: Duration,
@@ -137,6 +137,9 @@ pub const SERVER_ENDED: &str = "the server ended";
 /// The event at which a [`Stall`] has begun. Whoever wants to act within it waits for this: the event that it begins with says
 /// only that it will.
 pub const BLOCKED: &str = "the thread is blocked";
+
+/// The event at which a [`Stall`] is over, before the thread does anything else.
+pub const FREED: &str = "the thread is free again";
 
 /// The event that a [`Stall`] from the first outcome begins with: in the turn in which that is reported, before the
 /// runtime gets the thread back.

@@ -106,7 +106,8 @@ pub(crate) fn real<H: Harness>(case: &Arc<Case>, oracle: &Transcript) -> Result<
             early: seen.outcomes.iter().any(|outcome| outcome.early.is_some())
                 || as_expected && any(&|expect| expect.is_early(seen, oracle)),
             late: any(&late),
-            closed_late: decided_in_time && any(&|expect| late(expect) && expect.is_of_a_close()),
+            closed_late: decided_in_time
+                && any(&|expect| (late(expect) || expect.is_out_of_order(seen)) && expect.is_of_a_close()),
             slow: any(&|expect| expect.delay(seen).is_some_and(|delay| delay >= slack)),
             stalled: case.stall.is_some(),
         };

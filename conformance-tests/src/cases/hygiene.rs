@@ -7,7 +7,7 @@ use tidegate_core::DeadlineKind::{Read, Write};
 
 use super::{BIG, ENDLESS, post};
 use crate::expect::*;
-use crate::script::{Case, FIRST_OUTCOME, Step, ms, script};
+use crate::script::{Case, FIRST_OUTCOME, FREED, Step, ms, script};
 use crate::transcript::End;
 use crate::virtual_rt::HOP;
 
@@ -62,15 +62,17 @@ pub fn h_11_linger_bounded_in_bytes() -> Case {
 }
 
 /// The upstream is closed where the timeout is decided: a neighbour that blocks the thread right after that turn delays it by
-/// nothing. Who left the close to a task, or to the executor, would be late by the neighbour.
+/// nothing, and the upstream sees it before the neighbour is done. Who left the close to a task, or to the executor, would be late
+/// by the neighbour.
 pub fn h_13_close_is_not_delayed_by_a_busy_executor() -> Case {
     Case::new("H-13", "close is not delayed by a busy executor")
         .stall(FIRST_OUTCOME, ms(600))
         .upstream(script().read_message().read_to_end())
-        .client(script().connect().mark("asks").get("/").read_message())
+        .client(script().connect().mark("asks").get("/").read_message().wait_for(FREED))
         .expect(status(0, 0, 504))
         .expect(timeout(0, Read, None))
         .expect(window(Moment::Mark("asks"), Moment::UpstreamEnd(0), ms(150)))
+        .expect(before(Moment::UpstreamEnd(0), Moment::Mark(FREED)))
         .expect(upstream_end(0, End::Rst))
 }
 
