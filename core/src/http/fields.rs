@@ -48,7 +48,7 @@ enum Hop {
     /// One that we do not write, but that servers behind a proxy are known to believe.
     Foreign,
     /// Never passed on: read as one of the others by servers to which `_` and `-` are the same (CGI and what follows
-    /// it), or a response's Proxy-Status.
+    /// it; to some every sign is `_`), or a response's Proxy-Status.
     Disguised,
 }
 
@@ -82,8 +82,9 @@ fn name(text: &str) -> Name {
 
 /// Names that servers may take for one about the hops before us, or for another that we write: the framing's, too.
 fn forwarding_like(text: &[u8]) -> Name {
+    let is_sign = |b: &u8| !b.is_ascii_alphanumeric();
     let is = |known: &[u8], text: &[u8]| {
-        let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k, *t) == (b'-', b'_');
+        let same = |(k, t): (&u8, &u8)| k.eq_ignore_ascii_case(t) || (*k == b'-' && is_sign(t));
         known.len() == text.len() && known.iter().zip(text).all(same)
     };
     let prefix = text.get(..11).is_some_and(|prefix| is(b"x-forwarded", prefix));
@@ -92,10 +93,10 @@ fn forwarding_like(text: &[u8]) -> Name {
         [&b"x-real-ip"[..], b"x-request-id", b"proxy-status", b"content-length", b"transfer-encoding"]
             .iter()
             .any(|known| is(known, text));
-    let like = named || (prefix && matches!(text.get(11), Some(b'-' | b'_')));
+    let like = named || (prefix && text.get(11).is_some_and(is_sign));
     match like {
         false => Name::Other,
-        true if text.contains(&b'_') => Name::Forwarding(Hop::Disguised),
+        true if text.iter().any(|b| *b != b'-' && is_sign(b)) => Name::Forwarding(Hop::Disguised),
         true => Name::Forwarding(Hop::Foreign),
     }
 }

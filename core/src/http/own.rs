@@ -81,7 +81,7 @@ pub struct OwnResponse<'a> {
     /// More fields. Those that are not valid, and those that this type writes itself (the framing, Connection,
     /// Date), are left out.
     pub fields: &'a [(&'a str, &'a str)],
-    /// The body; not sent with 204 and 304.
+    /// The body; not sent with 204, 205 and 304.
     pub body: &'a [u8],
     /// The error type and, unless empty, the details for Proxy-Status.
     pub proxy_status: Option<(&'a str, &'a str)>,
@@ -125,8 +125,11 @@ pub struct OwnResponse<'a> {
 /// ```
 pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     let status = if matches!(r.status, 200..=599) { r.status } else { 500 };
-    let bodiless = matches!(status, 204 | 304);
-    out.reserve(256 + r.body.len());
+    // The client of a 205 is told that nothing follows; the others it knows (RFC 9110 section 15.3.6).
+    let unframed = matches!(status, 204 | 304);
+    let bodiless = unframed || status == 205;
+    let body = if bodiless { &[] } else { r.body };
+    out.reserve(256 + body.len());
     out.extend_from_slice(b"HTTP/1.1 ");
     put_decimal(u64::from(status), out);
     out.push(b' ');
@@ -144,9 +147,9 @@ pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     if !typed {
         put_field("content-type", b"text/plain; charset=utf-8", out);
     }
-    if !bodiless {
+    if !unframed {
         out.extend_from_slice(b"content-length: ");
-        put_decimal(r.body.len() as u64, out);
+        put_decimal(body.len() as u64, out);
         out.extend_from_slice(b"\r\n");
     }
     put_field("date", r.date.as_bytes(), out);
@@ -158,8 +161,8 @@ pub fn write_own(r: &OwnResponse<'_>, out: &mut Vec<u8>) {
     }
     put_persistence(r.keep_alive, r.client, out);
     out.extend_from_slice(b"\r\n");
-    if !r.to_head && !bodiless {
-        out.extend_from_slice(r.body);
+    if !r.to_head {
+        out.extend_from_slice(body);
     }
 }
 

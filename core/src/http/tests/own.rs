@@ -80,6 +80,11 @@ fn own_responses_without_a_body_announce_none() {
         );
         assert_eq!(write(&r), expected);
     }
+    // A 205 has a length, and that is zero (RFC 9110 section 15.3.6).
+    let r = OwnResponse { status: 205, proxy_status: None, ..base(&date) };
+    let expected =
+        "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
+    assert_eq!(write(&r), expected);
 }
 
 #[test]

@@ -163,6 +163,8 @@ fn f17_names_that_may_be_read_as_the_framing_stay_here() {
         ("content_length", "x"),
         ("Transfer_Encoding", "chunked"),
         ("TRANSFER_encoding", ""),
+        ("Content.Length", "5"),
+        ("transfer~encoding", "chunked"),
     ] {
         for (fields, framing) in [("", Framing::None), ("Content-Length: 3\r\n", Framing::Length(3))] {
             let (info, head) = with(&format!("{name}: {value}\r\n{fields}")).unwrap();

@@ -150,12 +150,23 @@ fn l6_host_is_one_valid_authority() {
 
 #[test]
 fn l6_host_appears_once() {
-    for fields in ["", "Host: h\r\nHost: h\r\n", "Host: h\r\nhost: i\r\n", "host:\r\nHost: h\r\n"] {
-        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
-        assert_eq!(request(head).map(|r| r.1), Err(HttpError::Host), "{fields:?}");
+    let twice = [
+        "Host: h\r\nHost: h\r\n",
+        "Host: h\r\nhost: i\r\n",
+        "host:\r\nHost: h\r\n",
+        "Host: h\r\nHost:\r\n",
+        "Host:\r\nHost:\r\n",
+    ];
+    for fields in twice {
+        for start in ["GET / HTTP/1.1", "GET / HTTP/1.0", "GET http://i/ HTTP/1.1", "GET http://i/ HTTP/1.0"]
+        {
+            let head = format!("{start}\r\n{fields}\r\n");
+            assert_eq!(request(&head).map(|r| r.1), Err(HttpError::Host), "{head:?}");
+        }
     }
-    let twice = request("GET / HTTP/1.0\r\nHost: h\r\nHost: h\r\n\r\n");
-    assert_eq!(twice.map(|r| r.1), Err(HttpError::Host));
+    for start in ["GET / HTTP/1.1", "GET http://i/ HTTP/1.1"] {
+        assert_eq!(request(format!("{start}\r\n\r\n")).map(|r| r.1), Err(HttpError::Host));
+    }
     for fields in ["", "Host:\r\n"] {
         let head = format!("GET / HTTP/1.0\r\n{fields}\r\n");
         let (_, out) = request(&head).unwrap();

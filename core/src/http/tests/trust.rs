@@ -45,6 +45,20 @@ fn h10_what_a_stranger_says_about_hops_is_replaced() {
     assert_eq!(all(&unknown), [vec![], vec![element], vec!["http"], vec!["h:80"]]);
 }
 
+/// There are servers (lighttpd, and older ones) to which everything in a name but letters and digits is `_`.
+#[test]
+fn h10_a_disguise_may_be_any_sign() {
+    for sign in "!#$%&'*+.^_`|~".chars() {
+        for name in ["X-Forwarded-For", "X-Forwarded-Port", "X-Real-IP", "X-Request-Id", "Proxy-Status"] {
+            for name in [name.replace('-', &sign.to_string()), name.replacen('-', &sign.to_string(), 1)] {
+                for peer in ["192.0.2.1", "10.1.2.3"] {
+                    assert_eq!(sent(peer, &format!("{name}: 6.6.6.6\r\n")), sent(peer, ""), "{name} {peer}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn h10_names_that_only_look_like_it_are_passed_on() {
     for name in

@@ -156,3 +156,82 @@ fn g1_an_answer_of_our_own_to_a_request_with_a_body_ends_the_connection() {
         }
     }
 }
+
+/// C6: a client that has asked for the close may still be sending its body, and must not be reset by it.
+#[test]
+fn an_early_response_is_lingered_for_whatever_the_client_wished() {
+    for fields in ["", "Connection: close\r\n", "Expect: 100-continue\r\nConnection: close\r\n"] {
+        for (version, body) in [("1.1", ""), ("1.1", "abc"), ("1.0", "abc")] {
+            let head =
+                format!("POST / HTTP/{version}\r\nHost: a\r\nContent-Length: 10\r\n{fields}\r\n{body}");
+            let mut rig = Rig::relaying(profile(), head.as_bytes());
+            rig.upstream_gets();
+            rig.actions();
+            rig.upstream(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno");
+            let response = rig.client_gets();
+            assert!(response.contains("\r\nconnection: close\r\n") && response.ends_with("no"), "{response}");
+            let end = [Action::Abort(Side::Upstream), Action::Report, Action::ShutdownWrite(Side::Client)];
+            assert_eq!(rig.actions(), end, "{head}");
+            assert_eq!(rig.next(), Some((80, DeadlineKind::Linger)), "{head}");
+        }
+    }
+}
+
+/// R7: whoever has begun to answer has the request.
+#[test]
+fn a_pooled_connection_that_closes_inside_its_answer_is_not_stale() {
+    for answer in [b"H".as_slice(), b"HTTP/1.1 200 OK\r\n", HINTS] {
+        let mut rig = Rig::new(profile());
+        rig.pooled = true;
+        rig.client(GET);
+        rig.upstream_gets();
+        rig.upstream(answer);
+        rig.client_gets();
+        rig.actions();
+        rig.fin(Side::Upstream);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 502 "));
+        assert_eq!(rig.actions(), [Action::Abort(Side::Upstream), Action::Report], "{answer:?}");
+        assert_eq!((rig.outcome().error, rig.outcome().reused), (Some(Error::UpstreamClosed), true));
+    }
+}
+
+/// F16: as many empty lines as may stand before a request may stand before each.
+#[test]
+fn empty_lines_are_counted_for_each_request_anew() {
+    let mut rig = Rig::new(profile());
+    for requests in 1..4 {
+        rig.client(&[b"\r\n\r\n\r\n\r\n".as_slice(), GET].concat());
+        rig.connected();
+        rig.upstream_gets();
+        rig.upstream(OK5);
+        assert!(rig.client_gets().starts_with("HTTP/1.1 200 "));
+        assert_eq!((rig.outcomes.len(), rig.outcomes[requests - 1].error), (requests, None));
+    }
+    rig.client(b"\r\n\r\n\r\n\r\n\r\n");
+    assert!(rig.client_gets().starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn no_answer_is_read_before_the_head_of_its_request_is_written() {
+    let mut rig = Rig::relaying(profile(), GET);
+    for _ in 0..3 {
+        assert!(!rig.relay.interest().read_upstream);
+        rig.take(Side::Upstream, 10);
+    }
+    rig.upstream_gets();
+    assert!(rig.relay.interest().read_upstream);
+}
+
+/// U1: what could not be written is no whole request, though nothing of it is left to write.
+#[test]
+fn a_101_to_a_request_that_could_not_be_written_is_502() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut rig = Rig::relaying(profile(), request);
+    rig.take(Side::Upstream, 10);
+    let failure = IoFailure { kind: IoKind::BrokenPipe, os_code: None };
+    rig.with(|relay, env| relay.failed(Op::Write(Side::Upstream), failure, env));
+    rig.upstream(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw");
+    let got = rig.client_gets();
+    assert!(got.starts_with("HTTP/1.1 502 ") && !got.contains("raw"), "{got}");
+    assert_eq!(rig.outcome().error, Some(Error::UpstreamProtocol(HttpError::UnexpectedUpgrade)));
+}

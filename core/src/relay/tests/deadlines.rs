@@ -220,6 +220,11 @@ fn q_09_q_10_expect_runs_the_read_until_the_100() {
     let mut rig = Rig::relaying(TimeoutPolicy { write: ms(1000), ..profile() }, head);
     rig.upstream_gets();
     assert_eq!(rig.next(), Some((150, Kind::Read)));
+    // Another interim response does not let the client go on.
+    rig.at(20);
+    rig.upstream(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+    rig.client_gets();
+    assert_eq!(rig.next(), Some((170, Kind::Read)));
     rig.at(120);
     rig.upstream(b"HTTP/1.1 100 Continue\r\n\r\n");
     assert!(rig.client_gets().starts_with("HTTP/1.1 100 Continue\r\n"));

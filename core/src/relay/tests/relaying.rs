@@ -223,6 +223,33 @@ fn surplus_bytes_after_a_response_are_not_relayed_and_the_connection_not_kept() 
     assert_eq!(rig.actions(), [Action::Close(Side::Upstream), Action::Report]);
 }
 
+/// C4: what the head says of the connection counts, however clean the exchange was.
+#[test]
+fn a_connection_that_its_upstream_ends_is_not_kept() {
+    for (version, fields, kept) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: keep-alive\r\n", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: keep-alive\r\nConnection: x, CLOSE\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: keep-alive\r\nKeep-Alive: timeout=5\r\n", false),
+    ] {
+        for (request, body) in [(GET, "hello"), (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "")] {
+            let mut rig = Rig::relaying(profile(), request);
+            rig.upstream_gets();
+            rig.actions();
+            let head = format!("HTTP/{version} 200 OK\r\nContent-Length: 5\r\n{fields}\r\n{body}");
+            rig.upstream(head.as_bytes());
+            assert_eq!(body_of(&rig.client_gets()), body);
+            let actions = rig.actions();
+            assert_eq!(matches!(actions[0], Action::Release { .. }), kept, "{version} {fields}");
+            assert!(kept || actions[0] == Action::Close(Side::Upstream), "{actions:?}");
+            // It says nothing about the client's connection.
+            assert_eq!(rig.next(), Some((150, DeadlineKind::KeepAlive)));
+        }
+    }
+}
+
 /// What it announces may come when the connection serves somebody else.
 #[test]
 fn an_interim_response_that_announces_a_body_spoils_its_connection() {

@@ -86,6 +86,25 @@ fn s_01_a_drain_lets_a_request_finish_and_tells_the_client() {
     ));
 }
 
+/// Its client has been told otherwise, and may have sent the next request: that is not begun.
+#[test]
+fn s_01_a_drain_after_the_head_ends_the_connection_behind_the_body() {
+    let mut rig = Rig::relaying(profile(), &[GET, GET].concat());
+    rig.upstream_gets();
+    rig.upstream(&OK5[..OK5.len() - 3]);
+    assert!(!rig.client_gets().contains("connection: close"));
+    rig.with(|relay, env| relay.drain(Instant::EPOCH, env));
+    rig.actions();
+    rig.upstream(&OK5[OK5.len() - 3..]);
+    assert_eq!(rig.client_gets(), "llo");
+    let actions = rig.actions();
+    assert!(
+        matches!(actions[..], [Action::Release { .. }, Action::Report, Action::ShutdownWrite(Side::Client)]),
+        "{actions:?}"
+    );
+    assert_eq!((rig.outcome().error, rig.next()), (None, Some((80, DeadlineKind::Linger))));
+}
+
 #[test]
 fn s_02_a_drain_that_runs_out_is_504_or_a_cut() {
     for begun in [false, true] {
