@@ -13,7 +13,7 @@ use alloc::vec;
 const DEPTH: usize = or_under_miri(2, 0);
 
 /// Random orders.
-const WALKS: u64 = or_under_miri(5_000, 20);
+const WALKS: u64 = or_under_miri(8_000, 20);
 
 /// Variants of the limits, after those in which one of them is zero.
 const WITH_TOTAL: usize = DeadlineKind::COUNT;
@@ -21,6 +21,7 @@ const ALL_AT_ONCE: usize = WITH_TOTAL + 1;
 const ANSWERED_HERE: usize = ALL_AT_ONCE + 1;
 const ORDINARY: usize = ANSWERED_HERE + 1;
 
+/// A rig, what its two sides are about to say, and what is known from outside.
 struct World {
     rig: Rig,
     client: Vec<String>,
@@ -192,9 +193,7 @@ impl World {
             "wc1" => drop(rig.take(client, 1)),
             "wcx" => rig.with(|relay, env| relay.failed(Op::Write(Side::Client), RESET, env)),
             "wcp" => rig.with(|relay, env| relay.failed(Op::Write(Side::Client), broken, env)),
-            "conn" => {
-                rig.with(|relay, env| relay.connected(false, env));
-            }
+            "conn" => rig.with(|relay, env| relay.connected(false, env)),
             "refused" => rig.with(|relay, env| relay.failed(Op::Connect, REFUSED, env)),
             "found" => rig.resolved(2),
             "nowhere" => rig.with(|relay, env| {
@@ -316,6 +315,7 @@ impl World {
         let own = got.own || self.rig.answers;
         if !own {
             assert_eq!(outcome.response_bytes, got.body.len() as u64, "{got:?}");
+            assert!(read(&self.said, true).body.starts_with(&got.body), "{got:?}");
         }
         match outcome.error {
             None => {
@@ -366,7 +366,7 @@ fn walk(world: &mut World, length: usize, mut choose: impl FnMut(usize) -> usize
     world.end();
 }
 
-/// Says what led to it if `f` fails.
+/// Says what led to a failure.
 struct Told<'a>(&'a mut World);
 
 impl Drop for Told<'_> {
@@ -384,14 +384,8 @@ impl Drop for Told<'_> {
 }
 
 /// How far an exchange has come before everything is tried.
-const BEGUN: [&[&str]; 6] = [
-    &[],
-    &["c+"],
-    &["c+", "conn"],
-    &["c+", "conn", "wu", "c+"],
-    &["c+", "conn", "wu", "u+"],
-    &["c+", "conn", "wu", "u+", "wc", "u+"],
-];
+const BEGUN: [&[&str]; 4] =
+    [&["c+"], &["c+", "conn", "wu"], &["c+", "conn", "wu", "u+"], &["c+", "conn", "wu", "u+", "wc", "u+"]];
 
 #[test]
 fn every_order_of_a_few_events_keeps_the_law() {
@@ -428,7 +422,7 @@ fn every_order_of_a_few_events_keeps_the_law() {
 }
 
 #[test]
-fn long_random_orders() {
+fn random_orders_of_many_events_keep_the_law() {
     let (clients, upstreams) = (clients(), upstreams());
     for seed in 1..=WALKS {
         let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
