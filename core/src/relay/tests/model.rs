@@ -389,12 +389,13 @@ const BEGUN: [&[&str]; 4] =
 
 #[test]
 fn every_order_of_a_few_events_keeps_the_law() {
-    for (client, upstream) in clients().iter().flat_map(|c| upstreams().into_iter().map(move |u| (c, u))) {
+    let pairs = clients().into_iter().flat_map(|c| upstreams().into_iter().map(move |u| (c.clone(), u)));
+    for (client, upstream) in pairs.step_by(or_under_miri(1, 12)) {
         for begun in BEGUN {
             // Each digit is a choice, and out of how many.
             let mut digits: Vec<(usize, usize)> = vec![];
             loop {
-                let mut world = World::new(client, &upstream, 0, ORDINARY);
+                let mut world = World::new(&client, &upstream, 0, ORDINARY);
                 let told = Told(&mut world);
                 for event in begun {
                     if told.0.events().contains(event) {
