@@ -248,7 +248,7 @@ proptest! {
 }
 
 /// Makes one limit zero.
-fn nothing_for(policy: &mut TimeoutPolicy, kind: DeadlineKind) {
+pub(super) fn nothing_for(policy: &mut TimeoutPolicy, kind: DeadlineKind) {
     let zero = Some(Duration::ZERO);
     match kind {
         DeadlineKind::Total => policy.total = zero,
@@ -263,6 +263,8 @@ fn nothing_for(policy: &mut TimeoutPolicy, kind: DeadlineKind) {
         DeadlineKind::Linger => policy.linger = zero,
         DeadlineKind::Tunnel => policy.tunnel = zero,
         DeadlineKind::TunnelFin => policy.tunnel_fin = zero,
+        DeadlineKind::Queue => policy.queue = zero,
+        DeadlineKind::Drain => policy.drain = zero,
         _ => {}
     }
 }
