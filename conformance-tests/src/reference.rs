@@ -6,6 +6,7 @@
 //! the machine reads.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tidegate_core::{DeadlineKind, Instant, TimeoutPolicy};
 
@@ -87,7 +88,7 @@ impl Reference {
     }
 
     /// The columns "start", "stop" and "suspended": whether this deadline runs while `f` is true.
-    fn runs(&self, kind: DeadlineKind, f: &Facts) -> bool {
+    fn runs(&self, kind: DeadlineKind, f: &Facts, now: Instant) -> bool {
         let connected = f.upstream == Upstream::Connected;
         let written = f.body_complete && !f.request_waits;
         let writing = connected && !written && !f.response_head;
@@ -96,7 +97,7 @@ impl Reference {
             DeadlineKind::Drain => {
                 let is_left = match f.client {
                     // It ends by itself, unless it has no limit.
-                    Client::Lingering => self.connection.linger.is_none(),
+                    Client::Lingering => end(now, self.connection.linger).is_none(),
                     client => client != Client::Closed,
                 };
                 f.drain.is_some() && !f.drain_spent && is_left
@@ -131,7 +132,7 @@ impl Reference {
     /// Something happened at `now`, and `f` is true from now on.
     pub fn update(&mut self, f: &Facts, now: Instant) {
         for kind in DeadlineKind::ALL {
-            if !self.runs(kind, f) {
+            if !self.runs(kind, f, now) {
                 self.reset(kind);
                 continue;
             }
@@ -144,8 +145,7 @@ impl Reference {
         }
     }
 
-    /// The earliest deadline; at the same instant the outer one (T3). None if every limit is off or beyond the
-    /// clock's end (T8).
+    /// The earliest deadline; at the same instant the outer one (T3).
     pub fn earliest(&self) -> Option<(Instant, DeadlineKind)> {
         let due = self.started.values().filter_map(|&(kind, since)| {
             use DeadlineKind::{ClientHead, Drain, KeepAlive, Linger};
@@ -153,10 +153,14 @@ impl Reference {
                 ClientHead | KeepAlive | Linger | Drain => &self.connection,
                 _ => &self.route,
             };
-            let limit = policy.limit(kind)?.as_nanos();
-            let at = u64::try_from(u128::from(since.as_nanos()) + limit).ok()?;
-            (at < u64::MAX).then_some((Instant::from_nanos(at), kind))
+            Some((end(since, policy.limit(kind))?, kind))
         });
         due.min_by_key(|&(at, kind)| (at, kind.rank(), kind as u8))
     }
+}
+
+/// When a limit that runs since then is over. None if it is off or beyond the clock's end (T8).
+fn end(since: Instant, limit: Option<Duration>) -> Option<Instant> {
+    let at = u64::try_from(u128::from(since.as_nanos()) + limit?.as_nanos()).ok()?;
+    (at < u64::MAX).then(|| Instant::from_nanos(at))
 }
