@@ -4,10 +4,18 @@ use super::*;
 use crate::driver::{Decision, Proxy};
 use crate::driver::{Report, Upstreams};
 use crate::relay::Config;
+use crate::upstream::UpstreamId;
 
 fn proxy(fake: &Fake) -> Proxy<Fake> {
     let upstreams = Upstreams::new([SocketAddr::from(([127, 0, 0, 1], 1))]);
     Proxy::new(fake.clone(), upstreams, Config::default())
+}
+
+/// A proxy, its upstream, and its keeper, which has not run yet.
+fn kept(fake: &Fake) -> (Proxy<Fake>, UpstreamId, Task) {
+    let proxy = proxy(fake);
+    let (id, keeper) = (proxy.upstreams().list()[0].0, Task::new(proxy.keeper()));
+    (proxy, id, keeper)
 }
 
 fn serve(proxy: &Proxy<Fake>, listener: &FakeListener) -> Task {
@@ -183,9 +191,7 @@ fn a_dropped_server_closes_idle_connections_unless_another_watches_them() {
 #[test]
 fn the_keeper_hears_of_what_is_due_before_all_else_that_it_knows() {
     let fake = Fake::new();
-    let proxy = proxy(&fake);
-    let id = proxy.upstreams().list()[0].0;
-    let mut keeper = Task::new(proxy.keeper());
+    let (proxy, id, mut keeper) = kept(&fake);
     keeper.run();
     for (until, is_news) in [(100, true), (100, false), (101, false), (50, true), (70, false)] {
         let stream = fake.stream(&peer());
@@ -232,9 +238,7 @@ fn of_two_keepers_the_first_is_woken_and_then_the_other() {
 #[test]
 fn an_idle_connection_at_which_a_look_is_interrupted_is_kept() {
     let fake = Fake::new();
-    let proxy = proxy(&fake);
-    let id = proxy.upstreams().list()[0].0;
-    let mut keeper = Task::new(proxy.keeper());
+    let (proxy, id, mut keeper) = kept(&fake);
     let peer = peer();
     peer.borrow_mut().interrupted = 1;
     proxy.shared().idle.put(id, fake.stream(&peer), Instant::EPOCH..Instant::NEVER, proxy.upstreams());
@@ -248,9 +252,7 @@ fn an_idle_connection_at_which_a_look_is_interrupted_is_kept() {
 #[test]
 fn an_idle_connection_is_looked_at_once_on_its_way_into_the_pool() {
     let fake = Fake::new();
-    let proxy = proxy(&fake);
-    let id = proxy.upstreams().list()[0].0;
-    let mut keeper = Task::new(proxy.keeper());
+    let (proxy, id, mut keeper) = kept(&fake);
     keeper.run();
     for _ in 0..4 {
         let peer = peer();
